@@ -1,0 +1,7 @@
+"Everything a notebook needs: `from fastai_clr_ext.all import *` after fastai's own import"
+from fastai_clr_ext.schedule import *
+from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.plot import *
+from fastai_clr_ext.situations import *
+from fastai_clr_ext.cli import *
