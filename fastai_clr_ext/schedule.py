@@ -150,15 +150,17 @@ def _fastai1(pcts, n): return _within(np.r_[np.cumsum([int(n*p) for p in pcts[:-
 
 def _torch(pcts, n): return _within(np.r_[np.cumsum(pcts)[:-1]*n - np.arange(1, len(pcts)), n-1], n)
 
-def _fastai(pcts, n):
-    ends = np.cumsum(np.r_[0, pcts].astype(np.float32), dtype=np.float32)
-    pos = (np.arange(n)/n).astype(np.float32)
+def _no_endpoint(pcts, n, dtype=np.float64):
+    ends = np.cumsum(np.r_[0, pcts].astype(dtype), dtype=dtype)
+    pos = (np.arange(n)/n).astype(dtype)
     k = np.minimum(np.searchsorted(ends, pos, side='right')-1, len(pcts)-1)
-    return k, ((pos-ends[k])/(ends[k+1]-ends[k])).astype(float)
+    return k, np.minimum((pos-ends[k])/(ends[k+1]-ends[k]), 1).astype(np.float64)
+
+def _fastai(pcts, n): return _no_endpoint(pcts, n, np.float32)
 
 # %% ../nbs/00_schedule.ipynb #d9f090e2
 #: Samplings by name: `(pcts, n)` to the phase of each batch and its place in it
-SAMPLINGS = {'endpoint': _endpoint, 'fastai': _fastai, 'torch': _torch, 'fastai1': _fastai1, 'fastai07': _fastai1}
+SAMPLINGS = {'endpoint': _endpoint, 'no_endpoint': _no_endpoint, 'fastai': _fastai, 'torch': _torch, 'fastai1': _fastai1, 'fastai07': _fastai1}
 
 # %% ../nbs/00_schedule.ipynb #d1054d29
 class Schedule:
@@ -208,10 +210,10 @@ def _lr_max(
     lr_max # One rate, or one for each parameter group
 )->np.ndarray: # `float64`, 0-d or `(n_groups,)`
     "Check peak learning rates"
-    try: res = np.asarray(lr_max, dtype=float)
-    except (TypeError, ValueError): res = np.array(np.nan)
-    _need(res.ndim<=1 and res.size and np.isfinite(res).all() and (res>0).all(), 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
-    return res
+    try: res = np.asarray(lr_max)
+    except ValueError: res = np.array('ragged')
+    _need(res.dtype.kind in 'iuf' and res.ndim<=1 and res.size and np.isfinite(res).all() and (res>0).all(), 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
+    return res.astype(float)
 
 # %% ../nbs/00_schedule.ipynb #deefb39b
 @patch
@@ -419,7 +421,7 @@ def triangular(
     mode:str='triangular', # `'triangular'`, `'triangular2'` (halves the height each time) or `'exp_range'`
     decay:float=.1, # With `'exp_range'`: what is left of the height at the very end, in (0, 1]
     moms:tuple|None=None # Momentum at the start of a triangle and at full height, in [0, 1); None leaves it alone
-)->Cycle: # Two phases for each triangle, sampled as `fastai`
+)->Cycle: # Two phases for each triangle, sampled as `no_endpoint`
     "Repeated triangles ([Smith 2015](https://arxiv.org/abs/1506.01186)), as torch's `CyclicLR` sets them"
     _need(_is_count(n_cycles), 'n_cycles', 'be a whole number of at least 1', n_cycles)
     _check_shape(div, pct_start, 0)
@@ -433,7 +435,7 @@ def triangular(
         peak,mom = 1/div + (1-1/div)*height, None if m is None else (m[0], m[0] + (m[1]-m[0])*height)
         phases += [_phase(f'up {c+1}', pct_start/n_cycles, (1/div, peak), mom, rise),
                    _phase(f'down {c+1}', (1-pct_start)/n_cycles, (peak, 1/div), mom and mom[::-1], fall)]
-    return Cycle(phases, 'fastai')
+    return Cycle(phases, 'no_endpoint')
 
 # %% ../nbs/00_schedule.ipynb #b9a9dd69
 def _scaled(phase, factor)->Phase: return Phase(phase.name, phase.pct*factor, **phase.hypers)
@@ -627,15 +629,16 @@ def at(self:Cycle,
     k = int(np.clip(np.searchsorted(ends, pos, side='right')-1, 0, len(self.phases)-1))
     start,end,anneal = self.phases[k].hypers[name]
     v = float(_anneal(anneal, start, end, np.clip([(pos-ends[k])/(ends[k+1]-ends[k])], 0, 1))[0])
-    return v*lr_max if name=='lr' else v
+    if name!='lr': return v
+    rates = v*_lr_max(lr_max)
+    return rates if rates.ndim else float(rates)
 
 @patch
 def as_scheds(self:Cycle,
     lr_max=1. # Peak learning rate: one, or one for each parameter group
 )->dict: # Function of the position in [0, 1], by hyper-parameter
     "The dict that fastai's `ParamScheduler` takes"
-    lr_max = _lr_max(lr_max)
-    return {name: partial(self.at, name=name, lr_max=lr_max) for name in self.hypers}
+    return {name: partial(self.at, name=name, lr_max=_lr_max(lr_max)) for name in self.hypers}
 
 # %% ../nbs/00_schedule.ipynb #97086f3e
 @dataclass(frozen=True)

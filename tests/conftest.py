@@ -1,0 +1,37 @@
+"What several test modules share"
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt, pytest
+from torch import nn
+from functools import partial
+from fastai.learner import Learner
+from fastai.losses import MSELossFlat
+from fastai.optimizer import SGD
+from fastai.test_utils import synth_dbunch
+from fastai.torch_core import set_seed
+from fastai.callback.core import Callback
+
+class Spy(Callback):
+    "Reads every group's hyper-parameters from the optimizer when a training batch is about to step"
+    order,run_valid = 1000,False
+    def before_fit(self): self.rows = []
+    def before_step(self): self.rows.append([dict(h) for h in self.learn.opt.hypers])
+    def column(self, name): return [[g[name] for g in row] for row in self.rows]
+
+def two_groups(m): return [list(m[0].parameters()), list(m[2].parameters())]
+
+@pytest.fixture
+def mlp():
+    "Makes silent learners with a two-group network"
+    def make(n_trn=10, **kwargs):
+        set_seed(42)
+        model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+        learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
+        learn.logger,learn.create_mbar = (lambda *_: None), False
+        return learn
+    return make
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close('all')
