@@ -7,9 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../nbs/01_one_cycle.ipynb #740c6356
+# %% ../nbs/01_one_cycle.ipynb #692eb83a
 import inspect, numpy as np
 import matplotlib.pyplot as plt
+from collections.abc import Callable
 from dataclasses import replace
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -61,9 +62,9 @@ def _by_group(sched, n_groups:int):
     if isinstance(sched, ByGroup): _need(len(sched.cycles)==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', len(sched.cycles))
     return sched
 
-# %% ../nbs/01_one_cycle.ipynb #dea1c847
+# %% ../nbs/01_one_cycle.ipynb #c156f737
 def group_lrs(
-    lr_max, # One rate, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group
+    lr_max:float|list|slice, # One rate, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group
     n_groups:int # Parameter groups of the optimizer
 )->tuple: # One rate for each group
     "Peak learning rate of each group, by fastai's rules for slices and lists"
@@ -72,7 +73,7 @@ def group_lrs(
         _need(_is_real(lr_max.stop) and lr_max.stop>0 and lr_max.step is None and (lr_max.start is None or (_is_real(lr_max.start) and lr_max.start>0)),
               'lr_max', 'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
         lr_max = even_mults(lr_max.start, lr_max.stop, n_groups) if lr_max.start else [lr_max.stop/10]*(n_groups-1) + [lr_max.stop]
-    rates = _lr_max(list(lr_max) if isinstance(lr_max, (list, tuple, L, np.ndarray)) and np.ndim(lr_max) else lr_max)
+    rates = _lr_max(lr_max)
     if rates.size==1: rates = np.full(n_groups, rates)
     _need(rates.size==n_groups, 'lr_max', f'have one value for each of the {n_groups} parameter groups', given)
     return tuple(rates.ravel().tolist())
@@ -145,21 +146,21 @@ class CycleScheduler(Callback):
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
-    lr_max=None, # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group; None means the learner's `lr`
+    lr_max:float|list|slice|None=None, # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group; None means the learner's `lr`
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
     moms:tuple|None=None, # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end; None means the learner's `moms`
-    cbs=None, # `Callback`s for this fit only
+    cbs:Callback|list|None=None, # `Callback`s for this fit only
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    anneal='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
+    anneal:str|tuple|Callable='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
     use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct)` or `(div, pct, max_mom, min_mom)`, `pct` a percentage; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
-    sched=None, # `Cycle`, list of one for each parameter group, or dict from group to `Cycle`; replaces the shape
+    sched:Schedule|list|dict|None=None, # `Cycle`, list of one for each parameter group, or dict from group to `Cycle`; replaces the shape
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` with one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"

@@ -39,7 +39,7 @@ class GradLog:
     def __post_init__(self): self.start_block(None, 0)
 
     def start_block(self,
-        device, # Where the sums are; None if not known yet
+        device:torch.device|None, # Where the sums are; None if not known yet
         n_groups:int # Parameter groups
     ):
         "Put away what is recorded and begin an empty block"

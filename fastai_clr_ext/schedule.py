@@ -10,15 +10,17 @@ __all__ = ['ANNEALERS', 'SAMPLINGS', 'UNITS', 'lerp', 'anneal_exp', 'Phase', 'Sc
            'wsd', 'flat_cos', 'triangular', 'ByGroup', 'per_group', 'settable', 'CycleLR', 'Plan', 'shade_phases',
            'plot_plans', 'plot_schedule']
 
-# %% ../nbs/00_schedule.ipynb #6b8b9435
-import warnings, numpy as np, pandas as pd
+# %% ../nbs/00_schedule.ipynb #b99c5a38
+import warnings, numpy as np, pandas as pd, torch
 import matplotlib.pyplot as plt
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Real, Integral
 from torch.optim.lr_scheduler import LRScheduler
 from fastcore.basics import patch
-from fastai.optimizer import OptimWrapper
+from fastcore.foundation import L
+from fastai.optimizer import Optimizer, OptimWrapper
 
 # %% ../nbs/00_schedule.ipynb #5f401d8f
 def _need(
@@ -93,7 +95,7 @@ class Phase:
     def __init__(self,
         name:str, # What plots and tables call it
         pct:float, # Length as a fraction of the cycle, in (0, 1]
-        anneal='lin', # Way from start to end for those that don't say: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
+        anneal:str|tuple|Callable='lin', # Way from start to end for those that don't say: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
         **hypers # By hyper-parameter: a value to hold, `(start, end)`, or `(start, end, anneal)`; `lr` in fractions of `lr_max`
     ):
         _need(isinstance(name, str) and name, 'a phase name', 'be a non-empty string', name)
@@ -210,16 +212,17 @@ def _lr_max(
     lr_max # One rate, or one for each parameter group
 )->np.ndarray: # `float64`, 0-d or `(n_groups,)`
     "Check peak learning rates"
-    try: res = np.asarray(lr_max)
-    except ValueError: res = np.array('ragged')
-    _need(res.dtype.kind in 'iuf' and res.ndim<=1 and res.size and np.isfinite(res).all() and (res>0).all(), 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
-    return res.astype(float)
+    if isinstance(lr_max, np.ndarray): lr_max = lr_max.tolist()
+    rates = list(lr_max) if isinstance(lr_max, (list, tuple, L)) else lr_max
+    each = rates if isinstance(rates, list) else [rates]
+    _need(each and all(_is_real(r) and r>0 for r in each), 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
+    return np.array(rates, dtype=float)
 
 # %% ../nbs/00_schedule.ipynb #deefb39b
 @patch
 def table(self:Cycle,
     n_iter:int, # Number of batches in the whole cycle
-    lr_max=1. # Peak learning rate, above 0: one, or one for each parameter group
+    lr_max:float|list=1. # Peak learning rate, above 0: one, or one for each parameter group
 )->dict: # By hyper-parameter, its value at each batch: `(n_iter,)` for one rate, `(n_iter, n_groups)` for several; `float64`
     "Value of every hyper-parameter at every batch"
     lr_max,(k,pos) = _lr_max(lr_max), self.sample(n_iter)
@@ -257,7 +260,7 @@ def one_cycle(
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     moms:tuple|None=(.95,.85,.95), # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end; None leaves it alone
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    anneal='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
+    anneal:str|tuple|Callable='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->Cycle: # Phases *warm-up*, *cool-down* and *annihilation*
     "Smith's 1cycle: up, down, and far below the start ([2018](https://arxiv.org/abs/1803.09820))"
@@ -392,7 +395,7 @@ def warmup_cosine(
 def wsd(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in (0, 1)
     pct_decay:float=.2, # Fraction of the decay at the end, in (0, 1-pct_warmup); a fifth as in Hägele et al.
-    decay='1-sqrt', # Shape of the decay: `'lin'`, `'cos'`, `'1-sqrt'` or another annealer
+    decay:str|tuple|Callable='1-sqrt', # Shape of the decay: `'lin'`, `'cos'`, `'1-sqrt'` or another annealer
     div:float=100., # `lr_max/lr_start`, above 1
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up*, *stable* and *decay*
@@ -479,7 +482,7 @@ class ByGroup(Schedule):
 
     def table(self,
         n_iter:int, # Number of batches in the whole cycle
-        lr_max=1. # Peak learning rate, above 0: one, or one for each parameter group
+        lr_max:float|list=1. # Peak learning rate, above 0: one, or one for each parameter group
     )->dict: # By hyper-parameter, an array `(n_iter, n_groups)`; NaN where a group's cycle leaves it alone
         "Value of every hyper-parameter at every batch"
         tables = [c.table(n_iter, lr) for c,lr in zip(self.cycles, per_group(lr_max, self))]
@@ -491,9 +494,9 @@ class ByGroup(Schedule):
         "Which batches each phase of the last group (the head) trains"
         return self.cycles[-1].spans(n_iter)
 
-# %% ../nbs/00_schedule.ipynb #65c9b35b
+# %% ../nbs/00_schedule.ipynb #eedb4594
 def per_group(
-    lr_max, # One rate, or one for each parameter group
+    lr_max:float|list, # One rate, or one for each parameter group
     cycle:Schedule # A `ByGroup` says how many groups there are
 )->tuple: # One rate for each group
     "Peak rates as a tuple, as many as the cycle has groups"
@@ -552,9 +555,9 @@ def _phase_of(d:dict)->Phase:
     p.hypers = {k: _hyper_spec(p.name, k, v, 'lin') for k,v in d['hypers'].items()}
     return p
 
-# %% ../nbs/00_schedule.ipynb #e5bc9b14
+# %% ../nbs/00_schedule.ipynb #e48e431a
 def settable(
-    opt, # fastai `Optimizer` or `OptimWrapper`
+    opt:Optimizer|OptimWrapper, # fastai `Optimizer` or `OptimWrapper`
     cycle:Schedule # What is to be set
 )->list: # Those of `cycle.hypers` that can be set
     "Check the cycle's hyper-parameters against an optimizer's; momentum alone may be missing, with a warning"
@@ -571,10 +574,10 @@ def settable(
 class CycleLR(LRScheduler):
     "A torch scheduler that sets what a cycle's table says"
     def __init__(self,
-        optimizer, # torch optimizer
+        optimizer:torch.optim.Optimizer, # What to set
         cycle:Schedule, # What to set
         n_iter:int, # Number of batches in the whole cycle
-        lr_max, # Peak learning rate: one, or one for each parameter group
+        lr_max:float|list, # Peak learning rate: one, or one for each parameter group
         last_epoch:int=-1 # Batch trained last; -1 before the first
     ):
         rates,n = _lr_max(lr_max),len(optimizer.param_groups)
@@ -609,9 +612,9 @@ class CycleLR(LRScheduler):
 
 @patch
 def as_torch(self:Schedule,
-    optimizer, # torch optimizer
+    optimizer:torch.optim.Optimizer, # What to set
     n_iter:int, # Number of batches in the whole cycle
-    lr_max, # Peak learning rate: one, or one for each parameter group
+    lr_max:float|list, # Peak learning rate: one, or one for each parameter group
     last_epoch:int=-1 # Batch trained last; -1 before the first
 )->CycleLR: # Call its `step` after each batch
     "A torch scheduler that sets the rate, momentum and all else as `table` says"
@@ -622,7 +625,7 @@ def as_torch(self:Schedule,
 def at(self:Cycle,
     pos:float, # Place in the cycle, in [0, 1]
     name:str='lr', # Hyper-parameter
-    lr_max=1. # Peak learning rate: one, or one for each parameter group
+    lr_max:float|list=1. # Peak learning rate: one, or one for each parameter group
 )->float: # The value; an array for several rates
     "Value of one hyper-parameter at a place in the cycle, independent of any sampling"
     ends = np.r_[0, np.cumsum([p.pct for p in self.phases])]
@@ -635,7 +638,7 @@ def at(self:Cycle,
 
 @patch
 def as_scheds(self:Cycle,
-    lr_max=1. # Peak learning rate: one, or one for each parameter group
+    lr_max:float|list=1. # Peak learning rate: one, or one for each parameter group
 )->dict: # Function of the position in [0, 1], by hyper-parameter
     "The dict that fastai's `ParamScheduler` takes"
     return {name: partial(self.at, name=name, lr_max=_lr_max(lr_max)) for name in self.hypers}
@@ -773,7 +776,7 @@ def plot(self:Plan,
 @patch
 def plot(self:Schedule,
     n_iter:int=1001, # Number of batches to lay the cycle over
-    lr_max=1., # Peak learning rate: one, or one for each parameter group
+    lr_max:float|list=1., # Peak learning rate: one, or one for each parameter group
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # Passed to `Axes.plot` of the rate

@@ -11,7 +11,7 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.schedule import *
 from conftest import Spy
 
-CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text()) if c['kind']!='one_cycle_v1' and c['n_iter']<9310]
+CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text()) if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
 
 @pytest.mark.parametrize('c', CASES, ids=lambda c: f"{c['kind']}-{c['n_iter']}")
 def test_trained_with_what_0_7_set(mlp, c):
