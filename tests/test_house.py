@@ -1,8 +1,10 @@
 "The house itself: nothing in fastai is changed, modules are what the notebooks say, metadata is in one place"
-import os, shutil, subprocess, sys, tomllib
+import os, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
+try: import tomllib
+except ImportError: import tomli as tomllib # Python 3.10
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
