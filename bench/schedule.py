@@ -9,6 +9,7 @@ import numpy as np
 
 warnings.simplefilter('ignore')
 from torch import nn
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import *
 from fastai.learner import Learner
 from fastai.losses import MSELossFlat
@@ -23,8 +24,8 @@ def make_learner(n_batches:int, n_groups:int)->Learner:
     model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(n_groups)])
     learn = Learner(synth_dbunch(n_train=n_batches, n_valid=1), model, loss_func=MSELossFlat(), lr=1e-4, opt_func=partial(SGD, mom=.9),
                     splitter=lambda m: [list(o.parameters()) for o in m])
-    learn.logger,learn.create_mbar = (lambda *_: None), False
-    return learn
+    learn.logger = lambda *_: None
+    return learn.remove_cb(ProgressCallback)
 
 FITS = {'no schedule': lambda learn: learn.fit(1), 'fit_one_cycle': lambda learn: learn.fit_one_cycle(1, 1e-4),
         'fit_one_cycle_ext': lambda learn: learn.fit_one_cycle_ext(1, 1e-4)}
@@ -48,7 +49,7 @@ def table_seconds(n_iter:int=1_000_000, n_groups:int=10)->float:
     return float(np.median([seconds(one_cycle().table, n_iter, np.linspace(.1, 1, n_groups)) for _ in range(7)]))
 
 def main(n_rounds, n_batches):
-    print(f'{n_rounds} rounds of {n_batches} batches each; added to every batch, microseconds: median [quartiles]\n')
+    print(f'{n_rounds} rounds of {n_batches} batches each; added to every batch, microseconds: median [quartiles]\n', flush=True)
     print('| parameter groups | no schedule, whole batch | fit_one_cycle adds | fit_one_cycle_ext adds | ratio |\n|---|---|---|---|---|')
     for n_groups in (1, 3):
         t = rounds(n_rounds, n_batches, n_groups)

@@ -16,17 +16,16 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Recorder
 
-# %% ../nbs/02_record.ipynb #0c7800a5
+# %% ../nbs/02_record.ipynb #925850df
 def grad_sums(
-    params:list, # Parameters of one group
+    params:list # Parameters of one group
 )->tuple: # Σ|g| and ‖g‖₂ as 0-d tensors on the parameters' device, `float32` or wider; the number of elements. None if nothing has a gradient
     "Sum of absolute gradients, L2 norm and count over the trainable parameters that have a gradient"
-    gs = [p.grad for p in params if p.requires_grad and p.grad is not None]
-    if not gs: return None
-    gs = [g.coalesce().values() if g.is_sparse else g for g in gs]
-    n = sum(p.numel() for p in params if p.requires_grad and p.grad is not None)
+    params = [p for p in params if p.requires_grad and p.grad is not None]
+    if not params: return None
+    gs = [p.grad.coalesce().values() if p.grad.is_sparse else p.grad for p in params]
     gs = [g.float() if g.dtype in (torch.float16, torch.bfloat16) else g for g in gs] # half-precision sums overflow or stall
-    return get_total_norm(gs, 1.), get_total_norm(gs, 2.), n
+    return get_total_norm(gs, 1.), get_total_norm(gs, 2.), sum(p.numel() for p in params)
 
 # %% ../nbs/02_record.ipynb #0ba7fbe6
 @dataclass

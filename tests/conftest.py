@@ -10,6 +10,7 @@ from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch
 from fastai.torch_core import set_seed
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 
 class Spy(Callback):
     "Reads every group's hyper-parameters from the optimizer when a training batch is about to step"
@@ -27,8 +28,8 @@ def mlp():
         set_seed(42)
         model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
         learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
-        learn.logger,learn.create_mbar = (lambda *_: None), False
-        return learn
+        learn.logger = lambda *_: None
+        return learn.remove_cb(ProgressCallback)
     return make
 
 @pytest.fixture(autouse=True)

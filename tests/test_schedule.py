@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler, sched_cos, sched_exp, sched_lin
 from fastai.test_utils import synth_learner
 from fastai_clr_ext.schedule import *
@@ -32,8 +33,8 @@ def test_clr_07_cuts_where_integer_division_does(cut_div):
 def trained(fit, n_trn, n_epoch, **kwargs):
     "What the optimizer was set to at each step of a fit"
     spy = Spy()
-    learn = synth_learner(n_trn=n_trn, n_val=1)
-    learn.logger,learn.create_mbar = (lambda *_: None), False
+    learn = synth_learner(n_trn=n_trn, n_val=1).remove_cb(ProgressCallback)
+    learn.logger = lambda *_: None
     getattr(learn, fit)(n_epoch, cbs=spy, **kwargs)
     return {k: np.array(spy.column(k))[:,0] for k in ('lr', 'mom')}
 
@@ -107,6 +108,8 @@ def test_start_peak_end_and_bounds(c, n, lr):
     lo,hi = (lambda a: min(a[:2]))(c.phases[2].hypers['lr']), 1.
     spans = c.spans(n)
     assert t['lr'][0]==c.phases[0].hypers['lr'][0]*lr and t['lr'][spans[0][2]-1]==lr and t['lr'][-1]==c.phases[-1].hypers['lr'][1]*lr
+    ends = np.cumsum([p.pct for p in c.phases])*(n-1)
+    if n>60: assert all(abs(hi-1-e)<=.5+1e-6 for (_,_,hi),e in zip(spans, ends)), 'a phase ends on the batch nearest to its place'
     first = min(c.phases[0].hypers['lr'][0], lo)
     assert (t['lr']>=first*lr*(1-1e-12)).all() and (t['lr']<=hi*lr).all()
     for name,v in t.items():
@@ -288,7 +291,6 @@ def test_as_torch_with_adam_cycles_beta1():
 
 def test_as_scheds_drive_fastai():
     spy,learn = Spy(),synth_learner(n_trn=8)
-    learn.logger,learn.create_mbar = (lambda *_: None), False
     c = one_cycle_fastai(pct_start=.5)
     learn.fit(2, cbs=[ParamScheduler(c.as_scheds(.3)), spy])
     assert_allclose(np.array(spy.column('lr'))[:,0], c.table(16, .3)['lr'], rtol=1e-5)
