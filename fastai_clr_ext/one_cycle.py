@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../nbs/01_one_cycle.ipynb #692eb83a
-import inspect, numpy as np
+# %% ../nbs/01_one_cycle.ipynb #4f889cdb
+import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral, Real
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -20,44 +21,43 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from .schedule import (Schedule, Cycle, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07, settable,
-                                     _need, _is_real, _is_count, _lr_max)
+from .schedule import (Schedule, Cycle, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07, settable, per_group, left_alone,
+                                     _need, _is_real, _is_count, _as_list)
 
 # %% ../nbs/01_one_cycle.ipynb #7857c3ea
 _SHAPE = dict(div=10., div_final=None, pct_start=None, moms=None, pct_final=.1, anneal='lin', sampling='endpoint')
 
 def _clash(what:str, shape:dict):
     "An error if a shape parameter was given beside what replaces the shape"
-    given = [k for k,v in _SHAPE.items() if shape[k] is not v and shape[k]!=v]
+    given = [k for k,v in _SHAPE.items() if not (shape[k] is v or (isinstance(shape[k], (str, Real)) and shape[k]==v))]
     _need(not given, what, f'be given without {", ".join(given)}, which shape the default cycle', given)
 
 def _tuple_07(name:str, value, rule:str)->tuple:
-    ok = isinstance(value, (tuple, list)) and len(value) in (2, 4) and all(_is_real(v) for v in value)
-    _need(ok, name, f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
-    return tuple(value)
+    each = _as_list(value)
+    _need(each is not None and len(each) in (2, 4) and all(map(_is_real, each)), name, f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
+    return tuple(each)
 
 def _resolve_cycle(learn, n_groups:int, use_clr_beta, use_clr, sched, shape:dict):
     "The cycle that the arguments of `fit_one_cycle_ext` describe"
     given = {k: v for k,v in dict(use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched).items() if v is not None}
     _need(len(given)<2, 'the cycle', 'be described by one of use_clr_beta, use_clr and sched', list(given))
-    if not given: return one_cycle(**shape | {'moms': _three_moms(learn.moms if shape['moms'] is None else shape['moms'])})
+    if not given: return one_cycle(**shape | {'moms': learn.moms if shape['moms'] is None else shape['moms']})
     for name in given: _clash(name, shape)
     if use_clr_beta is not None: return clr_beta_07(*_tuple_07('use_clr_beta', use_clr_beta, '(div, pct)'))
     if use_clr is not None: return clr_07(*_tuple_07('use_clr', use_clr, '(div, cut_div)'))
     return _by_group(sched, n_groups)
 
-def _three_moms(moms): return tuple(moms) if isinstance(moms, (tuple, list, np.ndarray)) else moms
-
 # %% ../nbs/01_one_cycle.ipynb #39c810d2
 def _by_group(sched, n_groups:int):
     "A `Cycle` or `ByGroup` from what `sched=` takes"
     if isinstance(sched, dict):
-        bad = [k for k in sched if not isinstance(k, int) or not -n_groups<=k<n_groups]
+        bad = [k for k in sched if not isinstance(k, Integral) or isinstance(k, bool) or not -n_groups<=k<n_groups]
+        _need(sched, 'sched', 'name at least one parameter group', sched)
         _need(not bad, 'the groups of sched', f'be numbers in [{-n_groups}, {n_groups}): the optimizer has {n_groups} parameter groups', bad)
         named = {k%n_groups: c for k,c in sched.items()}
         _need(len(named)==len(sched), 'the groups of sched', 'name each group once', list(sched))
         sched = [named.get(g, constant()) for g in range(n_groups)]
-    if isinstance(sched, (list, tuple)): sched = ByGroup(sched)
+    if _as_list(sched) is not None: sched = ByGroup(sched)
     _need(isinstance(sched, Schedule), 'sched', 'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle', sched)
     if isinstance(sched, ByGroup): _need(len(sched.cycles)==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', len(sched.cycles))
     return sched
@@ -68,15 +68,10 @@ def group_lrs(
     n_groups:int # Parameter groups of the optimizer
 )->tuple: # One rate for each group
     "Peak learning rate of each group, by fastai's rules for slices and lists"
-    given = lr_max
-    if isinstance(lr_max, slice):
-        _need(_is_real(lr_max.stop) and lr_max.stop>0 and lr_max.step is None and (lr_max.start is None or (_is_real(lr_max.start) and lr_max.start>0)),
-              'lr_max', 'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
-        lr_max = even_mults(lr_max.start, lr_max.stop, n_groups) if lr_max.start else [lr_max.stop/10]*(n_groups-1) + [lr_max.stop]
-    rates = _lr_max(lr_max)
-    if rates.size==1: rates = np.full(n_groups, rates)
-    _need(rates.size==n_groups, 'lr_max', f'have one value for each of the {n_groups} parameter groups', given)
-    return tuple(rates.ravel().tolist())
+    if not isinstance(lr_max, slice): return per_group(lr_max, None, n_groups)
+    lo,hi,step = lr_max.start,lr_max.stop,lr_max.step
+    _need(_is_real(hi) and hi>0 and step is None and (lo is None or (_is_real(lo) and lo>0)), 'lr_max', 'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
+    return per_group([hi/10]*(n_groups-1) + [hi] if lo is None else L(even_mults(lo, hi, n_groups), use_list=None), None, n_groups)
 
 # %% ../nbs/01_one_cycle.ipynb #4a57aace
 def _peek(learn, reset_opt)->tuple: # Optimizer, learning rate
@@ -89,18 +84,26 @@ def _peek(learn, reset_opt)->tuple: # Optimizer, learning rate
         return learn.opt, learn.lr
     finally: learn.opt,learn.lr = before
 
-def _make_plan(learn, n_epoch, lr_max, wd, reset_opt, start_epoch, use_clr_beta, use_clr, sched, **shape)->Plan:
+def _check_rest(cycle, wd, cbs, n_groups:int):
+    "Check what is passed on to `fit`"
+    each = _as_list(wd) if _as_list(wd) is not None else [wd]
+    _need(wd is None or (len(each) in (1, n_groups) and all(_is_real(w) and w>=0 for w in each)), 'wd', 'be at least 0, or one such value for each parameter group', wd)
+    _need(wd is None or 'wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
+    bad = [cb for cb in L(cbs) if not (isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback)))]
+    _need(not bad, 'cbs', 'be Callbacks', bad)
+
+def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, **shape)->Plan:
     "Check all arguments of `fit_one_cycle_ext` and lay the cycle over the batches, changing nothing"
     _need(_is_count(n_epoch), 'n_epoch', 'be a whole number of at least 1', n_epoch)
-    _need((_is_count(start_epoch) or start_epoch==0) and start_epoch<n_epoch, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
+    _need(_is_count(start_epoch, 0) and start_epoch<n_epoch, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
     n_iter = len(learn.dls.train)
     _need(n_iter>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n_iter)
     opt,lr = _peek(learn, reset_opt)
     n_groups = len(opt.hypers)
     cycle = _resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
-    _need(wd is None or 'wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
-    plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter, int(start_epoch)*n_iter)
-    plan.spans # an error if a phase gets no batch
+    _check_rest(cycle, wd, cbs, n_groups)
+    plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter, ((0, start_epoch*n_iter, n_epoch*n_iter),))
+    plan.table # an error if a phase gets no batch or an annealer misbehaves
     return replace(plan, only=tuple(settable(opt, cycle)))
 
 # %% ../nbs/01_one_cycle.ipynb #98477b7e
@@ -109,25 +112,25 @@ class CycleScheduler(Callback):
     order,run_valid = ParamScheduler.order,False # the last to write before the batch, as fastai's scheduler
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
-    ): self.plan,self.row = plan,None
+    ): self.plan,self.runs = plan,None
 
     def __call__(self, event_name):
         if event_name in ('before_fit', 'before_batch', 'after_fit'): return super().__call__(event_name)
 
     def before_fit(self):
         "Lay the cycle over the batches of this fit"
-        learn,plan = self.learn,self.plan
-        self.n_batch = len(learn.dls.train)
-        self.plan = replace(plan, n_epoch=learn.n_epoch, n_iter=self.n_batch, start=plan.start//plan.n_iter*self.n_batch,
-                            only=plan.only or tuple(settable(learn.opt, plan.cycle)))
-        kept = {k: [h[k] for h in learn.opt.hypers] for k in self.plan.only} # by groups whose cycle leaves it alone: NaN in the table
-        self.tables = [(k, np.where(np.isnan(v), kept[k], v)) for k,v in self.plan.table.items()]
+        learn = self.learn
+        self.n_batch,self.runs = len(learn.dls.train),[]
+        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=self.n_batch, only=self.plan.only or tuple(settable(learn.opt, self.plan.cycle)))
+        self.tables = [(k, left_alone(v, [h[k] for h in learn.opt.hypers])) for k,v in self.plan.table.items()]
 
     def before_batch(self):
         "Write this batch's row into the optimizer"
         learn = self.learn
-        self.row = learn.epoch*self.n_batch + learn.iter
-        for k,v in self.tables: learn.opt.set_hyper(k, v[self.row].tolist())
+        row = min(learn.epoch*self.n_batch + learn.iter, self.plan.n-1) # a loader may give more batches than its length says
+        for k,v in self.tables: learn.opt.set_hyper(k, v[row].tolist())
+        if not self.runs or self.runs[-1][2]!=row or self.runs[-1][0]+row-self.runs[-1][1]!=learn.train_iter: self.runs.append([learn.train_iter, row, row])
+        self.runs[-1][2] = row+1
 
     def after_fit(self): self.keep(self.learn)
 
@@ -135,11 +138,11 @@ class CycleScheduler(Callback):
         learn:Learner # Whose `Recorder` gets what was trained
     ):
         "Leave the plan and the last group's values on the `Recorder`, once"
-        if self.row is None or not hasattr(learn, 'recorder'): return self
-        plan,rec = replace(self.plan, stop=self.row+1),learn.recorder
+        if not self.runs or not hasattr(learn, 'recorder'): return self
+        plan,rec = replace(self.plan, runs=tuple(map(tuple, self.runs))),learn.recorder
         rec.plans = getattr(rec, 'plans', []) + [plan]
-        rec.hps = {k: v[plan.trained,-1].tolist() for k,v in self.tables}
-        self.row = None
+        rec.hps = {k: v[plan.trained[0],-1].tolist() for k,v in self.tables}
+        self.runs = None
         return self
 
 # %% ../nbs/01_one_cycle.ipynb #691b5363
@@ -164,9 +167,10 @@ def fit_one_cycle_ext(self:Learner,
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` with one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
-    cb = CycleScheduler(_make_plan(self, n_epoch, lr_max, wd, reset_opt, start_epoch, use_clr_beta, use_clr, sched, div=div, div_final=div_final,
-                                   pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling))
-    try: self.fit(n_epoch, cbs=L(cb)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+    plan = _make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, div=div, div_final=div_final,
+                      pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
+    cb = CycleScheduler(plan)
+    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
     finally: cb.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
 # %% ../nbs/01_one_cycle.ipynb #ae68bf1e
@@ -177,11 +181,11 @@ def preview_one_cycle_ext(self:Learner,
     *args, # As in `fit_one_cycle_ext`, in its order
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `fit_one_cycle_ext`; `cbs` makes no difference here
+    **kwargs # As in `fit_one_cycle_ext`; `cbs` are only checked here
 )->Plan: # Shown as a table of groups and phases; `df` has a row for each batch and group, `table` the arrays
     "Draw what `fit_one_cycle_ext` would train with, and give it as a table; nothing is trained or changed"
     given = inspect.signature(Learner.fit_one_cycle_ext).bind(self, n_epoch, *args, **kwargs)
     given.apply_defaults()
-    plan = _make_plan(self, **{k: v for k,v in given.arguments.items() if k not in ('self', 'cbs')})
+    plan = _make_plan(self, **{k: v for k,v in given.arguments.items() if k!='self'})
     plan.plot(show_moms, ax)
     return plan

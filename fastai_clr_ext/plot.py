@@ -10,9 +10,11 @@ __all__ = ['GRAD_LABELS', 'all_groups', 'iterations', 'smooth']
 # %% ../nbs/05_plot.ipynb #77c90184
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
+from matplotlib.cbook import normalize_kwargs
+from matplotlib.lines import Line2D
 from fastcore.basics import patch
 from fastai.learner import Recorder
-from .schedule import plot_schedule, _need, _is_real
+from .schedule import new_axes, plot_schedule, _need, _is_real, _is_count
 
 # %% ../nbs/05_plot.ipynb #aa255ea3
 @patch
@@ -42,12 +44,12 @@ def all_groups(
     return out.assign(group=-1, mean_abs=out.total/out.n_params, norm=out.square**.5)[['fit', 'step', 'train_iter', 'epoch', 'group', 'mean_abs', 'norm', 'n_params']]
 
 def iterations(
-    df:pd.DataFrame # As `Recorder.grads`
+    df:pd.DataFrame, # As `Recorder.grads`
+    lengths:list # Training batches in each fit
 )->tuple: # x of each row, counted over all fits; x where each fit begins
     "Line fits up one after the other"
-    lengths = df.groupby('fit').train_iter.max() + 1
-    starts = lengths.cumsum() - lengths
-    return (df.train_iter + df.fit.map(starts)).to_numpy(), starts.tolist()
+    starts = np.cumsum([0, *lengths[:-1]])
+    return df.train_iter.to_numpy() + starts[df.fit.to_numpy()], starts.tolist()
 
 def smooth(
     y:np.ndarray, # Values in order
@@ -56,22 +58,23 @@ def smooth(
     "Debiased exponential mean, as fastai's `smooth_loss`"
     return pd.Series(y).ewm(alpha=1-beta).mean().to_numpy()
 
-# %% ../nbs/05_plot.ipynb #1380a4a9
-def _check_plot(df, what, beta, skip_start):
+# %% ../nbs/05_plot.ipynb #fdfbf3a7
+def _check_plot(n, what, beta, skip_start):
     _need(isinstance(what, str) and what in GRAD_LABELS, 'what', f'be one of {list(GRAD_LABELS)}', what)
     _need(beta is None or (_is_real(beta) and 0<=beta<1), 'beta', 'lie in [0, 1), or be None for the raw curve alone', beta)
-    n = iterations(df)[0].max() + 1
-    _need(isinstance(skip_start, int) and 0<=skip_start<n, 'skip_start', f'be a whole number in [0, {n}), the iterations recorded', skip_start)
+    _need(_is_count(skip_start, 0) and skip_start<n, 'skip_start', f'be a whole number in [0, {n}), the iterations recorded', skip_start)
 
 def _label(run, group, n_groups)->str:
     "What the legend says of one curve"
     group = f'group {group}' if group>=0 and n_groups>1 else ''
-    return ', '.join(filter(None, (run, group))) or 'all groups'
+    return ', '.join(filter(None, (str(run), group))) or 'all groups'
 
-def _draw_curve(ax, x, y, beta, label, **kwargs):
-    "A faint raw curve under a smoothed one of the same colour"
-    raw, = ax.plot(x, y, **(dict(alpha=1 if beta is None else .3, lw=1, label=label if beta is None else None) | kwargs))
-    if beta is not None: ax.plot(x, smooth(y, beta), color=raw.get_color(), ls=kwargs.get('ls', '-'), label=label)
+def _draw_curve(ax, x, y, fit, beta, label, **kwargs):
+    "A faint raw curve under a smoothed one of the same colour, which starts anew with each fit"
+    style = dict(alpha=1 if beta is None else .3, linewidth=1, marker='o' if len(x)==1 else None, label=label if beta is None else None)
+    raw, = ax.plot(x, y, **style | normalize_kwargs(kwargs, Line2D))
+    for i,f in enumerate(np.unique(fit) if beta is not None else []):
+        ax.plot(x[fit==f], smooth(y[fit==f], beta), color=raw.get_color(), linestyle=raw.get_linestyle(), label='_' if i else label)
 
 # %% ../nbs/05_plot.ipynb #2100b479
 @patch
@@ -87,14 +90,14 @@ def plot_grads(self:Recorder,
 )->plt.Axes: # The axes drawn on
     "Plot what `GradRecorder` recorded in all fits against the iteration, raw and smoothed"
     df = self.grads
-    _check_plot(df, what, beta, skip_start)
+    _check_plot(sum(self.grad_log.lengths), what, beta, skip_start)
     if not per_group: df = all_groups(df)
-    if ax is None: ax = plt.subplots()[1]
-    x,starts = iterations(df)
+    x,starts = iterations(df, self.grad_log.lengths)
+    ax = ax or new_axes()
     for g in (groups := sorted(df.group.unique())):
         keep = (df.group==g).to_numpy() & (x>=skip_start)
-        if keep.any(): _draw_curve(ax, x[keep], df[what].to_numpy()[keep], beta, _label(label, g, len(groups)), **kwargs)
-    for at in starts[1:]: ax.axvline(at, color='.5', ls=':', lw=1)
+        if keep.any(): _draw_curve(ax, x[keep], df[what].to_numpy()[keep], df.fit.to_numpy()[keep], beta, _label(label, g, len(groups)), **kwargs)
+    for at in starts[1:]: ax.axvline(at-.5, color='.5', ls=':', lw=1)
     ax.set(xlabel='iteration (batch)', ylabel=GRAD_LABELS[what], yscale='log' if log_y else 'linear')
     ax.legend(fontsize='small')
     return ax

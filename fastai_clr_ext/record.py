@@ -32,7 +32,7 @@ def grad_sums(
 class GradLog:
     "Rows of all recorded steps; device memory stays constant, no row is ever dropped"
     rows:list = field(default_factory=list) # Host blocks: arrays `(n, 4)` of fit, step, train_iter, epoch; `(n, n_groups, 3)` of Σ|g|, norm, count
-    n_fits:int = 0 # Fits that recorded something
+    lengths:list = field(default_factory=list) # Training batches in each fit so far
     block_size:int = 1024 # Steps in one block
 
     def __post_init__(self): self.start_block(None, 0)
@@ -69,7 +69,7 @@ class GradLog:
         return self
 
     def __getstate__(self): # a pickled log (`learn.export`) holds host arrays only
-        return dict(rows=self.rows + ([self.to_host()] if self.where else []), n_fits=self.n_fits, block_size=self.block_size)
+        return dict(rows=self.rows + ([self.to_host()] if self.where else []), lengths=self.lengths, block_size=self.block_size)
     def __setstate__(self, state):
         self.__dict__.update(state)
         self.start_block(None, 0)
@@ -93,23 +93,30 @@ class GradRecorder(Callback):
     def __init__(self): super().__init__()
 
     def __call__(self, event_name):
-        if event_name in ('before_fit', 'before_step'): return super().__call__(event_name)
+        if event_name in ('before_fit', 'before_batch', 'before_step'): return super().__call__(event_name)
 
     def before_fit(self):
-        "Find the log on the `Recorder`; a fit counts once it records a step"
+        "Find the log on the `Recorder`; a fit counts once it trains a batch"
         learn = self.learn
         if not hasattr(learn, 'recorder'): raise ValueError('GradRecorder must have a Recorder in the learner to keep what it records; got none in learn.cbs')
         twins = [cb for cb in learn.cbs if isinstance(cb, GradRecorder)]
         if len(twins)>1: raise ValueError(f'learn.cbs must have one GradRecorder: each step would be recorded twice; got {len(twins)}')
         if not hasattr(learn.recorder, 'grad_log'): learn.recorder.grad_log = GradLog()
-        self.grad_log,self.n_step,self.quiet = learn.recorder.grad_log,0,hasattr(learn, 'lr_finder')
+        self.grad_log,self.n_step,self.quiet = learn.recorder.grad_log,None,hasattr(learn, 'lr_finder')
+
+    def before_batch(self):
+        "Count the fit's training batches, also those that don't step"
+        if self.quiet: return
+        if self.n_step is None:
+            self.grad_log.lengths.append(0)
+            self.n_step = 0
+        self.grad_log.lengths[-1] = self.learn.train_iter + 1
 
     def before_step(self):
         "Append one step; nothing leaves the device"
         if self.quiet: return
         learn,log = self.learn,self.grad_log
-        if self.n_step==0: log.n_fits += 1
-        log.add((log.n_fits-1, self.n_step, learn.train_iter, learn.epoch), [grad_sums(ps) for ps in learn.opt.param_lists])
+        log.add((len(log.lengths)-1, self.n_step, learn.train_iter, learn.epoch), [grad_sums(ps) for ps in learn.opt.param_lists])
         self.n_step += 1
 
 # %% ../nbs/02_record.ipynb #29fc16fb

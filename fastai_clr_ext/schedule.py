@@ -7,16 +7,18 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.html.md"""
 # %% auto #0
 __all__ = ['ANNEALERS', 'SAMPLINGS', 'UNITS', 'lerp', 'anneal_exp', 'Phase', 'Schedule', 'Cycle', 'one_cycle', 'clr_beta_07',
            'clr_07', 'one_cycle_v1', 'one_cycle_fastai', 'one_cycle_torch', 'constant', 'step_decay', 'warmup_cosine',
-           'wsd', 'flat_cos', 'triangular', 'ByGroup', 'per_group', 'settable', 'CycleLR', 'Plan', 'shade_phases',
-           'plot_plans', 'plot_schedule']
+           'wsd', 'flat_cos', 'triangular', 'ByGroup', 'per_group', 'left_alone', 'settable', 'CycleLR', 'Plan',
+           'shade_phases', 'new_axes', 'plot_plans', 'plot_schedule']
 
-# %% ../nbs/00_schedule.ipynb #b99c5a38
-import warnings, numpy as np, pandas as pd, torch
+# %% ../nbs/00_schedule.ipynb #8a39c570
+import math, reprlib, warnings, numpy as np, pandas as pd, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Real, Integral
+from matplotlib.cbook import normalize_kwargs
+from matplotlib.lines import Line2D
 from torch.optim.lr_scheduler import LRScheduler
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -30,10 +32,21 @@ def _need(
     value # What was received
 ):
     "Raise a `ValueError` naming the parameter, the rule and the value, unless `ok`"
-    if not ok: raise ValueError(f'{name} must {rule}; got {value!r}')
+    if not ok: raise ValueError(f'{name} must {rule}; got {_short.repr(value)}')
 
-def _is_real(x)->bool: return isinstance(x, Real) and not isinstance(x, bool) and np.isfinite(x)
-def _is_count(x)->bool: return isinstance(x, Integral) and not isinstance(x, bool) and x>0
+_short = reprlib.Repr() # a hostile value can't flood the message
+vars(_short).update(maxlevel=4, maxlist=12, maxtuple=12, maxdict=12, maxstring=90, maxother=90)
+
+def _is_real(x)->bool:
+    "Is `x` a finite number?"
+    if not isinstance(x, Real) or isinstance(x, bool): return False
+    return abs(int(x))<10**300 if isinstance(x, Integral) else math.isfinite(x)
+
+def _is_count(x, least:int=1)->bool: return isinstance(x, Integral) and not isinstance(x, bool) and least<=x<10**12
+
+def _as_list(x)->list|None:
+    "The items of a list, tuple, `L` or one-dimensional array; None for anything else"
+    return list(x) if isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1) else None
 
 # %% ../nbs/00_schedule.ipynb #49d96616
 def lerp(
@@ -78,6 +91,12 @@ def _anneal_spec(
     _need(_is_real(power) and power>0, f'the power of {name!r}', 'be a number above 0', power)
     return name, float(power)
 
+def _call(f, start, end, pos)->float:
+    "What a callable annealer gives, or an error that names it"
+    try: return float(f(start, end, pos))
+    except Exception as e: raise ValueError(f'anneal must be a callable that gives a number for (start, end, pos); got {f!r}, which raised '
+                                            f'{type(e).__name__} for ({start}, {end}, {pos}): {e}') from e
+
 def _anneal(
     anneal, # Canonical annealer
     start:float, # Value at `pos=0`
@@ -85,7 +104,7 @@ def _anneal(
     pos:np.ndarray # Places in the phase, in [0, 1]
 )->np.ndarray: # Values, one for each `pos`
     "Values of one hyper-parameter in one phase"
-    if callable(anneal): return np.array([float(anneal(start, end, float(p))) for p in pos])
+    if callable(anneal): return np.array([_call(anneal, start, end, float(p)) for p in pos])
     name,power = (anneal, None) if isinstance(anneal, str) else anneal
     return ANNEALERS[name](start, end, pos, power)
 
@@ -109,10 +128,19 @@ class Phase:
         hypers = ''.join(f', {k}={v}' for k,v in self.hypers.items())
         return f'Phase({self.name!r}, {self.pct}{hypers})'
 
-# %% ../nbs/00_schedule.ipynb #45280f21
-_RULES = {'lr': ('be at least 0', lambda v: v>=0), 'mom': ('lie in [0, 1)', lambda v: 0<=v<1),
-          'sqr_mom': ('lie in [0, 1)', lambda v: 0<=v<1), 'wd': ('be at least 0', lambda v: v>=0),
-          'eps': ('be at least 0', lambda v: v>=0)}
+# %% ../nbs/00_schedule.ipynb #79a98573
+_AT_LEAST_0,_BELOW_1 = ('be at least 0', lambda v: v>=0), ('lie in [0, 1)', lambda v: (v>=0) & (v<1))
+_RULES = {'lr': _AT_LEAST_0, 'wd': _AT_LEAST_0, 'eps': _AT_LEAST_0, 'mom': _BELOW_1, 'sqr_mom': _BELOW_1}
+_ANY = 'be a finite number', lambda v: np.isfinite(v)
+
+def _values(phase:str, name:str, spec:tuple, pos)->np.ndarray:
+    "Values of one hyper-parameter at places in a phase, checked: an annealer can leave what its ends keep"
+    start,end,anneal = spec
+    v = _anneal(anneal, start, end, pos)
+    rule,ok = _RULES.get(name, _ANY)
+    bad = v[~(np.isfinite(v) & ok(v))]
+    _need(not len(bad), f'{name} of phase {phase!r}, as its annealer {anneal!r} gives it,', rule, bad[:1].tolist())
+    return v
 
 def _hyper_spec(
     phase:str, # Name of the phase, for the message
@@ -125,7 +153,7 @@ def _hyper_spec(
     if isinstance(spec, Real): spec = (spec, spec)
     _need(isinstance(spec, (tuple, list)) and len(spec) in (2, 3), where, 'be a value, (start, end) or (start, end, anneal)', spec)
     start,end = spec[:2]
-    rule,ok = _RULES.get(name, ('be a finite number', lambda v: True))
+    rule,ok = _RULES.get(name, _ANY)
     for v in (start, end): _need(_is_real(v) and ok(v), where, rule, v)
     anneal = _anneal_spec(spec[2] if len(spec)==3 else anneal)
     if anneal=='exp': _need(start>0 and end>0, where, "start and end above 0 with the annealer 'exp'", (start, end))
@@ -174,7 +202,7 @@ class Cycle(Schedule):
         phases:list, # `Phase`s in order; their `pct` sum to 1 within rounding and they set the same hyper-parameters
         sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
     ):
-        phases = list(phases) if isinstance(phases, (list, tuple)) else [phases]
+        phases = _as_list(phases) if _as_list(phases) is not None else [phases]
         _need(phases and all(isinstance(p, Phase) for p in phases), 'phases', 'be a list of at least one Phase', phases)
         _need(isinstance(sampling, str) and sampling in SAMPLINGS, 'sampling', f'be one of {list(SAMPLINGS)}', sampling)
         total = sum(p.pct for p in phases)
@@ -212,11 +240,11 @@ def _lr_max(
     lr_max # One rate, or one for each parameter group
 )->np.ndarray: # `float64`, 0-d or `(n_groups,)`
     "Check peak learning rates"
-    if isinstance(lr_max, np.ndarray): lr_max = lr_max.tolist()
-    rates = list(lr_max) if isinstance(lr_max, (list, tuple, L)) else lr_max
-    each = rates if isinstance(rates, list) else [rates]
-    _need(each and all(_is_real(r) and r>0 for r in each), 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
-    return np.array(rates, dtype=float)
+    each = _as_list(lr_max)
+    if isinstance(lr_max, np.ndarray) and not lr_max.ndim: lr_max = lr_max.item()
+    ok = all(_is_real(r) and r>0 for r in ([lr_max] if each is None else each)) and each!=[]
+    _need(ok, 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
+    return np.array(lr_max if each is None else each, dtype=float)
 
 # %% ../nbs/00_schedule.ipynb #deefb39b
 @patch
@@ -229,25 +257,24 @@ def table(self:Cycle,
     bounds = np.searchsorted(k, np.arange(len(self.phases)+1))
     res = {}
     for name in self.hypers:
-        v = np.concatenate([_anneal(a, start, end, pos[lo:hi]) for (start,end,a),lo,hi in
-                            zip([p.hypers[name] for p in self.phases], bounds, bounds[1:])])
+        v = np.concatenate([_values(p.name, name, p.hypers[name], pos[lo:hi]) for p,lo,hi in zip(self.phases, bounds, bounds[1:])])
         if self.sampling=='fastai07' and name!='lr': v = np.roll(v, -1) # one batch ahead, as 0.7 set it
         res[name] = np.multiply.outer(v, lr_max if name=='lr' else np.ones_like(lr_max))
     return res
 
-# %% ../nbs/00_schedule.ipynb #52fc719f
-def _check_shape(div, pct_start, pct_final):
-    _need(_is_real(div) and div>1, 'div', 'be above 1, so that the cycle starts below its peak', div)
-    _need(_is_real(pct_final) and 0<=pct_final<1, 'pct_final', 'lie in [0, 1)', pct_final)
-    if pct_start is not None:
-        _need(_is_real(pct_start) and 0<pct_start<1-pct_final, 'pct_start', f'lie in (0, {1-pct_final:.4g}) when pct_final={pct_final}', pct_start)
+# %% ../nbs/00_schedule.ipynb #89a67600
+def _check_div(div): _need(_is_real(div) and div>1, 'div', 'be above 1, so that the cycle starts below its peak', div)
+
+def _check_final(div_final, name:str='div_final'): _need(_is_real(div_final) and div_final>=1, name, 'be at least 1', div_final)
+
+def _check_pct(pct, name:str, below:float=1., when:str=''): _need(_is_real(pct) and 0<pct<below, name, f'lie in (0, {below:.4g}){when}', pct)
 
 def _check_moms(moms, n:int, name:str='moms')->tuple:
     "Check `n` momenta; `None` stays `None`"
     if moms is None: return None
-    ok = isinstance(moms, (tuple, list, np.ndarray)) and len(moms)==n and all(_is_real(m) and 0<=m<1 for m in moms)
-    _need(ok, name, f'be {n} momenta in [0, 1)', moms)
-    return tuple(float(m) for m in moms)
+    each = _as_list(moms)
+    _need(each is not None and len(each)==n and all(_is_real(m) and 0<=m<1 for m in each), name, f'be {n} momenta in [0, 1)', moms)
+    return tuple(float(m) for m in each)
 
 def _phase(name, pct, lr, mom=None, anneal='lin')->Phase:
     "A phase that leaves momentum alone if `mom` is None"
@@ -264,11 +291,13 @@ def one_cycle(
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->Cycle: # Phases *warm-up*, *cool-down* and *annihilation*
     "Smith's 1cycle: up, down, and far below the start ([2018](https://arxiv.org/abs/1803.09820))"
-    _check_shape(div, pct_start, pct_final)
+    _check_div(div)
+    _need(_is_real(pct_final) and 0<=pct_final<1, 'pct_final', 'lie in [0, 1)', pct_final)
     if pct_start is None: pct_start = (1-pct_final)/2
+    _check_pct(pct_start, 'pct_start', 1-pct_final, f' when pct_final={pct_final}')
     if not pct_final: _need(div_final is None, 'div_final', 'be None when pct_final=0: there is no annihilation to end on it', div_final)
     if div_final is None: div_final = div*100
-    _need(_is_real(div_final) and div_final>=1, 'div_final', 'be at least 1', div_final)
+    _check_final(div_final)
     m = _check_moms(moms, 3)
     up,down,hold = (None,)*3 if m is None else (m[:2], m[1:], m[2])
     phases = [_phase('warm-up', pct_start, (1/div, 1), up, anneal), _phase('cool-down', 1-pct_final-pct_start, (1, 1/div), down, anneal)]
@@ -317,9 +346,10 @@ def one_cycle_v1(
     final_div:float|None=None # `lr_max/lr_final`, at least 1; None means `div_factor*1e4`
 )->Cycle: # Sampled as `fastai1`
     "What `OneCycleScheduler` of fastai v1 set: two cosine phases stepped by whole batches"
-    _check_shape(div_factor, pct_start, 0)
+    _check_div(div_factor)
+    _check_pct(pct_start, 'pct_start')
     if final_div is None: final_div = div_factor*1e4
-    _need(_is_real(final_div) and final_div>=1, 'final_div', 'be at least 1', final_div)
+    _check_final(final_div, 'final_div')
     m = _check_moms(moms, 2)
     return _two_phases(pct_start, div_factor, final_div, None if m is None else (*m, m[0]), 'cos', 'fastai1')
 
@@ -330,8 +360,9 @@ def one_cycle_fastai(
     moms:tuple|None=(.95,.85,.95) # Momentum at the start, at the peak and at the end; None leaves it alone
 )->Cycle: # Sampled as `fastai`
     "What `fit_one_cycle` of fastai 2 trains with, the `float32` positions of `combine_scheds` included"
-    _check_shape(div, pct_start, 0)
-    _need(_is_real(div_final) and div_final>=1, 'div_final', 'be at least 1', div_final)
+    _check_div(div)
+    _check_pct(pct_start, 'pct_start')
+    _check_final(div_final)
     return _two_phases(pct_start, div, div_final, _check_moms(moms, 3), 'cos', 'fastai')
 
 # %% ../nbs/00_schedule.ipynb #6c84e403
@@ -352,8 +383,10 @@ def one_cycle_torch(
     three_phase:bool=False # Whether to come back to `lr_start` before annihilating
 )->Cycle: # Sampled as `torch`
     "What [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html) of torch sets"
-    _check_shape(div_factor, pct_start, 0)
-    _need(anneal_strategy in ('cos', 'linear'), 'anneal_strategy', "be 'cos' or 'linear'", anneal_strategy)
+    _check_div(div_factor)
+    _check_pct(pct_start, 'pct_start')
+    for name,value in dict(cycle_momentum=cycle_momentum, three_phase=three_phase).items(): _need(isinstance(value, bool), name, 'be True or False', value)
+    _need(isinstance(anneal_strategy, str) and anneal_strategy in ('cos', 'linear'), 'anneal_strategy', "be 'cos' or 'linear'", anneal_strategy)
     _need(_is_real(final_div_factor) and final_div_factor>0, 'final_div_factor', 'be above 0', final_div_factor)
     _check_moms((base_momentum, max_momentum), 2, '(base_momentum, max_momentum)')
     a,low,floor = anneal_strategy[:3], 1/div_factor, 1/div_factor/final_div_factor
@@ -375,9 +408,10 @@ def step_decay(
     gamma:float=.1 # Factor at each drop, in (0, 1)
 )->Cycle: # One phase for each level
     "Constant rates, each `gamma` times the one before ([He et al. 2015](https://arxiv.org/abs/1512.03385): a tenth at 1/2 and 3/4)"
-    cuts = np.r_[0, milestones, 1] if isinstance(milestones, (tuple, list)) and all(map(_is_real, milestones)) else np.zeros(2)
+    each = _as_list(milestones)
+    cuts = np.r_[0, each, 1] if each is not None and all(map(_is_real, each)) else np.zeros(2)
     _need((np.diff(cuts)>0).all(), 'milestones', 'be increasing fractions in (0, 1)', milestones)
-    _need(_is_real(gamma) and 0<gamma<1, 'gamma', 'lie in (0, 1)', gamma)
+    _check_pct(gamma, 'gamma')
     return Cycle([_phase(f'step {i+1}', float(p), gamma**i) for i,p in enumerate(np.diff(cuts))])
 
 def warmup_cosine(
@@ -386,9 +420,9 @@ def warmup_cosine(
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up* and *annealing*
     "A short linear warm-up ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)), then half a cosine ([Loshchilov, Hutter 2016](https://arxiv.org/abs/1608.03983))"
-    _need(_is_real(pct_warmup) and 0<pct_warmup<1, 'pct_warmup', 'lie in (0, 1)', pct_warmup)
-    _check_shape(div, None, 0)
-    _need(_is_real(div_final) and div_final>=1, 'div_final', 'be at least 1', div_final)
+    _check_pct(pct_warmup, 'pct_warmup')
+    _check_div(div)
+    _check_final(div_final)
     return Cycle([_phase('warm-up', pct_warmup, (1/div, 1)), _phase('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')])
 
 # %% ../nbs/00_schedule.ipynb #94bd523a
@@ -400,10 +434,10 @@ def wsd(
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up*, *stable* and *decay*
     "Warm up, stay, decay ([Hu et al. 2024](https://arxiv.org/abs/2404.06395); `1-sqrt`: [Hägele et al. 2024](https://arxiv.org/abs/2405.18392))"
-    _need(_is_real(pct_decay) and 0<pct_decay<1, 'pct_decay', 'lie in (0, 1)', pct_decay)
-    _need(_is_real(pct_warmup) and 0<pct_warmup<1-pct_decay, 'pct_warmup', f'lie in (0, {1-pct_decay:.4g}) when pct_decay={pct_decay}', pct_warmup)
-    _check_shape(div, None, 0)
-    _need(_is_real(div_final) and div_final>=1, 'div_final', 'be at least 1', div_final)
+    _check_pct(pct_decay, 'pct_decay')
+    _check_pct(pct_warmup, 'pct_warmup', 1-pct_decay, f' when pct_decay={pct_decay}')
+    _check_div(div)
+    _check_final(div_final)
     return Cycle([_phase('warm-up', pct_warmup, (1/div, 1)), _phase('stable', 1-pct_warmup-pct_decay, 1),
                   _phase('decay', pct_decay, (1, 1/div_final), anneal=('poly', .5) if decay=='1-sqrt' else decay)])
 
@@ -412,8 +446,8 @@ def flat_cos(
     pct_start:float=.75 # Fraction at the full rate, in (0, 1)
 )->Cycle: # Sampled as `fastai`
     "What `fit_flat_cos` of fastai 2 trains with: flat, then half a cosine"
-    _need(_is_real(pct_start) and 0<pct_start<1, 'pct_start', 'lie in (0, 1)', pct_start)
-    _need(_is_real(div_final) and div_final>=1, 'div_final', 'be at least 1', div_final)
+    _check_pct(pct_start, 'pct_start')
+    _check_final(div_final)
     return Cycle([_phase('flat', pct_start, 1, anneal='cos'), _phase('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], 'fastai')
 
 # %% ../nbs/00_schedule.ipynb #e2114525
@@ -427,8 +461,9 @@ def triangular(
 )->Cycle: # Two phases for each triangle, sampled as `no_endpoint`
     "Repeated triangles ([Smith 2015](https://arxiv.org/abs/1506.01186)), as torch's `CyclicLR` sets them"
     _need(_is_count(n_cycles), 'n_cycles', 'be a whole number of at least 1', n_cycles)
-    _check_shape(div, pct_start, 0)
-    _need(mode in ('triangular', 'triangular2', 'exp_range'), 'mode', "be 'triangular', 'triangular2' or 'exp_range'", mode)
+    _check_div(div)
+    _check_pct(pct_start, 'pct_start')
+    _need(isinstance(mode, str) and mode in ('triangular', 'triangular2', 'exp_range'), 'mode', "be 'triangular', 'triangular2' or 'exp_range'", mode)
     _need(_is_real(decay) and 0<decay<=1, 'decay', 'lie in (0, 1]', decay)
     m,phases = _check_moms(moms, 2), []
     for c in range(int(n_cycles)):
@@ -450,7 +485,7 @@ def then(self:Cycle,
 )->Cycle: # The phases of both
     "This cycle, then another"
     _need(isinstance(other, Cycle), 'other', 'be a Cycle', other)
-    _need(_is_real(pct) and 0<pct<1, 'pct', 'lie in (0, 1)', pct)
+    _check_pct(pct, 'pct')
     _need(other.sampling==self.sampling, 'sampling of the second cycle', f'be that of the first, {self.sampling!r}', other.sampling)
     return Cycle([_scaled(p, pct) for p in self.phases] + [_scaled(p, 1-pct) for p in other.phases], self.sampling)
 
@@ -468,7 +503,7 @@ class ByGroup(Schedule):
     def __init__(self,
         cycles:list # A `Cycle` for each parameter group
     ):
-        cycles = list(cycles) if isinstance(cycles, (list, tuple)) else [cycles]
+        cycles = _as_list(cycles) if _as_list(cycles) is not None else [cycles]
         _need(cycles and all(isinstance(c, Cycle) for c in cycles), 'cycles', 'be a list of one Cycle for each parameter group', cycles)
         self.cycles = cycles
 
@@ -489,22 +524,33 @@ class ByGroup(Schedule):
         return {h: np.stack([t.get(h, np.full(n_iter, np.nan)) for t in tables], axis=1) for h in self.hypers}
 
     def spans(self,
-        n_iter:int # Number of batches in the whole cycle
+        n_iter:int, # Number of batches in the whole cycle
+        group:int=-1 # Parameter group; -1 is the last, the head
     )->list: # `(name, first batch, one past the last)` of each phase
-        "Which batches each phase of the last group (the head) trains"
-        return self.cycles[-1].spans(n_iter)
+        "Which batches each phase of one group's cycle trains"
+        return self.cycles[group].spans(n_iter)
 
 # %% ../nbs/00_schedule.ipynb #eedb4594
 def per_group(
     lr_max:float|list, # One rate, or one for each parameter group
-    cycle:Schedule # A `ByGroup` says how many groups there are
+    cycle:Schedule|None, # A `ByGroup` says how many groups there are
+    n_groups:int|None=None # Parameter groups of the optimizer; None means as many as `cycle` or `lr_max` has
 )->tuple: # One rate for each group
-    "Peak rates as a tuple, as many as the cycle has groups"
-    rates = _lr_max(lr_max)
-    n = len(cycle.cycles) if isinstance(cycle, ByGroup) else rates.size
-    if rates.size==1: rates = np.full(n, rates)
-    _need(rates.size==n, 'lr_max', f'have one value for each of the {n} parameter groups', lr_max)
-    return tuple(rates.ravel().tolist())
+    "Peak rates as a tuple, one for each group"
+    rates,n = _lr_max(lr_max),n_groups
+    if isinstance(cycle, ByGroup):
+        n = len(cycle.cycles)
+        _need(n_groups in (None, n), 'cycles', f'be one for each of the {n_groups} parameter groups', n)
+    n = rates.size if n is None else n
+    _need(rates.size in (1, n) and (rates.ndim==0 or rates.size==n), 'lr_max', f'have one value for each of the {n} parameter groups', lr_max)
+    return tuple(np.broadcast_to(rates, n).tolist())
+
+def left_alone(
+    v:np.ndarray, # `(n_iter, n_groups)`, NaN where a group's cycle leaves the hyper-parameter alone
+    now:list # What the optimizer has, one for each group
+)->np.ndarray: # The same without NaN
+    "Fill in what the optimizer has where a group's cycle says nothing"
+    return np.where(np.isnan(v), np.array(now, dtype=float), v)
 
 # %% ../nbs/00_schedule.ipynb #b19b866b
 @patch
@@ -524,10 +570,7 @@ def from_dict(cls:Cycle,
     "Check and build a cycle; no code is run"
     phases = _fields(d, 'a cycle', 'sampling', 'phases')['phases']
     _need(isinstance(phases, list), 'phases', 'be a list', phases)
-    phases = [_fields(p, f'phase {i}', 'name', 'pct', 'hypers') for i,p in enumerate(phases)]
-    for p in phases: _need(isinstance(p['hypers'], dict) and all(isinstance(v, list) and len(v)==3 and not callable(v[2]) for v in p['hypers'].values()),
-                           f"hypers of phase {p['name']!r}", 'give [start, end, anneal] by name', p['hypers'])
-    return cls([_phase_of(p) for p in phases], d['sampling'])
+    return cls([_phase_from(_fields(p, f'phase {i}', 'name', 'pct', 'hypers')) for i,p in enumerate(phases)], d['sampling'])
 
 @patch
 def to_dict(self:ByGroup)->dict: # What `from_dict` takes and `json` writes
@@ -549,11 +592,13 @@ def _fields(d, what:str, *names)->dict:
     _need(isinstance(d, dict) and d.keys()==set(names), what, f'be a dict with just the fields {sorted(names)}', sorted(map(str, d)) if isinstance(d, dict) else d)
     return d
 
-def _phase_of(d:dict)->Phase:
-    "A phase from its checked fields"
-    p = Phase(d['name'], d['pct'], lr=1)
-    p.hypers = {k: _hyper_spec(p.name, k, v, 'lin') for k,v in d['hypers'].items()}
-    return p
+def _phase_from(d:dict)->Phase:
+    "A phase from its fields"
+    hypers,where = d['hypers'],f"hypers of phase {d['name']!r}"
+    ok = isinstance(hypers, dict) and all(isinstance(k, str) and k.isidentifier() and k not in ('self', 'name', 'pct', 'anneal') for k in hypers)
+    _need(ok, where, 'be a dict whose keys are names of hyper-parameters', hypers)
+    for v in hypers.values(): _need(isinstance(v, list) and len(v)==3 and not callable(v[2]), where, 'give [start, end, anneal] by name', hypers)
+    return Phase(d['name'], d['pct'], **hypers)
 
 # %% ../nbs/00_schedule.ipynb #e48e431a
 def settable(
@@ -580,11 +625,12 @@ class CycleLR(LRScheduler):
         lr_max:float|list, # Peak learning rate: one, or one for each parameter group
         last_epoch:int=-1 # Batch trained last; -1 before the first
     ):
-        rates,n = _lr_max(lr_max),len(optimizer.param_groups)
-        if rates.size==1: rates = np.full(n, rates)
-        _need(rates.size==n, 'lr_max', f'have one value for each of the {n} parameter groups', lr_max)
-        self.n_iter,self.wrapped,self.table = n_iter,OptimWrapper(opt=optimizer),cycle.table(n_iter, rates)
-        self.names = [name for name in settable(self.wrapped, cycle) if name!='lr']
+        _need(isinstance(optimizer, torch.optim.Optimizer), 'optimizer', 'be a torch optimizer', optimizer)
+        _need(_is_count(last_epoch, -1), 'last_epoch', 'be a whole number of at least -1', last_epoch)
+        n_groups = len(optimizer.param_groups)
+        self.n_iter,self.wrapped = n_iter,OptimWrapper(opt=optimizer)
+        table = cycle.table(n_iter, per_group(lr_max, cycle, n_groups))
+        self.table = {k: left_alone(table[k], [h.get(k) for h in self.wrapped.hypers]) for k in settable(self.wrapped, cycle)}
         super().__init__(optimizer, last_epoch)
 
     def row(self,
@@ -595,17 +641,19 @@ class CycleLR(LRScheduler):
 
     def get_lr(self)->list: # One rate for each parameter group
         "Rates at the current batch; sets the other hyper-parameters too"
-        for name in self.names: self.wrapped.set_hyper(name, self.row(name))
+        for name in self.table:
+            if name!='lr': self.wrapped.set_hyper(name, self.row(name))
         return self.row('lr') if 'lr' in self.table else [g['lr'] for g in self.optimizer.param_groups]
 
     def state_dict(self)->dict: # `last_epoch`, `n_iter` and torch's own counters
         "The place in the cycle, not the cycle itself"
-        return {k: v for k,v in super().state_dict().items() if k not in ('wrapped', 'table', 'names')}
+        return {k: v for k,v in super().state_dict().items() if k not in ('wrapped', 'table')}
 
     def load_state_dict(self,
         state_dict:dict # What `state_dict` gave
     ):
         "Go to a saved place, and set its values"
+        _need(isinstance(state_dict, dict), 'state_dict', 'be what state_dict gave', state_dict)
         _need(state_dict.get('n_iter')==self.n_iter, 'the n_iter of the state', f'be that of this scheduler, {self.n_iter}', state_dict.get('n_iter'))
         super().load_state_dict(state_dict)
         for g,lr in zip(self.optimizer.param_groups, self.get_lr()): g['lr'] = lr
@@ -628,10 +676,12 @@ def at(self:Cycle,
     lr_max:float|list=1. # Peak learning rate: one, or one for each parameter group
 )->float: # The value; an array for several rates
     "Value of one hyper-parameter at a place in the cycle, independent of any sampling"
+    _need(_is_real(pos) and 0<=pos<=1, 'pos', 'lie in [0, 1]', pos)
+    _need(name in self.hypers, 'name', f'be one of the cycle, {self.hypers}', name)
     ends = np.r_[0, np.cumsum([p.pct for p in self.phases])]
     k = int(np.clip(np.searchsorted(ends, pos, side='right')-1, 0, len(self.phases)-1))
-    start,end,anneal = self.phases[k].hypers[name]
-    v = float(_anneal(anneal, start, end, np.clip([(pos-ends[k])/(ends[k+1]-ends[k])], 0, 1))[0])
+    p = self.phases[k]
+    v = float(_values(p.name, name, p.hypers[name], np.clip([(pos-ends[k])/(ends[k+1]-ends[k])], 0, 1))[0])
     if name!='lr': return v
     rates = v*_lr_max(lr_max)
     return rates if rates.ndim else float(rates)
@@ -651,37 +701,40 @@ class Plan:
     lr_max:tuple # Peak learning rate of each parameter group
     n_epoch:int # Epochs in the fit
     n_iter:int # Batches in one epoch
-    start:int=0 # First batch trained, counted from the start of the cycle
-    stop:int|None=None # One past the last batch trained; None means the end of the cycle
+    runs:tuple|None=None # What is trained: `(train_iter, first, stop)` of each stretch of consecutive batches of the cycle; None means all
     only:tuple|None=None # Hyper-parameters to set; None means all that the cycle sets
 
     @cached_property
     def table(self)->dict: # By hyper-parameter, an array `(n_epoch*n_iter, n_groups)`
         "Values at every batch of the whole cycle, trained or not"
-        t = self.cycle.table(self.n_epoch*self.n_iter, self.lr_max)
+        t = self.cycle.table(self.n, self.lr_max)
         return t if self.only is None else {k: t[k] for k in self.only}
 
     @property
-    def trained(self)->slice: # Of the rows of `table`
-        "Batches that were (or will be) trained"
-        return slice(self.start, self.n_epoch*self.n_iter if self.stop is None else self.stop)
+    def n(self)->int: # `n_epoch*n_iter`
+        "Batches in the whole cycle"
+        return self.n_epoch*self.n_iter
 
     @property
-    def spans(self)->list: # `(name, first batch, one past the last)` of each phase, whole cycle
-        "Where the phases lie"
-        return self.cycle.spans(self.n_epoch*self.n_iter)
+    def trained(self)->tuple: # Rows of `table`; the iteration of the fit at which each was trained
+        "Which batches of the cycle were (or will be) trained, and when"
+        runs = ((0, 0, self.n),) if self.runs is None else self.runs
+        return tuple(np.concatenate([np.arange(a, a+hi-lo) for a,lo,hi in o]) for o in ([(lo, lo, hi) for _,lo,hi in runs], runs))
 
     def trained_spans(self,
-        at:int=0 # Where the first trained batch goes on the x axis
-    )->list: # `(name, first, one past the last)` of each phase of which something was trained
+        at:int=0, # Where the fit begins on the x axis
+        group:int=-1 # Parameter group; -1 is the last, the head
+    )->list: # `(name, first, one past the last)` of each phase of which something was trained, in iterations
         "Where the trained part of each phase lies"
-        lo,hi = self.trained.start,self.trained.stop
-        return [(name, max(a, lo)-lo+at, min(b, hi)-lo+at) for name,a,b in self.spans if b>lo and a<hi]
+        rows,x = self.trained
+        inside = [(name, x[(rows>=lo) & (rows<hi)]) for name,lo,hi in self.cycle.spans(self.n, group)]
+        return [(name, int(o[0])+at, int(o[-1])+1+at) for name,o in inside if len(o)]
 
-# %% ../nbs/00_schedule.ipynb #82908fee
+# %% ../nbs/00_schedule.ipynb #d3f63083
 @patch
 def spans(self:Cycle,
-    n_iter:int # Number of batches in the whole cycle
+    n_iter:int, # Number of batches in the whole cycle
+    group:int=-1 # Ignored: all parameter groups share the cycle
 )->list: # `(name, first batch, one past the last)` of each phase
     "Which batches each phase trains"
     k = self.sample(n_iter)[0]
@@ -691,56 +744,71 @@ def spans(self:Cycle,
 @patch(as_prop=True)
 def df(self:Plan)->pd.DataFrame: # Columns `train_iter, epoch, phase, group`, then one for each hyper-parameter
     "One row for each batch trained and parameter group"
-    rows,n_groups = np.arange(self.n_epoch*self.n_iter)[self.trained], len(self.lr_max)
-    phase = np.repeat([s[0] for s in self.spans], [hi-lo for _,lo,hi in self.spans])[rows]
-    cols = dict(train_iter=rows-self.start, epoch=rows//self.n_iter, phase=phase)
-    return pd.DataFrame({k: np.repeat(v, n_groups) for k,v in cols.items()} | {'group': np.tile(np.arange(n_groups), len(rows))}
+    (rows,x),groups = self.trained,range(len(self.lr_max))
+    phase = np.stack([np.repeat([o[0] for o in sp], [hi-lo for _,lo,hi in sp])[rows] for sp in (self.cycle.spans(self.n, g) for g in groups)], axis=1)
+    cols = {'train_iter': x, 'epoch': rows//self.n_iter}
+    return pd.DataFrame({k: np.repeat(v, len(groups)) for k,v in cols.items()} | {'phase': phase.ravel(), 'group': np.tile(groups, len(rows))}
                         | {k: v[rows].ravel() for k,v in self.table.items()})
 
 # %% ../nbs/00_schedule.ipynb #a1180e2f
 @patch
 def summary(self:Plan)->pd.DataFrame: # Columns `group, phase, first, last` (batches), then start and end of each hyper-parameter
     "One row for each parameter group and phase that is trained"
-    rows = [dict(group=g, phase=name, first=a, last=b-1) |
-            {f'{k}_{at}': v[self.start+i,g] for k,v in self.table.items() for at,i in (('start', a), ('end', b-1))}
-            for g in range(len(self.lr_max)) for name,a,b in self.trained_spans()]
-    return pd.DataFrame(rows)
+    rows,x = self.trained
+    at = lambda i: rows[np.searchsorted(x, i)]
+    return pd.DataFrame([dict(group=g, phase=name, first=a, last=b-1) | {f'{k}_{end}': v[at(i),g] for k,v in self.table.items() for end,i in (('start', a), ('end', b-1))}
+                         for g in range(len(self.lr_max)) for name,a,b in self.trained_spans(group=g)])
 
 @patch
 def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/00_schedule.ipynb #073e44aa
+# %% ../nbs/00_schedule.ipynb #3d017e72
 def shade_phases(
     ax:plt.Axes, # Axes to shade
-    spans:list # `(name, first, one past the last)` of each phase, in data units
+    *fits:list # `(name, first, one past the last)` of each phase, for each fit, in data units
 )->plt.Axes: # The axes drawn on
-    "Shade every other phase and write its name at the top, where there is room"
-    char,free = (spans[-1][2]-spans[0][1])*.009, -np.inf # half a letter's width in data units, about; where the last name ends
-    for i,(name,lo,hi) in enumerate(spans):
-        if i%2==0: ax.axvspan(lo, hi, color='.5', alpha=.12, lw=0)
-        if (mid := (lo+hi)/2) - char*len(name) <= free: continue
-        ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize='small')
-        free = mid + char*len(name)
+    "Shade every other phase of each fit and write its name at the top, where there is room"
+    char,free = (fits[-1][-1][2]-fits[0][0][1])*.009, -np.inf # half a letter's width in data units, about; where the last name ends
+    for spans in fits:
+        for i,(name,lo,hi) in enumerate(spans):
+            if i%2==0: ax.axvspan(lo, hi, color='.5', alpha=.12, lw=0)
+            if (mid := (lo+hi)/2) - char*len(name) <= free: continue
+            ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize='small')
+            free = mid + char*len(name)
+        if spans is not fits[-1]: ax.axvline(spans[-1][2]-.5, color='.5', ls=':', lw=1) # where the next fit begins
     return ax
+
+def new_axes()->plt.Axes: # In a figure of its own, laid out so that no label is cut off
+    "What a plot draws on when it is given no axes"
+    return plt.subplots(layout='constrained')[1]
+
+def _draw_groups(ax, plan, key, at, shared, names, **kwargs):
+    "Lines of one fit: one for each group that sets `key`, or one if all share it"
+    rows,x = plan.trained
+    for g,v in enumerate(plan.table[key][rows].T[:1 if shared else None] if key in plan.table else []):
+        if np.isnan(v).all(): continue
+        name = key if shared else f'{key}, group {g}'
+        style = dict(color=f'C{g}', linestyle=('-', '--', ':', (0, (5, 1)))[g%4], marker='o' if len(x)==1 else None, label='_' if name in names else name)
+        ax.plot(x+at, v, **style|kwargs)
+        names.add(name)
 
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    shade:bool=True, # Whether to shade and name the phases
+    shade:bool=True, # Whether to shade and name the phases, if all groups share them
     **kwargs # Passed to `Axes.plot`
 )->plt.Axes: # The axes drawn on
     "Draw one hyper-parameter of fits that followed each other: a line for each group, one line if all groups share it"
-    if ax is None: ax = plt.subplots()[1]
-    x0,spans,shared = 0,[],all((p.table[key]==p.table[key][:,:1]).all() for p in plans if key in p.table)
-    for i,plan in enumerate(plans):
-        rows = np.arange(plan.n_epoch*plan.n_iter)[plan.trained]
-        for g,v in enumerate(plan.table[key][rows].T[:1 if shared else None] if key in plan.table else []):
-            style = dict(color=f'C{g}', ls=('-', '--', ':', '-.')[g%4], label=None if i else key if shared else f'{key}, group {g}')
-            ax.plot(x0 + rows - plan.start, v, **style|kwargs)
-        spans += plan.trained_spans(x0)
-        x0 += len(rows)
-    if shade: shade_phases(ax, spans)
+    known = sorted({k for p in plans for k in p.table})
+    _need(key in known, 'key', f'be a hyper-parameter that was scheduled, {known}', key)
+    ax,kwargs = ax or new_axes(),normalize_kwargs(kwargs, Line2D)
+    at,fits,names,shared = 0,[],set(),all(np.array_equal(p.table[key], np.repeat(p.table[key][:,:1], len(p.lr_max), 1)) for p in plans if key in p.table)
+    for plan in plans:
+        _draw_groups(ax, plan, key, at, shared, names, **kwargs)
+        fits.append(plan.trained_spans(at))
+        at += int(plan.trained[1][-1]) + 1
+    if shade and all(p.trained_spans()==p.trained_spans(group=g) for p in plans for g in range(len(p.lr_max))): shade_phases(ax, *fits)
     ax.set(xlabel='iteration (batch)', ylabel=UNITS.get(key, key))
     return ax
 
@@ -755,14 +823,14 @@ def plot_schedule(
     **kwargs # Passed to `Axes.plot` of the rate
 )->plt.Axes: # The axes of the rate
     "Draw the rate of each group and, on a twin axis, momentum against the batch, phases shaded and named"
-    ax = plot_plans(plans, 'lr', ax, **kwargs)
-    handles,labels = ax.get_legend_handles_labels()
+    axs = [plot_plans(plans, 'lr', ax, **kwargs)]
     if show_moms and any('mom' in p.table for p in plans):
-        twin = plot_plans(plans, 'mom', ax.twinx(), shade=False, color='C3', ls='-.')
-        twin.margins(y=.25) # room for the legend
-        handles,labels = [a+b for a,b in zip((handles, labels), twin.get_legend_handles_labels())]
-    ax.legend(handles, labels, loc='upper right', fontsize='small')
-    return ax
+        shared = all((p.table['mom']==p.table['mom'][:,:1]).all() for p in plans if 'mom' in p.table)
+        axs.append(plot_plans(plans, 'mom', axs[0].twinx(), shade=False, ls='-.', **({'color': '.3'} if shared else {})))
+    handles,labels = [sum(o, []) for o in zip(*[a.get_legend_handles_labels() for a in axs])]
+    for a in axs: a.margins(y=.2) # room for the legend at the top
+    axs[0].legend(handles, labels, loc='upper center', ncols=4, fontsize='small')
+    return axs[0]
 
 @patch
 def plot(self:Plan,

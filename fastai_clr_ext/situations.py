@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from fasttransform import ItemTransform
 from fastai.data.core import DataLoaders, TfmdDL
-from .schedule import _need, _is_count
+from .schedule import _need, _is_count, _is_real
 
 # %% ../nbs/07_situations.ipynb #dd908db6
 class BasicBlock(nn.Module):
@@ -46,6 +46,7 @@ def cifar_resnet(
 )->nn.Sequential: # Stem, three stages, head
     "The residual network for CIFAR of [He et al. 2015](https://arxiv.org/abs/1512.03385), option A shortcuts, He initialisation"
     _need(_is_count(depth) and depth>=8 and (depth-2)%6==0, 'depth', 'be 6n+2 for a whole n: 8, 14, 20, 32, 44, 56, 110, …', depth)
+    for name,value in dict(n_in=n_in, n_out=n_out).items(): _need(_is_count(value), name, 'be a whole number of at least 1', value)
     n,widths = (depth-2)//6,[16, 16, 32, 64]
     stem = nn.Sequential(nn.Conv2d(n_in, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     stages = [nn.Sequential(BasicBlock(a, b), *[BasicBlock(b, b) for _ in range(n-1)]) for a,b in zip(widths, widths[1:])]
@@ -61,6 +62,7 @@ class RandomShift(ItemTransform):
         n:int=1 # Largest shift in pixels
     ):
         super().__init__()
+        _need(_is_count(n), 'n', 'be a whole number of pixels, at least 1', n)
         self.n = n
 
     def encodes(self,
@@ -77,16 +79,17 @@ class RandomShift(ItemTransform):
 def digits_dls(
     bs:int=64, # Training batch size
     shift:int=1, # Largest shift of a training image in pixels, each way; 0 for none
-    pct_valid:float=.2, # Fraction of images held out for validation, in (0, 1)
+    pct_valid:float=.2, # Fraction of images held out for validation, in [.01, .99]
     seed:int=42 # Of the split and of the order of training batches
 )->DataLoaders: # Images `(bs, 1, 8, 8)`, mean 0 and standard deviation 1; classes 0 to 9
     "scikit-learn's digits, split with equal shares of each class"
-    _need(shift==0 or _is_count(shift), 'shift', 'be a whole number of pixels', shift)
-    _need(_is_count(bs) and bs<=1797, 'bs', 'be a whole number in [1, 1797]', bs)
-    _need(0<pct_valid<1, 'pct_valid', 'lie in (0, 1)', pct_valid)
+    _need(_is_count(shift, 0), 'shift', 'be a whole number of pixels', shift)
+    _need(_is_real(pct_valid) and .01<=pct_valid<=.99, 'pct_valid', 'lie in [.01, .99]', pct_valid)
+    _need(_is_count(seed, 0) and seed<2**32, 'seed', 'be a whole number in [0, 2**32)', seed)
     x,y = load_digits(return_X_y=True)
     x = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8)
     train,valid = train_test_split(np.arange(len(y)), test_size=pct_valid, random_state=seed, stratify=y)
+    _need(_is_count(bs) and bs<=len(train), 'bs', f'be a whole number in [1, {len(train)}], the training images', bs)
     x,y = (x-x[train].mean())/x[train].std(), torch.tensor(y)
     train_dl = TfmdDL(TensorDataset(x[train], y[train]), bs=bs, shuffle=True, drop_last=True, num_workers=0,
                       after_batch=[RandomShift(shift)] if shift else None)

@@ -18,7 +18,7 @@ def test_writes_what_it_says(demo):
     assert r.returncode==0, r.stderr
     out = d/'clr_demo'
     assert sorted(p.name for p in out.iterdir())==['gradients.png', 'schedule.png', 'steps.csv', 'summary.csv']
-    assert 'What to look at' in r.stdout and 'accuracy' in r.stdout
+    assert 'annihilation (the last shaded band): the cycle ends at 0.' in r.stdout and 'accuracy' in r.stdout
     for name in ('gradients.png', 'schedule.png'):
         im = np.asarray(Image.open(out/name).convert('L'))
         assert im.std()>5 and im.shape[0]>300
@@ -56,7 +56,12 @@ def test_an_existing_folder_is_not_overwritten(demo):
     r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr-max', '.5', cwd=d)
     assert r.returncode==0, r.stderr
     df = pd.read_csv(d/'clr_demo'/'steps.csv')
-    assert len(df)==44 and df.lr.max()==pytest.approx(.5)
+    assert len(df)==44 and df.lr.max()==pytest.approx(.5) and df.mom.notna().all()
+    assert '22 steps are too few for a plateau' in r.stdout
+
+def test_a_diverged_run_is_called_that(tmp_path):
+    r = run('--lr-max', '1e30', '--epochs', '2', cwd=tmp_path)
+    assert r.returncode==0 and 'A run diverged' in r.stdout and 'plateau:' not in r.stdout
 
 @pytest.mark.parametrize('args,says', [(['--epochs', '0'], '--epochs must be at least 1; got 0'), (['--lr-max', 'nan'], '--lr-max must be above 0'), (['--seed', '-1'], '--seed must lie'),
                                        (['--out', 'file'], '--out must be a folder')], ids=lambda a: ' '.join(a) if isinstance(a, list) else '')

@@ -74,6 +74,13 @@ def test_notebook_runs(path):
     r = subprocess.run([in_bin('nbdev-test'), str(path.relative_to(root)), '--n-workers', '1'], cwd=root, capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stdout[-3000:] + r.stderr[-3000:]
 
+def test_quarto_files_agree():
+    import yaml
+    bar = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
+    assert sorted(bar)==sorted(str(p.relative_to(root/'nbs')) for p in notebooks)
+    site,urls = yaml.safe_load((root/'nbs'/'nbdev.yml').read_text())['website'],tomllib.loads((root/'pyproject.toml').read_text())['project']['urls']
+    assert (site['site-url'], site['repo-url'])==(urls['Documentation'], urls['Repository'])
+
 def test_rooms_import_only_from_lower_ones():
     import ast
     order = {p.stem.split('_', 1)[1]: i for i,p in enumerate(sorted((root/'nbs').glob('[0-9]*.ipynb')))}

@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.optimizer import SGD, Adam, Lamb, OptimWrapper, RMSProp, ranger
 from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.plot import *
+from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
 from conftest import Spy
 
@@ -57,7 +59,7 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
     learn.fit_one_cycle_ext(4, .1, start_epoch=start, cbs=spy)
     assert_array_equal(np.array(spy.column('lr'))[:,0], one_cycle().table(40, .1)['lr'][10*start:])
     plan = learn.recorder.plans[-1]
-    assert plan.trained==slice(10*start, 40) and len(learn.recorder.hps['lr'])==40-10*start
+    assert plan.runs==((0, 10*start, 40),) and len(learn.recorder.hps['lr'])==40-10*start
     assert plan.df.train_iter.tolist()==sorted([*range(40-10*start)]*2)
 
 @pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9), partial(OptimWrapper, opt=torch.optim.AdamW),
@@ -120,7 +122,7 @@ def test_a_stopped_fit_keeps_its_plan(mlp, what):
     learn.fit_one_cycle_ext(1, .1)
     try: learn.fit_one_cycle_ext(2, .1, cbs=Stop(12, what('stop')))
     except (KeyboardInterrupt, ZeroDivisionError): pass
-    assert [p.trained for p in learn.recorder.plans]==[slice(0, 10), slice(0, 13)]
+    assert [p.runs for p in learn.recorder.plans]==[((0, 0, 10),), ((0, 0, 13),)]
     assert_array_equal(learn.recorder.hps['lr'], one_cycle().table(20, .1)['lr'][:13])
     assert not [cb for cb in learn.cbs if isinstance(cb, CycleScheduler)]
     learn.fit_one_cycle_ext(1, .1)
@@ -132,6 +134,34 @@ def test_short_epochs_follow_the_full_table(mlp):
     t = one_cycle().table(20, .1)['lr']
     n = len(spy.rows)//2
     assert_array_equal(np.array(spy.column('lr'))[:,0], np.r_[t[:n], t[10:10+n]])
+    assert learn.recorder.hps['lr']==np.r_[t[:n], t[10:10+n]].tolist()
+    df = learn.recorder.plans[-1].df.query('group==0')
+    assert df.train_iter.tolist()==list(range(2*n)) and df.epoch.tolist()==[0]*n + [1]*n
+
+class SkipOdd(Callback):
+    order = 0
+    def before_batch(self):
+        if self.learn.training and self.learn.iter%2: raise CancelBatchException
+
+def test_a_skipped_batch_is_counted_but_not_trained(mlp):
+    learn = mlp()
+    learn.fit_one_cycle_ext(2, .1, cbs=[SkipOdd(), GradRecorder()])
+    plan,grads = learn.recorder.plans[-1],learn.recorder.grads
+    assert plan.df.query('group==0').train_iter.tolist()==grads.query('group==0').train_iter.tolist()==list(range(0, 20, 2))
+    both = grads.merge(plan.df.drop(columns='epoch'), on=['train_iter', 'group'])
+    assert_array_equal(both.query('group==0').lr, one_cycle().table(20, .1)['lr'][::2])
+
+def test_a_loader_longer_than_it_says_stays_on_the_last_value(mlp):
+    spy,learn = Spy(),mlp()
+    learn.dls.train.__class__ = type('Short', (learn.dls.train.__class__,), {'__len__': lambda self: 6})
+    learn.fit_one_cycle_ext(1, .1, cbs=spy)
+    assert_array_equal(np.array(spy.column('lr'))[:,0], np.r_[one_cycle().table(6, .1)['lr'], [one_cycle().table(6, .1)['lr'][-1]]*4])
+
+def test_a_cycle_without_a_rate_trains_at_lr_max(mlp):
+    spy,learn = Spy(),mlp()
+    learn.fit_one_cycle_ext(1, [.2, .3], sched=Cycle([Phase('a', 1, mom=(.9, .8))]), cbs=spy)
+    assert (np.array(spy.column('lr'))==[.2, .3]).all()
+    with pytest.raises(ValueError, match=r"key must be a hyper-parameter that was scheduled, \['mom'\]; got 'lr'"): learn.recorder.plot_lr()
 
 def test_reset_opt_and_frozen_groups(mlp):
     spy,learn = Spy(),mlp()
@@ -196,6 +226,21 @@ FIT_BAD = {
     'sched of none': (dict(sched={0: None}), 'list of one Cycle for each'),
     'hyper': (dict(sched=Cycle([Phase('a', 1, sqr_mom=.9)])), "be one of the optimizer.*got 'sqr_mom'"),
     'wd twice': (dict(wd=.1, sched=Cycle([Phase('a', 1, wd=.9)])), 'wd must be left to the cycle'),
+    'wd nan': (dict(wd=float('nan')), 'wd must be at least 0'),
+    'wd below 0': (dict(wd=-1), 'wd must be at least 0'),
+    'wd text': (dict(wd='x'), 'wd must be at least 0'),
+    'wd list': (dict(wd=[.1, .2, .3]), 'wd must be at least 0, or one such value for each'),
+    'cbs': (dict(cbs=['x']), r"cbs must be Callbacks; got \['x'\]"),
+    'anneal raises': (dict(anneal=lambda s, e, p: 1/0), r'anneal must be a callable that gives a number.*ZeroDivisionError'),
+    'anneal takes two': (dict(anneal=lambda s, e: 1), 'anneal must be a callable.*TypeError'),
+    'anneal nan': (dict(anneal=lambda s, e, p: float('nan')), "lr of phase 'warm-up', as its annealer .* gives it, must be at least 0"),
+    'anneal below 0': (dict(anneal=lambda s, e, p: -1), "lr of phase 'warm-up'.*must be at least 0"),
+    'overshoot': (dict(sched=Cycle([Phase('a', 1, lr=1, mom=(.5, .9, ('rise', .01)))])), r"mom of phase 'a'.*must lie in \[0, 1\)"),
+    'no group': (dict(sched={}), 'sched must name at least one'),
+    'group True': (dict(sched={True: constant()}), 'the groups of sched'),
+    'start_epoch array': (dict(start_epoch=np.array([0, 1])), 'start_epoch must'),
+    'moms array': (dict(moms=np.array(.5)), 'moms must be 3 momenta'),
+    'huge': (dict(n_epoch=10**400), 'n_epoch must'), 'huge rate': (dict(lr_max=10**400), 'lr_max must'),
     'sampling': (dict(sampling='middle'), 'sampling must be one of'),
     'anneal': (dict(anneal='cubic'), 'anneal must be one of'),
     'start_epoch': (dict(n_epoch=2, start_epoch=2), r'start_epoch must be a whole number in \[0, 2\); got 2'),

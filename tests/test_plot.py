@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt, numpy as np, pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from fastai.callback.training import GradientAccumulation
 from fastai_clr_ext.all import *
 
 @pytest.fixture
@@ -20,15 +21,15 @@ def test_grads_per_group(learn, what):
     df,ax = learn.recorder.grads,plt.subplots()[1]
     before = df.copy()
     assert learn.recorder.plot_grads(what, ax=ax) is ax
-    raw0,smooth0,raw1,smooth1,_ = ax.lines
-    for g,raw,sm in ((0, raw0, smooth0), (1, raw1, smooth1)):
-        y = df[df.group==g][what].to_numpy()
+    for g in (0, 1):
+        (raw,first,second),y = ax.lines[3*g:3*g+3],df[df.group==g][what].to_numpy()
         assert_array_equal(raw.get_xydata(), np.c_[np.arange(30), y])
-        assert_allclose(sm.get_ydata(), debiased(y, .98), rtol=1e-10)
-        assert raw.get_color()==sm.get_color()
+        assert_allclose(first.get_xydata(), np.c_[np.arange(20), debiased(y[:20], .98)], rtol=1e-10)
+        assert_allclose(second.get_xydata(), np.c_[np.arange(20, 30), debiased(y[20:], .98)], rtol=1e-10)
+        assert raw.get_color()==first.get_color()==second.get_color()
     assert ax.get_xlabel()=='iteration (batch)' and ax.get_ylabel()==GRAD_LABELS[what] and ax.get_yscale()=='log'
     assert [t.get_text() for t in ax.get_legend().get_texts()]==['group 0', 'group 1']
-    assert ax.lines[-1].get_xdata()[0]==20, 'where the second fit begins'
+    assert ax.lines[-1].get_xdata()[0]==19.5, 'where the second fit begins'
     assert df.equals(before) and learn.recorder.grads.equals(before)
 
 def test_grads_of_all_groups(learn):
@@ -67,6 +68,27 @@ def test_lr_of_a_continued_cycle_shows_its_part(mlp):
     learn.fit_one_cycle_ext(2, .01, start_epoch=1)
     ax = learn.recorder.plot_lr()
     assert_array_equal(ax.lines[0].get_xydata(), np.c_[np.arange(10), one_cycle().table(20, .01)['lr'][10:]])
+
+def test_both_plots_put_the_second_fit_at_the_same_place(mlp):
+    learn = mlp(cbs=GradRecorder())
+    for _ in range(2): learn.fit_one_cycle_ext(1, .01, cbs=GradientAccumulation(48)) # steps at 2, 5 and 8 of 10 batches
+    ax = learn.recorder.plot_grads(per_group=False, beta=None)
+    assert ax.lines[0].get_xdata().tolist()==[2, 5, 8, 12, 15, 18]
+    assert learn.recorder.plot_lr().lines[1].get_xdata()[0]==10
+
+def test_groups_of_momentum_differ(mlp):
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, sched=[one_cycle(), one_cycle(moms=(.9, .8, .9))])
+    ax = learn.recorder.plot_lr(show_moms=True)
+    assert [t.get_text() for t in ax.get_legend().get_texts()]==['lr', 'mom, group 0', 'mom, group 1']
+    assert len({l.get_color() for l in ax.figure.axes[1].lines})==2
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, sched={-1: one_cycle()})
+    assert 'mom, group 0' not in [t.get_text() for t in learn.recorder.plot_lr(show_moms=True).get_legend().get_texts()]
+
+def test_style_by_any_name(learn):
+    assert learn.recorder.plot_lr(ls=':').lines[0].get_linestyle()==':'
+    assert learn.recorder.plot_lr(linestyle=':', c='k').lines[0].get_color()=='k'
 
 def test_fits_with_and_without_momentum(mlp):
     learn = mlp()

@@ -119,6 +119,16 @@ def test_start_peak_end_and_bounds(c, n, lr):
             assert (d*np.sign(end-start)>=-1e-15*np.abs(v[a:b]).max()).all(), f'{name} is not monotone in {p.name}'
             assert v[b-1]==end*(lr if name=='lr' else 1), 'a phase ends on its last value, where the next begins'
 
+CONTINUOUS = [one_cycle(), clr_beta_07(10, 13.68, .95, .85), clr_07(32, 8, .95, .85), one_cycle_v1(), one_cycle_fastai(), one_cycle_torch(), one_cycle_torch(three_phase=True),
+              *[triangular(4, mode=m, moms=(.95, .85)) for m in ('triangular', 'triangular2', 'exp_range')], constant(.9), warmup_cosine(), wsd(), flat_cos()]
+
+@pytest.mark.parametrize('c', CONTINUOUS, ids=range(len(CONTINUOUS)))
+def test_no_jump_between_phases(c):
+    for p,q in zip(c.phases, c.phases[1:]):
+        for name in c.hypers: assert p.hypers[name][1]==pytest.approx(q.hypers[name][0], abs=1e-15)
+    pos = np.linspace(0, 1, 20001)
+    for name in c.hypers: assert np.abs(np.diff([c.at(x, name) for x in pos])).max() < .02 # `wsd` leaves its plateau by a square root
+
 @pytest.mark.parametrize('n', range(1, 4))
 def test_too_few_batches_for_three_phases(n):
     with pytest.raises(ValueError, match=f'n_iter must give every phase a batch; got {n} batches'): one_cycle().table(n)
@@ -231,6 +241,9 @@ BAD = {
     'file: missing': (lambda: Cycle.from_dict({'phases': []}), 'just the fields'),
     'file: type': (lambda: Cycle.from_dict([]), 'a cycle must be a dict'),
     'file: callable': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [dict(name='a', pct=1., hypers={'lr': [1, 1, print]})]}), r'give \[start, end, anneal\]'),
+    'file: no hypers': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [dict(name='a', pct=1., hypers={})]}), 'set at least one'),
+    'file: names': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [dict(name='a', pct=1., hypers={1: [1, 1, 'lin']})]}), 'whose keys are names'),
+    'file: huge': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [dict(name='a', pct=1., hypers={'lr': [10**400, 1, 'lin']})]}), 'lr of phase'),
     'file: code': (lambda: one_cycle(anneal=print).to_dict(), 'a callable is code'),
 }
 
@@ -278,9 +291,33 @@ def test_as_torch_resumes():
 
 def test_as_torch_without_momentum_and_with_unknown_hypers():
     with pytest.warns(UserWarning, match='momentum 0'): sched = one_cycle().as_torch(torch_opt(momentum=0), 11, 1.)
-    assert sched.names==[] and sched.optimizer.param_groups[0]['momentum']==0
+    assert list(sched.table)==['lr'] and sched.optimizer.param_groups[0]['momentum']==0
     with pytest.raises(ValueError, match="be one of the optimizer.*got 'sqr_mom'"): Cycle([Phase('a', 1, sqr_mom=.99)]).as_torch(torch_opt(), 10, 1.)
     with pytest.raises(ValueError, match='one value for each of the 2'): one_cycle().as_torch(torch_opt(), 10, [1., 2., 3.])
+
+def test_as_torch_by_group_keeps_what_is_left_alone():
+    opt = torch_opt()
+    rows = run_torch(opt, ByGroup([Cycle([Phase('a', 1, lr=1)]), one_cycle()]).as_torch(opt, 11, [.1, 1.]), 11)
+    assert_array_equal(rows[:,0], [[.1, .9, 0]]*11)
+    assert_array_equal(rows[:,1,1], one_cycle().table(11)['mom'])
+    opt = torch_opt()
+    rows = run_torch(opt, ByGroup([Cycle([Phase('a', 1, mom=.5)]), one_cycle()]).as_torch(opt, 11, 1.), 11)
+    assert_array_equal(rows[:,0], [[.1, .5, 0]]*11)
+    with pytest.raises(ValueError, match='one for each of the 2 parameter groups; got 3'): ByGroup([constant()]*3).as_torch(torch_opt(), 10, 1.)
+
+TORCH_BAD = [(lambda o: one_cycle().as_torch(None, 10, 1.), 'optimizer must be a torch optimizer'), (lambda o: one_cycle().as_torch(o, 10, 1., last_epoch=-5), 'last_epoch must'),
+             (lambda o: one_cycle().as_torch(o, 10, 1.).load_state_dict(None), 'state_dict must'), (lambda o: one_cycle().at(2), r'pos must lie in \[0, 1\]'),
+             (lambda o: one_cycle().at(.5, 'wd'), r"name must be one of the cycle, \['lr', 'mom'\]; got 'wd'")]
+
+@pytest.mark.parametrize('call,says', TORCH_BAD, ids=[s for _,s in TORCH_BAD])
+def test_bad_input_outside_the_loop(call, says):
+    with pytest.raises(ValueError, match=says): call(torch_opt())
+
+def test_phases_of_each_group():
+    plan = Plan(ByGroup([one_cycle(), constant()]), (1., 1.), 1, 101)
+    assert plan.summary().query('group==0').lr_end.tolist()==[1, .1, .001]
+    assert plan.df.query('group==0').phase.unique().tolist()==['warm-up', 'cool-down', 'annihilation'] and plan.df.query('group==1').phase.unique().tolist()==['constant']
+    assert not plan.plot().texts, 'no shading that would be wrong for one of the groups'
 
 def test_as_torch_with_adam_cycles_beta1():
     p = torch.nn.Parameter(torch.zeros(1))

@@ -37,6 +37,6 @@ def test_only_training_images_move():
     assert {tuple(o.ravel().tolist()) for o in x} <= {tuple(o[0].ravel().tolist()) for o in still.train_ds}
 
 @pytest.mark.parametrize('call,says', [(lambda: cifar_resnet(18), r'depth must be 6n\+2'), (lambda: cifar_resnet(2), 'depth must'), (lambda: digits_dls(0), 'bs must'),
-                                       (lambda: digits_dls(pct_valid=1.), r'pct_valid must lie in \(0, 1\)'), (lambda: digits_dls(shift=-1), 'shift must')])
+                                       (lambda: digits_dls(pct_valid=1.), r'pct_valid must lie in \[.01, .99\]'), (lambda: digits_dls(1700), 'bs must'), (lambda: digits_dls(seed='a'), 'seed must'), (lambda: RandomShift(-1), 'n must'), (lambda: cifar_resnet(n_in=0), 'n_in must'), (lambda: digits_dls(shift=-1), 'shift must')])
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says): call()
