@@ -24,7 +24,7 @@ from fastai.torch_core import set_seed
 from .schedule import constant, shade_phases, _need, _is_real, _is_count
 from .one_cycle import *
 from .record import GradRecorder
-from .plot import all_groups
+from .plot import add_up
 from .situations import cifar_resnet, digits_dls
 
 # %% ../nbs/08_cli.ipynb #4eab233a
@@ -59,7 +59,7 @@ def grad_levels(
     pct_end:float=.2 # Fraction of the steps after the plateau, in (0, .8)
 )->pd.Series: # `start`, `plateau` and `end` of mean |g|
     "Mean |g| at the start, on the plateau and at the end"
-    m = all_groups(df).mean_abs.to_numpy()
+    m = add_up(df).mean_abs.to_numpy()
     n = len(m)
     edge = max(n//20, 1)
     return pd.Series(dict(start=m[:edge].max(), plateau=np.median(m[n//5:max(int(n*(1-pct_end)), n//5+1)]), end=m[-edge:].mean()))

@@ -1,4 +1,4 @@
-import matplotlib.pyplot as plt, numpy as np, pytest
+import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from fastai.callback.training import GradientAccumulation
 from fastai_clr_ext.all import *
@@ -40,6 +40,15 @@ def test_grads_of_all_groups(learn):
     assert len(ax.lines)==2 and ax.get_yscale()=='linear' and ax.get_legend().get_texts()[0].get_text()=='run'
     norm = [(d.norm**2).sum()**.5 for _,d in df.groupby(['fit', 'step'])]
     assert_allclose(learn.recorder.plot_grads('norm', per_group=False, beta=None).lines[0].get_ydata(), norm, rtol=1e-12)
+
+@pytest.mark.parametrize('per', ['layer', 'param'])
+def test_finer_rows_add_up_to_the_group(mlp, per):
+    a,b = mlp(cbs=GradRecorder()),mlp(cbs=GradRecorder(per=per))
+    for learn in (a, b):
+        torch.manual_seed(1); learn.dls.train.rng.seed(1)
+        learn.fit(1)
+    for kwargs in (dict(), dict(per_group=False), dict(what='norm')):
+        for x,y in zip(a.recorder.plot_grads(**kwargs).lines, b.recorder.plot_grads(**kwargs).lines): assert_allclose(x.get_ydata(), y.get_ydata(), rtol=1e-6)
 
 def test_two_runs_on_one_axes_differ(learn, mlp):
     other = mlp(cbs=GradRecorder()); other.fit_one_cycle_ext(1)

@@ -1,13 +1,16 @@
 import copy
+from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose
 from torch import nn
+from torch.nn.utils import get_total_norm
 from torch.amp import GradScaler, autocast
-from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.core import Callback, CancelBatchException, CancelStepException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
+from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
 from fastai.learner import load_learner
 from fastai_clr_ext.record import *
 from fastai_clr_ext.one_cycle import *
@@ -147,7 +150,7 @@ def test_blocks_join_without_a_seam(mlp):
     for learn in (whole, cut):
         torch.manual_seed(1); learn.dls.train.rng.seed(1)
         learn.fit(2)
-    assert len(cut.recorder.grad_log.rows)==6 and not whole.recorder.grad_log.rows
+    assert len(cut.recorder.grad_log.blocks)==6 and not whole.recorder.grad_log.blocks
     pd.testing.assert_frame_equal(cut.recorder.grads, whole.recorder.grads)
 
 def to_x(i): return torch.tensor([i/100])
@@ -165,37 +168,42 @@ def test_export_and_load(mlp, tmp_path):
     learn.fit(1)
     assert len(learn.recorder.grads)==40
 
-def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch):
+@pytest.mark.parametrize('kwargs', [{}, dict(stats=STATS, per='param'), dict(adam=True)], ids=['default', 'all', 'adam'])
+def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
     "On a GPU each of these would wait for the device; here they are counted instead"
-    learn,used = mlp(cbs=GradRecorder()),[]
+    learn,used = mlp(cbs=GradRecorder(**kwargs), opt_func=Adam),[]
     inside = []
-    orig = GradRecorder.before_step
-    def watched(self):
-        inside.append(1)
-        try: orig(self)
-        finally: inside.pop()
-    monkeypatch.setattr(GradRecorder, 'before_step', watched)
+    for event in ('before_batch', 'before_step', 'after_step'):
+        real = getattr(GradRecorder, event)
+        def watched(self, real=real):
+            inside.append(1)
+            try: real(self)
+            finally: inside.pop()
+        monkeypatch.setattr(GradRecorder, event, watched)
     for name in ('item', 'tolist', 'cpu', 'numpy', '__float__', '__int__', '__bool__', '__array__', 'to'):
         real = getattr(torch.Tensor, name)
         def spy(self, *args, real=real, name=name, **kwargs):
-            if inside and not (name=='to' and args[0]==self.device): used.append(name)
+            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)): used.append(name)
             return real(self, *args, **kwargs)
         monkeypatch.setattr(torch.Tensor, name, spy)
     learn.fit(2)
-    assert not used and len(learn.recorder.grads)==40
+    assert not used and learn.recorder.grads.step.nunique()==20
+
+def sums(*params):
+    u = Unit('', 0, list(params))
+    u.gather()
+    return get_total_norm(u.gs, 1.).item(), get_total_norm(u.gs, 2.).item(), u.n
 
 def test_half_precision_and_sparse_gradients():
     w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16)); w.grad = torch.full((300, 300), 2., dtype=torch.float16)
-    total,norm,n = grad_sums([w])
-    assert (total.item(), norm.item(), n)==(180_000., 600., 90_000), 'a float16 sum would be infinite'
+    assert sums(w)==(180_000., 600., 90_000), 'a float16 sum would be infinite'
     emb = nn.Embedding(10, 4, sparse=True)
     emb(torch.tensor([1, 1, 3])).sum().backward()
-    total,norm,n = grad_sums(list(emb.parameters()))
-    assert (total.item(), n)==(12., 40) and norm.item()==pytest.approx((4*4+4)**.5)
+    assert sums(*emb.parameters())==(12., pytest.approx((4*4+4)**.5), 40)
 
 def test_two_recorders_are_refused(mlp):
     learn = mlp(cbs=GradRecorder())
-    with pytest.raises(ValueError, match='must have one GradRecorder.*got 2'): learn.fit(1, cbs=GradRecorder())
+    with pytest.raises(ValueError, match='learn.cbs must have one GradRecorder'): learn.fit(1, cbs=GradRecorder())
     learn.fit(1)
     assert len(learn.recorder.grads)==20
 
@@ -203,4 +211,169 @@ def test_no_recorder_in_the_learner(mlp):
     from fastai.learner import Recorder
     learn = mlp(cbs=GradRecorder())
     learn.remove_cb(Recorder)
-    with pytest.raises(ValueError, match='must have a Recorder'): learn.fit(1)
+    with pytest.raises(ValueError, match="GradRecorder must have fastai's Recorder"): learn.fit(1)
+
+# every statistic, from the gradients and weights of each step kept by plain means
+
+class Tape(Callback):
+    "Weights before and after each step, gradients, and the optimizer's state"
+    order,run_valid = 10.6,False
+    def before_fit(self): self.steps = []
+    def before_step(self): self.steps.append(dict(g=self.copy('grad'), w=self.copy(None)))
+    def after_step(self): self.steps[-1]['new'] = self.copy(None)
+    def copy(self, what): return {n: (getattr(p, what).to_dense() if what else p.detach()).double().clone() for n,p in self.learn.model.named_parameters() if p.requires_grad}
+
+def resnet():
+    from fastai_clr_ext.situations import cifar_resnet
+    return cifar_resnet(8, n_in=1, n_out=1)
+
+class Shared(nn.Module):
+    "Two layers that share one weight"
+    def __init__(self):
+        super().__init__()
+        self.a,self.b,self.out = nn.Linear(8, 8),nn.Linear(8, 8),nn.Linear(8, 1)
+        self.b.weight = self.a.weight
+    def forward(self, x): return self.out(self.b(self.a(x.view(-1, 1).expand(-1, 8)).relu()))
+
+class Embed(nn.Module):
+    def __init__(self): super().__init__(); self.e,self.out = nn.Embedding(20, 4),nn.Linear(4, 1)
+    def forward(self, x): return self.out(self.e(x.view(-1).mul(3).long().clamp(-9, 9) + 9))
+
+class Pixels(nn.Module):
+    def __init__(self): super().__init__(); self.m = resnet()
+    def forward(self, x): return self.m(x.view(-1, 1, 1, 1).expand(-1, 1, 4, 4) * torch.linspace(-1, 1, 16).view(4, 4))
+
+MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)), 'shared': Shared, 'embedding': Embed, 'resnet': Pixels}
+
+@pytest.mark.parametrize('per', ['group', 'layer', 'param'])
+@pytest.mark.parametrize('model', MODELS)
+def test_every_statistic_by_plain_means(mlp, model, per):
+    torch.manual_seed(0)
+    tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per=per))
+    if model=='resnet':
+        for p in learn.model.m[1].parameters(): p.requires_grad_(False) # a frozen part
+    learn.fit(1, .01, wd=.1, cbs=tape)
+    names = list(tape.steps[0]['g'])
+    unit = {'group': lambda n: '', 'layer': lambda n: n.rpartition('.')[0], 'param': lambda n: n}[per]
+    df = learn.recorder.grads
+    rows = df.assign(layer=df.get('layer', '')).set_index(['step', 'layer'])
+    assert len(rows)==5*len({unit(n) for n in names})
+    cat = lambda d, us: torch.cat([d[n].ravel() for n in us])
+    for i,s in enumerate(tape.steps):
+        for u in {unit(n) for n in names}:
+            us,r = [n for n in names if unit(n)==u],rows.loc[(i, u)]
+            g,w,new = (cat(s[k], us) for k in ('g', 'w', 'new'))
+            want = dict(mean_abs=g.abs().mean(), norm=g.norm(), n_params=len(g), max_abs=g.abs().max(), n_zero=(g==0).sum(), n_nonfinite=0, weight_norm=w.norm(),
+                        scale_free=g.abs().mean()*w.norm(), grad_weight=g.norm()/w.norm(), update_norm=(new-w).norm(), update_weight=(new-w).norm()/w.norm())
+            if i:
+                prev = cat(tape.steps[i-1]['g'], us)
+                want['cosine'] = g@prev/(g.norm()*prev.norm())
+            else: assert np.isnan(r.cosine)
+            for k,v in want.items():
+                tol = 2e-4 if k.startswith('update') else 2e-6 # the change is a difference of float32 weights
+                if np.isfinite(float(v)): assert r[k]==pytest.approx(float(v), rel=tol, abs=1e-7 if k in ('cosine',) or k.startswith('update') else 1e-12), (k, u, i)
+
+ADAMS = {'Adam': Adam, 'Lamb': Lamb, 'RAdam': RAdam, 'ranger': ranger, 'RMSProp': RMSProp, 'RMSProp mom': partial(RMSProp, mom=.9),
+         **{f'torch {c.__name__}': partial(OptimWrapper, opt=c) for c in (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)},
+         'torch RMSprop mom': partial(OptimWrapper, opt=partial(torch.optim.RMSprop, momentum=.9)), 'torch amsgrad': partial(OptimWrapper, opt=partial(torch.optim.Adam, amsgrad=True))}
+REAL = ['Adam', 'RMSProp', 'RMSProp mom', 'torch Adam', 'torch AdamW', 'torch RMSprop', 'torch RMSprop mom', 'torch amsgrad']
+
+@pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
+@pytest.mark.parametrize('name', ADAMS)
+def test_the_effective_step(mlp, name):
+    "Where the formula is the whole update, it equals what the weights really moved by; and for all it equals the formula worked out in float64"
+    tape,learn = Tape(),mlp(opt_func=ADAMS[name], cbs=GradRecorder(adam=True))
+    learn.fit_one_cycle_ext(2, .01, wd=0, cbs=tape) # β₁ is cycled
+    df = learn.recorder.grads
+    assert (df[['sqrt_v', 'eff_step', 'eff_step_max']] > 0).all().all()
+    groups = [[n for n,_ in learn.model[i].named_parameters()] for i in (0, 2)]
+    for i,s in enumerate(tape.steps):
+        for g,layer in enumerate(('0', '2')):
+            moved = torch.cat([(s['new'][f'{layer}.{n}']-s['w'][f'{layer}.{n}']).abs().ravel() for n in groups[g]])
+            r = df[(df.step==i) & (df.group==g)].iloc[0]
+            if name in REAL:
+                assert r.eff_step==pytest.approx(moved.mean().item(), rel=1e-3, abs=1e-7)
+                assert r.eff_step_max==pytest.approx(moved.max().item(), rel=1e-3, abs=1e-7)
+
+def test_sqrt_v_by_hand(mlp):
+    "v̂ of Adam from the gradients alone, in float64"
+    tape,learn = Tape(),mlp(opt_func=Adam, cbs=GradRecorder(adam=True))
+    learn.fit(1, .01, wd=0, cbs=tape)
+    v = {n: 0. for n in tape.steps[0]['g']}
+    for i,s in enumerate(tape.steps):
+        v = {n: .99*v[n] + .01*g**2 for n,g in s['g'].items()}
+        want = torch.cat([(v[n]/(1-.99**(i+1))).sqrt().ravel() for n in v if n.startswith('0')]).mean()
+        r = learn.recorder.grads.query(f'step=={i} and group==0').iloc[0]
+        assert r.sqrt_v==pytest.approx(want.item(), rel=1e-5)
+
+@pytest.mark.parametrize('opt_func', [SGD, partial(OptimWrapper, opt=torch.optim.Adagrad)], ids=['SGD', 'Adagrad'])
+def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
+    learn = mlp(opt_func=opt_func, cbs=GradRecorder(adam=True))
+    with pytest.raises(ValueError, match='adam must be False for an optimizer that keeps no mean of squared gradients'): learn.fit(1)
+
+def test_quantiles_within_the_bin(mlp):
+    tape,learn = Tape(),mlp(cbs=GradRecorder('hist'))
+    learn.fit(1, cbs=tape)
+    q = learn.recorder.grad_quantiles((.25, .75)).query('group==0').reset_index()
+    for i,s in enumerate(tape.steps):
+        g = torch.cat([s['g'][n].ravel() for n in ('0.weight', '0.bias')]).abs()
+        for p in (.25, .75):
+            lo,hi = torch.quantile(g, p, interpolation='lower'),torch.quantile(g, p, interpolation='higher')
+            if lo>2.**-39: assert lo/2 <= q[f'q{p}'][i] <= 2*hi
+    with pytest.raises(ValueError, match="included 'hist'"): (l := mlp(cbs=GradRecorder()), l.fit(1), l.recorder.grad_quantiles())
+
+def test_nonfinite_and_zero_entries(mlp):
+    class Spoil(Callback):
+        order = 10.4
+        def before_step(self):
+            g = self.learn.model[0].weight.grad
+            g[:2],g[2],g[3] = 0,float('inf'),float('nan')
+    learn = mlp(n_trn=1, cbs=GradRecorder(('zeros', 'nonfinite'), per='param'))
+    learn.fit(1, cbs=Spoil())
+    r = learn.recorder.grads.query("layer=='0.weight'").iloc[0]
+    assert r.n_nonfinite==2 and r.n_zero>=2 and not np.isfinite(r.mean_abs)
+
+@pytest.mark.parametrize('every', [1, 2, 3])
+def test_every(mlp, every):
+    whole,some = [mlp(cbs=GradRecorder(adam=True, every=e), opt_func=Adam) for e in (1, every)]
+    for learn in (whole, some):
+        torch.manual_seed(1); learn.dls.train.rng.seed(1)
+        learn.fit(2)
+    df = whole.recorder.grads
+    pd.testing.assert_frame_equal(some.recorder.grads, df[df.step%every==0].reset_index(drop=True))
+
+class CancelLate(Callback):
+    "Cancels a step after it was recorded"
+    order,run_valid = 20,False
+    def __init__(self, at): self.at = at
+    def before_step(self):
+        if self.learn.train_iter in self.at: raise CancelStepException
+
+@pytest.mark.parametrize('every', [1, 2])
+def test_a_step_cancelled_later_is_taken_back(mlp, every):
+    learn = mlp(cbs=GradRecorder('update', every=every))
+    learn.fit(1, cbs=CancelLate((3, 4)))
+    df = learn.recorder.grads.query('group==0')
+    assert df.step.tolist()==list(range(0, 8, every)) and not df.update_norm.isna().any()
+    assert df.train_iter.tolist()==[0, 1, 2, 5, 6, 7, 8, 9][::every]
+
+def test_kinds_of_rows_in_one_history(mlp):
+    learn = mlp()
+    learn.fit(1, cbs=GradRecorder())
+    learn.fit(1, cbs=GradRecorder('max', per='layer'))
+    df = learn.recorder.grads
+    assert df.groupby('fit').layer.unique().map(list).tolist()==[['', ''][:1], ['0', '2']] and df[df.fit==0].max_abs.isna().all()
+
+RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'), (dict(stats=None), 'stats must'), (dict(per='module'), "per must be 'group', 'layer' or 'param'"),
+                (dict(every=0), 'every must be a whole number of at least 1; got 0'), (dict(every=1.5), 'every must'), (dict(adam='yes'), 'adam must be True or False')]
+
+@pytest.mark.parametrize('kwargs,says', RECORDER_BAD, ids=str)
+def test_bad_requests(kwargs, says):
+    with pytest.raises(ValueError, match=says): GradRecorder(**kwargs)
+
+def test_memory_of_a_million_steps_of_three_groups():
+    "At most 100 MB on the host, constant on the device"
+    log,layout = GradLog(),(torch.device('cpu'), [('', 0), ('', 1), ('', 2)], ['total', 'norm'])
+    for i in range(3*1024): log.add((0, i, i, 0), [1, 1, 1], layout)
+    size = sum(a.nbytes for b in log.all_blocks() for a in b[:3])/(3*1024)*1e6
+    assert size < 110e6 and log.values.shape[0]==1024

@@ -1,0 +1,121 @@
+"""What `GradRecorder` costs: `python -m bench.record`
+
+The time spent inside the callback over the median time of a whole training step, both on the thread's own clock with one
+thread, because whole steps with and without it differ by less than they vary. Where wandb and tensorboard are installed,
+their histograms of the same gradients are timed beside it. Random data: only time is measured."""
+import argparse, tempfile, time, warnings
+from functools import partial
+from statistics import median
+
+warnings.simplefilter('ignore')
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from torchvision.models import resnet50
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.learner import Learner
+from fastai.optimizer import Adam, SGD
+from fastai.torch_core import set_seed
+from fastai_clr_ext.all import *
+
+SIZES = {'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 12), 'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 8),
+         'resnet20, 128×1×14×14': (partial(cifar_resnet, 20, 1), (128, 1, 14, 14), 20), 'resnet50, 8×3×128×128': (partial(resnet50, num_classes=10), (8, 3, 128, 128), 8)}
+RECORDERS = {'default': dict(), 'max, zeros, nonfinite': dict(stats=('max', 'zeros', 'nonfinite')), 'weight': dict(stats='weight'), 'hist': dict(stats='hist'),
+             'per layer': dict(per='layer'), 'adam=True': dict(adam=True)}
+
+class Timed(GradRecorder):
+    "Counts the time spent inside, by step"
+    def before_fit(self):
+        super().before_fit()
+        self.spans = []
+    def __call__(self, event_name):
+        start = time.thread_time()
+        super().__call__(event_name)
+        if event_name=='before_batch': self.spans.append(0.)
+        if self.learn.training and self.spans: self.spans[-1] += time.thread_time()-start
+
+class StepClock(Callback):
+    "Time of each whole training batch"
+    order,run_valid = -100,False
+    def before_fit(self): self.marks = []
+    def before_batch(self): self.marks.append(time.thread_time())
+
+def make_learner(make_model, shape, n_batches, adam)->Learner:
+    set_seed(0)
+    x,y = torch.randn(shape[0]*n_batches, *shape[1:]),torch.randint(0, 10, (shape[0]*n_batches,))
+    dls = DataLoaders(TfmdDL(TensorDataset(x, y), bs=shape[0], num_workers=0), TfmdDL(TensorDataset(x[:2], y[:2]), bs=2, num_workers=0))
+    learn = Learner(dls, make_model(), loss_func=nn.CrossEntropyLoss(), opt_func=Adam if adam else partial(SGD, mom=.9), lr=1e-3).remove_cb(ProgressCallback)
+    learn.logger = lambda *_: None
+    return learn
+
+def share(size, kwargs)->tuple:
+    "Median over steps of the time inside the callback and of the whole step, seconds"
+    learn = make_learner(*SIZES[size], kwargs.get('adam', False))
+    cb,clock = Timed(**kwargs),StepClock()
+    learn.fit(1, cbs=[cb, clock])
+    steps = [b-a for a,b in zip(clock.marks[1:], clock.marks[2:])]
+    return median(cb.spans[2:]), median(steps)
+
+class Beside(Callback):
+    "Gives every gradient to a function where `GradRecorder` stands, and counts the time"
+    order,run_valid = GradRecorder.order,False
+    def __init__(self, log): self.log,self.spans = log,[]
+    def before_step(self):
+        start = time.thread_time()
+        for name,p in self.learn.model.named_parameters(): self.log(name, p.grad)
+        self.spans.append(time.thread_time()-start)
+
+def beside(size, log)->float:
+    "Median over steps of the time that `log(name, gradient)` takes for all parameters, seconds"
+    cb = Beside(log)
+    make_learner(*SIZES[size], False).fit(1, cbs=cb)
+    return median(cb.spans[2:])
+
+def others(size)->dict:
+    "Time of histograms of all gradients by wandb and TensorBoard, seconds; those that are installed"
+    out = {}
+    try:
+        import wandb
+        from wandb.integration.torch.wandb_torch import TorchHistory
+        wandb.run = type('Sink', (), {'_log': lambda *args, **kwargs: None})() # computes, writes nothing
+        history = TorchHistory()
+        out['wandb'] = beside(size, lambda name, g: history.log_tensor_stats(g, name))
+    except ImportError: pass
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+        with tempfile.TemporaryDirectory() as d, SummaryWriter(d) as w: out['TensorBoard'] = beside(size, lambda name, g: w.add_histogram(name, g, 0))
+    except ImportError: pass
+    return out
+
+def main(sizes):
+    torch.set_num_threads(1)
+    print('Share of a training step spent in GradRecorder, percent of the median step:\n')
+    print(f"| model, batch | step, ms | {' | '.join(RECORDERS)} | default ÷ wandb histograms | default ÷ TensorBoard histograms |\n|{'---|'*(len(RECORDERS)+4)}")
+    for size in sizes:
+        cells,default = [],None
+        for kwargs in RECORDERS.values():
+            span,step = share(size, kwargs)
+            if default is None: default,base,other = span,step,others(size)
+            cells.append(f'{100*span/step:.2f}')
+        ratios = [f'{default/other[k]:.3f}' if k in other else '–' for k in ('wandb', 'TensorBoard')]
+        print(f"| {size} | {base*1e3:.0f} | {' | '.join(cells)} | {' | '.join(ratios)} |", flush=True)
+
+def flatness(n:int=200_000)->list:
+    "Microseconds per recorded row at the start and at the end of `n` rows"
+    log,layout = GradLog(),(torch.device('cpu'), [('', 0), ('', 1), ('', 2)], ['total', 'norm'])
+    values,times = torch.ones(2),[]
+    for i in range(n):
+        start = time.thread_time()
+        row = log.add((0, i, i, 0), [1, 1, 1], layout)
+        for r in row: r[:] = values
+        times.append(time.thread_time()-start)
+    return [1e6*sum(o)/len(o) for o in (times[:n//10], times[-n//10:])]
+
+if __name__=='__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
+    main(parser.parse_args().sizes)
+    a,b = flatness()
+    print(f'\nThe log alone, three groups: {a:.0f} µs a step in the first tenth of 200,000 steps, {b:.0f} µs in the last.')
