@@ -110,6 +110,7 @@ def flatness(n:int=200_000)->list:
         start = time.thread_time()
         row = log.add((0, i, i, 0), [1, 1, 1], layout)
         for r in row: r[:] = values
+        log.close()
         times.append(time.thread_time()-start)
     return [1e6*sum(o)/len(o) for o in (times[:n//10], times[-n//10:])]
 

@@ -101,7 +101,10 @@ def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_
     opt,lr = _peek(learn, reset_opt)
     n_groups = len(opt.hypers)
     cycle = _resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
+    _need(isinstance(reset_opt, bool), 'reset_opt', 'be True or False', reset_opt)
     _check_rest(cycle, wd, cbs, n_groups)
+    for cb in (every := [*learn.cbs, *L(cbs)]):
+        if not isinstance(cb, type) and hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, every)
     plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter, ((0, start_epoch*n_iter, n_epoch*n_iter),))
     plan.table # an error if a phase gets no batch or an annealer misbehaves
     return replace(plan, only=tuple(settable(opt, cycle)))
@@ -129,7 +132,7 @@ class CycleScheduler(Callback):
         learn = self.learn
         row = min(learn.epoch*self.n_batch + learn.iter, self.plan.n-1) # a loader may give more batches than its length says
         for k,v in self.tables: learn.opt.set_hyper(k, v[row].tolist())
-        if not self.runs or self.runs[-1][2]!=row or self.runs[-1][0]+row-self.runs[-1][1]!=learn.train_iter: self.runs.append([learn.train_iter, row, row])
+        if not self.runs or self.runs[-1][2]!=row: self.runs.append([learn.train_iter, row, row])
         self.runs[-1][2] = row+1
 
     def after_fit(self): self.keep(self.learn)

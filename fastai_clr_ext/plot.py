@@ -40,9 +40,11 @@ def add_up(
     per_group:bool=False # Whether to keep parameter groups apart
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, mean_abs, norm, n_params`; `group` is -1 for all together
     "Put rows of each step together: sums over sums for the mean, the root of summed squares for the norm"
-    df = df.assign(total=df.mean_abs*df.n_params, square=df.norm**2, group=df.group if per_group else -1)
-    out = df.groupby(['fit', 'step', 'train_iter', 'epoch', 'group'], as_index=False)[['total', 'square', 'n_params']].sum()
-    return out.assign(mean_abs=out.total/out.n_params, norm=out.square**.5)[['fit', 'step', 'train_iter', 'epoch', 'group', 'mean_abs', 'norm', 'n_params']]
+    keys = ['fit', 'step', 'train_iter', 'epoch', 'group']
+    steps = df.assign(group=df.group if per_group else -1).groupby(keys)
+    total,square = [np.bincount(steps.ngroup(), weights=v) for v in (df.mean_abs*df.n_params, df.norm**2)] # unlike pandas' sum, NaN stays NaN
+    out = steps[['n_params']].sum().reset_index()
+    return out.assign(mean_abs=total/out.n_params, norm=np.sqrt(square))[[*keys, 'mean_abs', 'norm', 'n_params']]
 
 def iterations(
     df:pd.DataFrame, # As `Recorder.grads`
@@ -56,8 +58,9 @@ def smooth(
     y:np.ndarray, # Values in order
     beta:float=.98 # Weight of the past, in [0, 1); .98 is fastai's for losses
 )->np.ndarray: # As many values
-    "Debiased exponential mean, as fastai's `smooth_loss`"
-    return pd.Series(y).ewm(alpha=1-beta).mean().to_numpy()
+    "Debiased exponential mean, as fastai's `smooth_loss`; a gap where a value is not finite"
+    y = np.where(np.isfinite(y), y, np.nan)
+    return np.where(np.isnan(y), y, pd.Series(y).ewm(alpha=1-beta).mean().to_numpy())
 
 # %% ../nbs/05_plot.ipynb #fdfbf3a7
 def _check_plot(n, what, beta, skip_start):
@@ -94,7 +97,8 @@ def plot_grads(self:Recorder,
     _check_plot(sum(self.grad_log.lengths), what, beta, skip_start)
     if not per_group or 'layer' in df: df = add_up(df, per_group)
     x,starts = iterations(df, self.grad_log.lengths)
-    ax = ax or new_axes()
+    _need((x>=skip_start).any(), 'skip_start', f'leave something to draw: the last step recorded is at {x.max()}', skip_start)
+    ax = new_axes() if ax is None else ax
     for g in (groups := sorted(df.group.unique())):
         keep = (df.group==g).to_numpy() & (x>=skip_start)
         if keep.any(): _draw_curve(ax, x[keep], df[what].to_numpy()[keep], df.fit.to_numpy()[keep], beta, _label(label, g, len(groups)), **kwargs)

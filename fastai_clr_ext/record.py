@@ -11,6 +11,8 @@ __all__ = ['STATS', 'Unit', 'derive', 'adam_moments', 'adam_sums', 'keeps_square
 import numpy as np, pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
+from torch.nn import DataParallel
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
@@ -26,11 +28,19 @@ class Unit:
         group:int, # Parameter group of the optimizer
         params:list # Parameters
     ):
-        self.name,self.group,self.params,self.kept,self.prev_norm = name,group,params,{},None
+        self.name,self.group,self.params,self.kept,self.before = name,group,params,{},(None, None)
+        self.release()
+
+    def release(self):
+        "Let go of the gradients, which the optimizer may want to free"
+        self.ps,self.gs,self.n = [],[],0
+        return self
+
+    def __getstate__(self): return {} # tensors don't belong into an exported learner; the next fit makes new units
 
     def gather(self)->bool: # Whether there is anything to record
         "Take the trainable parameters that have a gradient, and their gradients in `float32` or wider"
-        self.ps = [p for p in self.params if p.requires_grad and p.grad is not None]
+        self.ps = [p for p in self.params if p.requires_grad and p.grad is not None and p.numel()]
         self.gs = _joined([_wide(p.grad.coalesce().values() if p.grad.is_sparse else p.grad) for p in self.ps])
         self.n = sum(p.numel() for p in self.ps)
         return bool(self.ps)
@@ -54,21 +64,23 @@ def _total(ts): return torch.stack([t.abs().sum() for t in ts]).sum() # on a CPU
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
 
-# %% ../nbs/02_record.ipynb #4813f76b
-_BINS = (-40, 8) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
+# %% ../nbs/02_record.ipynb #0c7a3238
+_BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
 def _hist(u):
-    "Counts of |g| by power of 2"
+    "Counts of |g| by power of 2; `histc` counts in float32, exactly up to 2**24"
     lo,hi = _BINS
-    return list(torch.stack([torch.histc(g.abs().log2().clamp(lo, hi-1e-3), hi-lo, lo, hi) for g in u.gs]).double().sum(0))
+    chunks = [c for g in u.gs for c in g.flatten().split(2**24)]
+    return list(torch.stack([torch.histc(c.abs().log2().clamp(lo, hi-1e-3), hi-lo, lo, hi) for c in chunks]).double().sum(0))
 
 def _cosine(u):
-    "Inner product with the gradient recorded before, and that one's norm"
-    prev,gs = u.buffers('grad'), [_wide(p.grad.to_dense() if p.grad.is_sparse else p.grad) for p in u.ps]
+    "Inner product with the gradient recorded before, and that one's norm; NaN if it was of other parameters"
+    prev,gs,ids = u.buffers('grad'), [_wide(p.grad.to_dense() if p.grad.is_sparse else p.grad) for p in u.ps], [id(p) for p in u.ps]
     dot = torch.stack([torch.dot(g.flatten(), b.flatten()) for g,b in zip(gs, prev)]).sum()
-    before,u.prev_norm = u.prev_norm, get_total_norm(gs, 2.)
+    norm,same = u.before[1], u.before[0]==ids
+    u.before = ids, get_total_norm(gs, 2.)
     for b,g in zip(prev, gs): b.copy_(g)
-    return [dot, torch.full_like(dot, torch.nan) if before is None else before]
+    return [dot, norm if same else torch.full_like(dot, torch.nan)]
 
 def _weight(u): return [get_total_norm(_joined([_wide(p.detach()) for p in u.ps]), 2.)]
 
@@ -119,9 +131,10 @@ def adam_moments(
     "First and second moment that Adam and its relatives divide"
     wrapped = isinstance(opt, OptimWrapper)
     s = opt.opt.state[p] if wrapped else opt.state[p]
-    m = s.get('exp_avg' if wrapped else 'grad_avg', p.grad)
-    v = next(s[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in s)
-    if 'momentum_buffer' in s: return s['momentum_buffer']*(v.sqrt()+hyper['eps']), v, 1, 1 # torch's RMSprop: momentum after the division
+    m = _wide(s.get('exp_avg' if wrapped else 'grad_avg', p.grad))
+    v = _wide(next(s[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in s))
+    if wrapped and 'grad_avg' in s: v = v - _wide(s['grad_avg'])**2 # torch's centered RMSprop
+    if 'momentum_buffer' in s: return _wide(s['momentum_buffer'])*(v.sqrt()+hyper['eps']), v, 1, 1 # torch's RMSprop: momentum after the division
     if 'step' not in s or 'square_avg' in s: return m, v, 1, 1
     return m, v, 1-hyper['mom']**s['step'], 1-hyper['sqr_mom']**s['step']
 
@@ -162,23 +175,24 @@ class GradLog:
     lengths:list = field(default_factory=list) # Training batches in each fit so far
     block_size:int = 1024 # Steps in one block
 
-    def __post_init__(self): self.where,self.counts,self.layout = [],[],None
+    def __post_init__(self): self.where,self.counts,self.layout,self.open = [],[],None,False # open: the last row's step is not done yet
 
     def to_host(self)->tuple: # Arrays `(n, 4)` of fit, step, train_iter, epoch; `(n, units, columns)`; `(n, units)`; then units and columns
         "Copy the current block to the host in one transfer"
-        n,(_,units,columns) = len(self.where),self.layout
-        return np.array(self.where, dtype=np.int64), self.values[:n].cpu().double().numpy(), np.array(self.counts, dtype=np.int64), units, columns
+        n,(_,units,columns) = len(self.where)-self.open,self.layout
+        return np.array(self.where[:n], dtype=np.int64), self.values[:n].cpu().double().numpy(), np.array(self.counts[:n], dtype=np.int64), units, columns
 
     def all_blocks(self)->list: # As `blocks`
         "Full blocks and the current one"
-        return self.blocks + ([self.to_host()] if self.where else [])
+        return self.blocks + ([self.to_host()] if len(self.where)>self.open else [])
 
     def add(self,
         where:tuple, # `(fit, step, train_iter, epoch)`
         counts:list, # Number of elements of each unit; 0 for one without gradients
         layout:tuple # Device; `(name, group)` of each unit; raw columns
     )->torch.Tensor: # The step's row, NaN, `(units, columns)`, to be filled in
-        "Append one step"
+        "Append one step, which counts once `close` says that it was done"
+        if self.open: self.undo()
         if layout!=self.layout or len(self.where)==self.block_size:
             self.blocks = self.all_blocks()
             self.where,self.counts,self.layout = [],[],layout
@@ -186,13 +200,19 @@ class GradLog:
             self.values = torch.full((self.block_size, len(layout[1]), len(layout[2])), torch.nan, device=layout[0], dtype=dtype)
         self.where.append(where)
         self.counts.append(counts)
+        self.open = True
         return self.values[len(self.where)-1]
+
+    def close(self):
+        "The last step was done"
+        self.open = False
+        return self
 
     def undo(self):
         "Take the last step back: it did not happen"
         self.where.pop(); self.counts.pop()
         self.values[len(self.where)] = torch.nan
-        return self
+        return self.close()
 
     def __getstate__(self): return dict(blocks=self.all_blocks(), lengths=self.lengths, block_size=self.block_size) # host arrays only, for `learn.export`
     def __setstate__(self, state):
@@ -224,7 +244,8 @@ def units_of(
 )->list: # `Unit`s
     "What rows are about: parameter groups, or modules or parameters by their names in `named_parameters`"
     if per=='group': return [Unit('', g, list(ps)) for g,ps in enumerate(learn.opt.param_lists)]
-    names = {id(p): name.removeprefix('module.') for name,p in learn.model.named_parameters()}
+    model = learn.model.module if isinstance(learn.model, (DataParallel, DistributedDataParallel)) else learn.model
+    names = {id(p): name for name,p in model.named_parameters()}
     for cb in learn.cbs: # it steps on copies of the parameters
         if isinstance(cb, NonNativeMixedPrecision) and not cb.flat_master:
             names |= {id(copy): names[id(p)] for a,b in zip(cb.model_pgs, cb.master_pgs) for p,copy in zip(a, b)}
@@ -257,18 +278,30 @@ class GradRecorder(Callback):
         self.stat_names,self.per,self.every,self.adam = [s for s in _BEFORE if s in wanted],per,every,adam
 
     def __call__(self, event_name):
-        if event_name in ('before_fit', 'before_batch', 'before_step', 'after_cancel_step', 'after_step'): return super().__call__(event_name)
+        if event_name in ('before_fit', 'before_batch', 'before_step', 'after_cancel_step', 'after_step', 'after_fit'): return super().__call__(event_name)
 
-# %% ../nbs/02_record.ipynb #dd33666d
+# %% ../nbs/02_record.ipynb #1a85b5c5
+@patch
+def check_fit(self:GradRecorder,
+    learn:Learner, # About to fit
+    opt:Optimizer|OptimWrapper, # With this optimizer
+    cbs:list # And these callbacks
+)->GradRecorder: # Itself
+    "Raise a `ValueError` if recording is not possible; `fit_one_cycle_ext` asks before it changes anything"
+    twins = [cb for cb in cbs if isinstance(cb, GradRecorder)]
+    _need(hasattr(learn, 'recorder'), 'GradRecorder', "have fastai's Recorder in the learner, which keeps what it records", list(cbs))
+    _need(len(twins)==1, 'learn.cbs', 'have one GradRecorder, or each step would be recorded twice', twins)
+    _need(not self.adam or keeps_squares(opt), 'adam', 'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', opt)
+    return self
+
 @patch
 def before_fit(self:GradRecorder):
-    "Check that recording is possible, and find the log on the `Recorder`; a fit counts once it trains a batch"
-    learn,twins = self.learn,[cb for cb in self.learn.cbs if isinstance(cb, GradRecorder)]
-    _need(hasattr(learn, 'recorder'), 'GradRecorder', "have fastai's Recorder in the learner, which keeps what it records", learn.cbs)
-    _need(len(twins)==1, 'learn.cbs', 'have one GradRecorder, or each step would be recorded twice', twins)
-    _need(not self.adam or keeps_squares(learn.opt), 'adam', 'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', learn.opt)
+    "Find the log on the `Recorder`; a fit counts once it trains a batch"
+    learn = self.learn
+    self.check_fit(learn, learn.opt, learn.cbs)
     if not hasattr(learn.recorder, 'grad_log'): learn.recorder.grad_log = GradLog()
     self.grad_log,self.n_step,self.pending,self.quiet = learn.recorder.grad_log,None,None,hasattr(learn, 'lr_finder')
+    if self.grad_log.open: self.grad_log.undo() # an interrupted fit's last step
     self.units,self.after_names = None,[s for s in self.stat_names if s in _AFTER]
     self.columns = [c for s in self.stat_names for c in _BEFORE[s][0]] + [c for s in self.after_names for c in _AFTER[s][0]]
     if self.adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
@@ -282,9 +315,10 @@ def before_batch(self:GradRecorder):
         self.n_step = 0
         self.units = units_of(self.learn, self.per)
     self.grad_log.lengths[-1] = self.learn.train_iter + 1
-    self.pending = None
+    self._step_was(done=False) # the one before never came to its end
 
 @patch
+@torch.no_grad()
 def before_step(self:GradRecorder):
     "Append one step; nothing leaves the device"
     if self.quiet: return
@@ -292,28 +326,39 @@ def before_step(self:GradRecorder):
     self.n_step += 1
     self.pending = [] # a step, nothing recorded of it yet
     if (self.n_step-1) % self.every: return
-    there = [u.gather() for u in self.units]
-    if not any(there): return
-    device = next(u.gs[0].device for u in self.units if u.ps)
-    row = log.add((len(log.lengths)-1, self.n_step-1, learn.train_iter, learn.epoch), [u.n for u in self.units], (device, [(u.name, u.group) for u in self.units], self.columns))
+    there = [u for u in self.units if u.gather()]
+    if not there: return
+    row = log.add((len(log.lengths)-1, self.n_step-1, learn.train_iter, learn.epoch), [u.n for u in self.units],
+                  (there[0].gs[0].device, [(u.name, u.group) for u in self.units], self.columns))
     self.pending = [(u, r) for u,r in zip(self.units, row) if u.ps]
     for u,r in self.pending: _fill(r, 0, [v for s in self.stat_names for v in _BEFORE[s][1](u)])
 
 @patch
-def after_cancel_step(self:GradRecorder):
-    "A step that is cancelled is no step"
-    if self.pending: self.grad_log.undo()
-    if self.pending is not None: self.n_step -= 1
-    self.pending = None
-
-@patch
+@torch.no_grad()
 def after_step(self:GradRecorder):
-    "Add what can only be known after the step"
-    if not self.pending or not (self.after_names or self.adam): return
-    opt,hypers = self.learn.opt,self.learn.opt.hypers if self.adam else None
-    for u,r in self.pending:
+    "Add what can only be known after the step; fastai calls this for a cancelled one too"
+    opt,hypers = self.learn.opt,self.learn.opt.hypers if self.adam and self.pending else None
+    for u,r in (self.pending or []) if self.after_names or self.adam else []:
         values = [v for s in self.after_names for v in _AFTER[s][1](u)] + (adam_sums(u, opt, hypers[u.group]) if self.adam else [])
         _fill(r, len(self.columns)-len(values), values)
+    self._step_was(done=True)
+
+@patch
+def _step_was(self:GradRecorder, done:bool):
+    "Keep the last step's row, or take it back: a step that is cancelled or never came to its end is no step"
+    if self.pending is None: return
+    if self.pending: (self.grad_log.close if done else self.grad_log.undo)()
+    for u,_ in self.pending: u.release()
+    self.n_step,self.pending = self.n_step if done else self.n_step-1, None
+
+@patch
+def after_cancel_step(self:GradRecorder): self._step_was(done=False)
+
+@patch
+def after_fit(self:GradRecorder):
+    "Let go of the copies that only a running fit needs"
+    self._step_was(done=False)
+    self.units = None
 
 # %% ../nbs/02_record.ipynb #49d28227
 def _fill(row, at:int, values:list):
@@ -330,14 +375,15 @@ def grads(self:Recorder)->pd.DataFrame: # Columns `fit, step, train_iter, epoch,
 def grad_quantiles(self:Recorder,
     qs:tuple=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` and a column for each quantile of |g|
-    "Quantiles of |g| from the histogram of `stats='hist'`, right to within the factor of 2 that a bin spans"
+    "Quantiles of |g| from the histogram of `stats='hist'`, to within the factor of 2 that a bin spans; NaN if an entry was NaN, 0 below 2**-39"
     raw,each = _log(self).raw(),_as_list(qs)
     _need('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles", list(raw))
     _need(each and all(isinstance(q, float) and 0<q<1 for q in each), 'qs', 'be quantiles in (0, 1)', qs)
     raw = raw[raw['bin 0'].notna()]
     share = raw[[f'bin {i}' for i in range(*_BINS)]].to_numpy().cumsum(1)
-    share = share/share[:,-1:]
-    at = {q: np.exp2(_BINS[0] + (share<q).sum(1) + .5) for q in each} # the middle of its bin, on a log scale
+    bins = {q: (share < q*share[:,-1:]).sum(1) for q in each}
+    middle = np.r_[0., np.exp2(np.arange(_BINS[0]+1, _BINS[1]) + .5)] # of each bin, on a log scale; the lowest holds the zeros
+    at = {q: np.where(share[:,-1]==raw.n_params, middle[np.minimum(b, len(middle)-1)], np.nan) for q,b in bins.items()} # NaN is in no bin
     return raw[['fit', 'step', 'train_iter', 'epoch', 'group', 'layer']].assign(**{f'q{q:g}': v for q,v in at.items()}).reset_index(drop=True)
 
 # %% ../nbs/02_record.ipynb #dc129a8a

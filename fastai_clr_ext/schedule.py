@@ -267,7 +267,7 @@ def _check_div(div): _need(_is_real(div) and div>1, 'div', 'be above 1, so that 
 
 def _check_final(div_final, name:str='div_final'): _need(_is_real(div_final) and div_final>=1, name, 'be at least 1', div_final)
 
-def _check_pct(pct, name:str, below:float=1., when:str=''): _need(_is_real(pct) and 0<pct<below, name, f'lie in (0, {below:.4g}){when}', pct)
+def _check_pct(pct, name:str, below:float=1., when:str=''): _need(_is_real(pct) and 0<pct<below, name, f'lie in (0, {float(below):.4g}){when}', pct)
 
 def _check_moms(moms, n:int, name:str='moms')->tuple:
     "Check `n` momenta; `None` stays `None`"
@@ -627,6 +627,7 @@ class CycleLR(LRScheduler):
     ):
         _need(isinstance(optimizer, torch.optim.Optimizer), 'optimizer', 'be a torch optimizer', optimizer)
         _need(_is_count(last_epoch, -1), 'last_epoch', 'be a whole number of at least -1', last_epoch)
+        _need(isinstance(cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', cycle)
         n_groups = len(optimizer.param_groups)
         self.n_iter,self.wrapped = n_iter,OptimWrapper(opt=optimizer)
         table = cycle.table(n_iter, per_group(lr_max, cycle, n_groups))
@@ -655,6 +656,7 @@ class CycleLR(LRScheduler):
         "Go to a saved place, and set its values"
         _need(isinstance(state_dict, dict), 'state_dict', 'be what state_dict gave', state_dict)
         _need(state_dict.get('n_iter')==self.n_iter, 'the n_iter of the state', f'be that of this scheduler, {self.n_iter}', state_dict.get('n_iter'))
+        _need(_is_count(state_dict.get('last_epoch'), 0), 'the last_epoch of the state', 'be a whole number of at least 0', state_dict.get('last_epoch'))
         super().load_state_dict(state_dict)
         for g,lr in zip(self.optimizer.param_groups, self.get_lr()): g['lr'] = lr
 
@@ -703,6 +705,12 @@ class Plan:
     n_iter:int # Batches in one epoch
     runs:tuple|None=None # What is trained: `(train_iter, first, stop)` of each stretch of consecutive batches of the cycle; None means all
     only:tuple|None=None # Hyper-parameters to set; None means all that the cycle sets
+
+    def __post_init__(self):
+        _need(isinstance(self.cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', self.cycle)
+        for name in ('n_epoch', 'n_iter'): _need(_is_count(getattr(self, name)), name, 'be a whole number of at least 1', getattr(self, name))
+        _need(isinstance(self.lr_max, tuple), 'lr_max', 'be a tuple with a rate for each parameter group', self.lr_max)
+        _need(self.runs is None or len(self.runs), 'runs', 'be None or name at least one stretch of batches', self.runs)
 
     @cached_property
     def table(self)->dict: # By hyper-parameter, an array `(n_epoch*n_iter, n_groups)`
@@ -802,7 +810,7 @@ def plot_plans(
     "Draw one hyper-parameter of fits that followed each other: a line for each group, one line if all groups share it"
     known = sorted({k for p in plans for k in p.table})
     _need(key in known, 'key', f'be a hyper-parameter that was scheduled, {known}', key)
-    ax,kwargs = ax or new_axes(),normalize_kwargs(kwargs, Line2D)
+    ax,kwargs = new_axes() if ax is None else ax,normalize_kwargs(kwargs, Line2D)
     at,fits,names,shared = 0,[],set(),all(np.array_equal(p.table[key], np.repeat(p.table[key][:,:1], len(p.lr_max), 1)) for p in plans if key in p.table)
     for plan in plans:
         _draw_groups(ax, plan, key, at, shared, names, **kwargs)

@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
+from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai_clr_ext.all import *
 
@@ -49,6 +50,23 @@ def test_finer_rows_add_up_to_the_group(mlp, per):
         learn.fit(1)
     for kwargs in (dict(), dict(per_group=False), dict(what='norm')):
         for x,y in zip(a.recorder.plot_grads(**kwargs).lines, b.recorder.plot_grads(**kwargs).lines): assert_allclose(x.get_ydata(), y.get_ydata(), rtol=1e-6)
+
+def test_nan_stays_nan(mlp):
+    "A gap in both curves where a gradient was not finite, never a finite value made of the other groups"
+    bad = {3: float('nan'), 6: float('inf')}
+    class Spoil(Callback):
+        order = 10
+        def before_step(self):
+            if self.learn.train_iter in bad: self.learn.model[0].weight.grad.fill_(bad[self.learn.train_iter])
+    class Heal(Callback):
+        order = 20
+        def before_step(self):
+            if self.learn.train_iter in bad: self.learn.opt.zero_grad()
+    learn = mlp(cbs=GradRecorder())
+    learn.fit(1, .01, cbs=[Spoil(), Heal()])
+    raw,sm = [l.get_ydata() for l in learn.recorder.plot_grads(per_group=False).lines]
+    assert np.isnan(raw[3]) and np.isinf(raw[6]) and np.isfinite(np.delete(raw, [3, 6])).all()
+    assert np.isnan(sm[[3, 6]]).all() and np.isfinite(np.delete(sm, [3, 6])).all()
 
 def test_two_runs_on_one_axes_differ(learn, mlp):
     other = mlp(cbs=GradRecorder()); other.fit_one_cycle_ext(1)

@@ -1,17 +1,17 @@
-import copy
+import copy, pickle
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose
 from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.amp import GradScaler, autocast
-from fastai.callback.core import Callback, CancelBatchException, CancelStepException
+from fastai.callback.core import Callback, CancelBackwardException, CancelBatchException, CancelStepException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
-from fastai.learner import load_learner
+from fastai.learner import Recorder, load_learner
 from fastai_clr_ext.record import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
@@ -132,9 +132,9 @@ class Raise(Callback):
 def test_what_was_recorded_survives(mlp, what):
     learn = mlp()
     with pytest.raises(type(what)): learn.fit(2, cbs=[GradRecorder(), Raise(13, what)])
-    assert learn.recorder.grads.train_iter.max()==13 and len(learn.recorder.grads)==28
+    assert learn.recorder.grads.train_iter.max()==12 and len(learn.recorder.grads)==26, 'the step at 13 was never done'
     learn.fit(1, cbs=GradRecorder())
-    assert learn.recorder.grads.groupby('fit').size().tolist()==[28, 20]
+    assert learn.recorder.grads.groupby('fit').size().tolist()==[26, 20]
 
 def test_cancelled_batches_leave_a_gap(mlp):
     class Skip(Callback):
@@ -295,16 +295,29 @@ def test_the_effective_step(mlp, name):
                 assert r.eff_step==pytest.approx(moved.mean().item(), rel=1e-3, abs=1e-7)
                 assert r.eff_step_max==pytest.approx(moved.max().item(), rel=1e-3, abs=1e-7)
 
-def test_sqrt_v_by_hand(mlp):
-    "v̂ of Adam from the gradients alone, in float64"
-    tape,learn = Tape(),mlp(opt_func=Adam, cbs=GradRecorder(adam=True))
+@pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
+def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
+    "v̂ of Adam from the gradients alone, in float64, and with a large ε what the weights moved by; small tensors are joined, large ones not"
+    monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
+    tape,learn = Tape(),mlp(opt_func=partial(Adam, eps=.3), cbs=GradRecorder(adam=True))
     learn.fit(1, .01, wd=0, cbs=tape)
     v = {n: 0. for n in tape.steps[0]['g']}
     for i,s in enumerate(tape.steps):
         v = {n: .99*v[n] + .01*g**2 for n,g in s['g'].items()}
         want = torch.cat([(v[n]/(1-.99**(i+1))).sqrt().ravel() for n in v if n.startswith('0')]).mean()
         r = learn.recorder.grads.query(f'step=={i} and group==0').iloc[0]
+        moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in v if n.startswith('0')])
         assert r.sqrt_v==pytest.approx(want.item(), rel=1e-5)
+        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.mean().item(), moved.max().item()), rel=1e-3, abs=1e-7)
+
+def test_large_and_small_tensors_together(mlp):
+    tape,learn = Tape(),mlp(n_trn=2, cbs=GradRecorder(STATS, adam=True), opt_func=Adam,
+                            model=nn.Sequential(nn.Linear(1, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 1)), splitter=lambda m: [list(m.parameters())])
+    learn.fit(1, .01, wd=0, cbs=tape)
+    for r,s in zip(learn.recorder.grads.itertuples(), tape.steps):
+        g,moved = [torch.cat([t.ravel() for t in o]) for o in (s['g'].values(), [s['new'][n]-s['w'][n] for n in s['w']])]
+        assert (r.mean_abs, r.norm, r.max_abs, r.n_zero)==pytest.approx((g.abs().mean().item(), g.norm().item(), g.abs().max().item(), (g==0).sum().item()), rel=2e-6)
+        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.abs().mean().item(), moved.abs().max().item()), rel=1e-3, abs=1e-7)
 
 @pytest.mark.parametrize('opt_func', [SGD, partial(OptimWrapper, opt=torch.optim.Adagrad)], ids=['SGD', 'Adagrad'])
 def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
@@ -349,6 +362,96 @@ class CancelLate(Callback):
     def before_step(self):
         if self.learn.train_iter in self.at: raise CancelStepException
 
+@pytest.mark.parametrize('what', [CancelBatchException, CancelTrainException], ids=lambda e: e.__name__)
+def test_a_step_that_never_came_is_no_row(mlp, what):
+    class Late(Callback):
+        order = 20
+        def before_step(self):
+            if self.learn.train_iter in (3, 12): raise what
+    learn = mlp(cbs=GradRecorder('update'))
+    learn.fit(2, cbs=Late())
+    df = learn.recorder.grads.query('group==0')
+    assert not {3, 12} & set(df.train_iter) and df.step.tolist()==list(range(len(df))) and not df.update_norm.isna().any()
+
+class Alternating(nn.Module):
+    "Uses a layer in one batch of three"
+    def __init__(self): super().__init__(); self.a,self.b,self.i = nn.Linear(1, 1),nn.Linear(1, 1),0
+    def forward(self, x):
+        self.i += 1
+        return self.a(x) + (self.b(x)*5 if self.i%3==1 else 0)
+
+def test_cosine_of_other_parameters_is_nan(mlp):
+    learn = mlp(model=Alternating(), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder('cosine'), opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
+    learn.fit(1)
+    cosine = learn.recorder.grads.cosine
+    assert (cosine.dropna().abs()<=1+1e-6).all() and cosine.isna().tolist()==[i%3!=2 for i in range(10)]
+
+def test_quantiles_of_nan_and_zero():
+    log = GradLog()
+    bins = torch.zeros(64)
+    for i,(b,n) in enumerate([(None, 5), (0, 5), (40, 5)]):
+        row = log.add((0, i, i, 0), [n], (torch.device('cpu'), [('', 0)], ['total', 'norm'] + [f'bin {k}' for k in range(-40, 24)]))
+        row[0] = torch.cat([torch.ones(2), bins if b is None else torch.eye(64)[b]*n])
+        log.close()
+    rec = type('R', (), {'grad_log': log})()
+    assert Recorder.grad_quantiles(rec, [.5])['q0.5'].fillna(-1).tolist()==[-1, 0, 2**.5]
+
+def test_histogram_counts_beyond_float32():
+    class U: gs = [torch.zeros(2**24+3), torch.ones(5)]
+    counts = __import__('fastai_clr_ext.record', fromlist=['_hist'])._hist(U)
+    assert counts[0]==2**24+3 and counts[40]==5
+
+def test_half_precision_adam_is_finite(mlp):
+    u = Unit('', 0, [nn.Parameter(torch.zeros(300_000, dtype=torch.float16))])
+    u.params[0].grad = torch.ones_like(u.params[0])
+    u.gather()
+    opt = Adam(u.params, lr=.01, eps=1e-4); opt.step()
+    assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers[0]))
+
+def test_centered_rmsprop(mlp):
+    tape,learn = Tape(),mlp(opt_func=partial(OptimWrapper, opt=partial(torch.optim.RMSprop, centered=True, alpha=.5)), cbs=GradRecorder(adam=True))
+    learn.fit(1, .01, wd=0, cbs=tape)
+    for i,s in enumerate(tape.steps):
+        moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in s['w'] if n.startswith('0')])
+        assert learn.recorder.grads.query(f'step=={i} and group==0').eff_step.item()==pytest.approx(moved.mean().item(), rel=1e-3)
+
+class Awkward(nn.Module):
+    "A submodule called module, an empty and a 0-d parameter"
+    def __init__(self):
+        super().__init__()
+        self.module,self.weight,self.empty,self.scale = nn.Linear(1, 1),nn.Parameter(torch.ones(1)),nn.Parameter(torch.zeros(0, 3)),nn.Parameter(torch.tensor(1.))
+    def forward(self, x): return self.module(x)*self.weight*self.scale + self.empty.sum()
+
+def test_awkward_parameters(mlp):
+    learn = mlp(model=Awkward(), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per='param', adam=True), opt_func=Adam)
+    learn.fit(1)
+    assert learn.recorder.grads.groupby('layer').n_params.first().to_dict()=={'module.weight': 1, 'module.bias': 1, 'weight': 1, 'scale': 1}
+
+def test_second_derivatives(mlp):
+    class Graph(Callback):
+        def before_backward(self):
+            self.learn.loss_grad.backward(create_graph=True)
+            raise CancelBackwardException
+    learn = mlp(cbs=[GradRecorder(STATS), Graph()])
+    learn.fit(1)
+    assert len(learn.recorder.grads)==20
+
+def test_nothing_large_stays_after_the_fit(mlp):
+    learn = mlp(cbs=GradRecorder(STATS, adam=True), opt_func=Adam)
+    learn.fit(1)
+    assert learn.grad_recorder.units is None
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(3, KeyboardInterrupt()))
+    back = pickle.loads(pickle.dumps(learn.grad_recorder.units))
+    assert all(not vars(u) for u in back)
+
+def test_a_refused_recorder_leaves_the_learner(mlp):
+    learn = mlp()
+    with pytest.raises(ValueError, match='adam must be False'): learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
+    assert learn.opt is None
+    learn.create_opt()
+    with pytest.raises(ValueError, match='adam must be False'): learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
+    assert learn.opt.hypers[0]['lr']==.01
+
 @pytest.mark.parametrize('every', [1, 2])
 def test_a_step_cancelled_later_is_taken_back(mlp, every):
     learn = mlp(cbs=GradRecorder('update', every=every))
@@ -374,6 +477,6 @@ def test_bad_requests(kwargs, says):
 def test_memory_of_a_million_steps_of_three_groups():
     "At most 100 MB on the host, constant on the device"
     log,layout = GradLog(),(torch.device('cpu'), [('', 0), ('', 1), ('', 2)], ['total', 'norm'])
-    for i in range(3*1024): log.add((0, i, i, 0), [1, 1, 1], layout)
+    for i in range(3*1024): log.add((0, i, i, 0), [1, 1, 1], layout); log.close()
     size = sum(a.nbytes for b in log.all_blocks() for a in b[:3])/(3*1024)*1e6
     assert size < 110e6 and log.values.shape[0]==1024
