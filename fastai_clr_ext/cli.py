@@ -36,7 +36,8 @@ def demo_learner(
     "The learner of the demo, on digits"
     dls = digits_dls(seed=seed)
     set_seed(seed)
-    return Learner(dls, cifar_resnet(8, n_in=1), loss_func=CrossEntropyLossFlat(), metrics=accuracy, opt_func=partial(SGD, mom=.9), wd=5e-3,
+    return Learner(dls, cifar_resnet(8, n_in=1), loss_func=CrossEntropyLossFlat(), metrics=accuracy,
+                   opt_func=partial(SGD, mom=.9), wd=5e-3,
                    cbs=GradRecorder())
 
 def train_demo(
@@ -45,7 +46,8 @@ def train_demo(
     seed:int=42 # Of both runs
 )->dict: # Trained `Learner` by name of its policy
     "Train at a constant rate and with a cycle"
-    policies = {'constant': dict(lr_max=lr_max/CLR_BETA[0], sched=constant(moms=.9)), 'use_clr_beta': dict(lr_max=lr_max, use_clr_beta=CLR_BETA)}
+    policies = {'constant': dict(lr_max=lr_max/CLR_BETA[0], sched=constant(moms=.9)),
+                'use_clr_beta': dict(lr_max=lr_max, use_clr_beta=CLR_BETA)}
     learners = {}
     for name,args in policies.items():
         learners[name] = demo_learner(seed)
@@ -62,7 +64,8 @@ def grad_levels(
     m = add_up(df).mean_abs.to_numpy()
     n = len(m)
     edge = max(n//20, 1)
-    return pd.Series(dict(start=m[:edge].max(), plateau=np.median(m[n//5:max(int(n*(1-pct_end)), n//5+1)]), end=m[-edge:].mean()))
+    return pd.Series(dict(start=m[:edge].max(), plateau=np.median(m[n//5:max(int(n*(1-pct_end)), n//5+1)]),
+                          end=m[-edge:].mean()))
 
 def demo_table(
     learners:dict # Trained `Learner` by name
@@ -92,7 +95,8 @@ def plot_demo(
     log_y:bool=True # Whether the y axis is logarithmic
 )->np.ndarray: # `Axes`, one for each policy, with common axes
     "The thread's two figures of mean |g| side by side on common axes, the cycle's phases shaded in both"
-    fig,axs = plt.subplots(1, len(learners), figsize=(6*len(learners), 4), sharex=True, sharey=True, layout='constrained')
+    fig,axs = plt.subplots(1, len(learners), figsize=(6*len(learners), 4), sharex=True, sharey=True,
+                           layout='constrained')
     spans = list(learners.values())[-1].recorder.plans[-1].trained_spans()
     for ax,(name,learn) in zip(axs, learners.items()):
         learn.recorder.plot_grads(per_group=False, beta=.9, label=name, log_y=log_y, ax=ax)
@@ -107,7 +111,8 @@ def write_demo(
     "Write the gradient figure, the schedule figure, the table and all rows"
     names = ['gradients.png', 'schedule.png', 'summary.csv', 'steps.csv']
     grads,sched,summary,steps = [out/name for name in names]
-    figs = {grads: plot_demo(learners)[0].figure, sched: list(learners.values())[-1].recorder.plot_lr(show_moms=True).figure}
+    figs = {grads: plot_demo(learners)[0].figure,
+            sched: list(learners.values())[-1].recorder.plot_lr(show_moms=True).figure}
     for path,fig in figs.items():
         fig.savefig(path, dpi=120)
         plt.close(fig)
@@ -140,7 +145,8 @@ def check_out(
     _need(out.strip(), '--out', 'be the name of a folder', out)
     path = Path(out)
     _need(not path.exists() or path.is_dir(), '--out', 'be a folder', str(path))
-    _need(overwrite or not path.exists() or not any(path.iterdir()), '--out', 'be a new or empty folder (or give --overwrite)', str(path))
+    _need(overwrite or not path.exists() or not any(path.iterdir()), '--out',
+          'be a new or empty folder (or give --overwrite)', str(path))
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -21,7 +21,8 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from .schedule import (Schedule, Cycle, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07, settable, per_group, left_alone,
+from .schedule import (Schedule, Cycle, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07,
+                                     settable, per_group, left_alone,
                                      _need, _is_real, _is_count, _as_list)
 
 # %% ../nbs/01_one_cycle.ipynb #7857c3ea
@@ -34,7 +35,8 @@ def _clash(what:str, shape:dict):
 
 def _tuple_07(name:str, value, rule:str)->tuple:
     each = _as_list(value)
-    _need(each is not None and len(each) in (2, 4) and all(map(_is_real, each)), name, f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
+    _need(each is not None and len(each) in (2, 4) and all(map(_is_real, each)), name,
+          f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
     return tuple(each)
 
 def _resolve_cycle(learn, n_groups:int, use_clr_beta, use_clr, sched, shape:dict):
@@ -53,13 +55,16 @@ def _by_group(sched, n_groups:int):
     if isinstance(sched, dict):
         bad = [k for k in sched if not isinstance(k, Integral) or isinstance(k, bool) or not -n_groups<=k<n_groups]
         _need(sched, 'sched', 'name at least one parameter group', sched)
-        _need(not bad, 'the groups of sched', f'be numbers in [{-n_groups}, {n_groups}): the optimizer has {n_groups} parameter groups', bad)
+        _need(not bad, 'the groups of sched',
+              f'be numbers in [{-n_groups}, {n_groups}): the optimizer has {n_groups} parameter groups', bad)
         named = {k%n_groups: c for k,c in sched.items()}
         _need(len(named)==len(sched), 'the groups of sched', 'name each group once', list(sched))
         sched = [named.get(g, constant()) for g in range(n_groups)]
     if _as_list(sched) is not None: sched = ByGroup(sched)
-    _need(isinstance(sched, Schedule), 'sched', 'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle', sched)
-    if isinstance(sched, ByGroup): _need(len(sched.cycles)==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', len(sched.cycles))
+    _need(isinstance(sched, Schedule), 'sched',
+          'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle', sched)
+    n = len(sched.cycles) if isinstance(sched, ByGroup) else n_groups
+    _need(n==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', n)
     return sched
 
 # %% ../nbs/01_one_cycle.ipynb #c156f737
@@ -70,8 +75,10 @@ def group_lrs(
     "Peak learning rate of each group, by fastai's rules for slices and lists"
     if not isinstance(lr_max, slice): return per_group(lr_max, None, n_groups)
     lo,hi,step = lr_max.start,lr_max.stop,lr_max.step
-    _need(_is_real(hi) and hi>0 and step is None and (lo is None or (_is_real(lo) and lo>0)), 'lr_max', 'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
-    return per_group([hi/10]*(n_groups-1) + [hi] if lo is None else L(even_mults(lo, hi, n_groups), use_list=None), None, n_groups)
+    _need(_is_real(hi) and hi>0 and step is None and (lo is None or (_is_real(lo) and lo>0)), 'lr_max',
+          'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
+    return per_group([hi/10]*(n_groups-1) + [hi] if lo is None else L(even_mults(lo, hi, n_groups), use_list=None),
+                     None, n_groups)
 
 # %% ../nbs/01_one_cycle.ipynb #4a57aace
 def _peek(learn, reset_opt)->tuple: # Optimizer, learning rate
@@ -87,7 +94,8 @@ def _peek(learn, reset_opt)->tuple: # Optimizer, learning rate
 def _check_rest(cycle, wd, cbs, n_groups:int):
     "Check what is passed on to `fit`"
     each = _as_list(wd) if _as_list(wd) is not None else [wd]
-    _need(wd is None or (len(each) in (1, n_groups) and all(_is_real(w) and w>=0 for w in each)), 'wd', 'be at least 0, or one such value for each parameter group', wd)
+    _need(wd is None or (len(each) in (1, n_groups) and all(_is_real(w) and w>=0 for w in each)), 'wd',
+          'be at least 0, or one such value for each parameter group', wd)
     _need(wd is None or 'wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
     bad = [cb for cb in L(cbs) if not (isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback)))]
     _need(not bad, 'cbs', 'be Callbacks', bad)
@@ -95,7 +103,8 @@ def _check_rest(cycle, wd, cbs, n_groups:int):
 def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, **shape)->Plan:
     "Check all arguments of `fit_one_cycle_ext` and lay the cycle over the batches, changing nothing"
     _need(_is_count(n_epoch), 'n_epoch', 'be a whole number of at least 1', n_epoch)
-    _need(_is_count(start_epoch, 0) and start_epoch<n_epoch, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
+    _need(_is_count(start_epoch, 0) and start_epoch<n_epoch, 'start_epoch', f'be a whole number in [0, {n_epoch})',
+          start_epoch)
     n_iter = len(learn.dls.train)
     _need(n_iter>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n_iter)
     opt,lr = _peek(learn, reset_opt)
@@ -105,7 +114,8 @@ def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_
     _check_rest(cycle, wd, cbs, n_groups)
     for cb in (every := [*learn.cbs, *L(cbs)]):
         if not isinstance(cb, type) and hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, every)
-    plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter, ((0, start_epoch*n_iter, n_epoch*n_iter),))
+    plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter,
+                ((0, start_epoch*n_iter, n_epoch*n_iter),))
     plan.table # an error if a phase gets no batch or an annealer misbehaves
     return replace(plan, only=tuple(settable(opt, cycle)))
 
@@ -124,7 +134,8 @@ class CycleScheduler(Callback):
         "Lay the cycle over the batches of this fit"
         learn = self.learn
         self.n_batch,self.runs = len(learn.dls.train),[]
-        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=self.n_batch, only=self.plan.only or tuple(settable(learn.opt, self.plan.cycle)))
+        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=self.n_batch,
+                            only=self.plan.only or tuple(settable(learn.opt, self.plan.cycle)))
         self.tables = [(k, left_alone(v, [h[k] for h in learn.opt.hypers])) for k,v in self.plan.table.items()]
 
     def before_batch(self):
@@ -170,7 +181,8 @@ def fit_one_cycle_ext(self:Learner,
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` with one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
-    plan = _make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, div=div, div_final=div_final,
+    plan = _make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, div=div,
+                      div_final=div_final,
                       pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
     cb = CycleScheduler(plan)
     try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)

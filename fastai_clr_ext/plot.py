@@ -65,8 +65,10 @@ def smooth(
 # %% ../nbs/05_plot.ipynb #fdfbf3a7
 def _check_plot(n, what, beta, skip_start):
     _need(isinstance(what, str) and what in GRAD_LABELS, 'what', f'be one of {list(GRAD_LABELS)}', what)
-    _need(beta is None or (_is_real(beta) and 0<=beta<1), 'beta', 'lie in [0, 1), or be None for the raw curve alone', beta)
-    _need(_is_count(skip_start, 0) and skip_start<n, 'skip_start', f'be a whole number in [0, {n}), the iterations recorded', skip_start)
+    _need(beta is None or (_is_real(beta) and 0<=beta<1), 'beta', 'lie in [0, 1), or be None for the raw curve alone',
+          beta)
+    _need(_is_count(skip_start, 0) and skip_start<n, 'skip_start',
+          f'be a whole number in [0, {n}), the iterations recorded', skip_start)
 
 def _label(run, group, n_groups)->str:
     "What the legend says of one curve"
@@ -75,10 +77,12 @@ def _label(run, group, n_groups)->str:
 
 def _draw_curve(ax, x, y, fit, beta, label, **kwargs):
     "A faint raw curve under a smoothed one of the same colour, which starts anew with each fit"
-    style = dict(alpha=1 if beta is None else .3, linewidth=1, marker='o' if len(x)==1 else None, label=label if beta is None else None)
+    style = dict(alpha=1 if beta is None else .3, linewidth=1, marker='o' if len(x)==1 else None,
+                 label=label if beta is None else None)
     raw, = ax.plot(x, y, **style | normalize_kwargs(kwargs, Line2D))
     for i,f in enumerate(np.unique(fit) if beta is not None else []):
-        ax.plot(x[fit==f], smooth(y[fit==f], beta), color=raw.get_color(), linestyle=raw.get_linestyle(), label='_' if i else label)
+        ax.plot(x[fit==f], smooth(y[fit==f], beta), color=raw.get_color(), linestyle=raw.get_linestyle(),
+                label='_' if i else label)
 
 # %% ../nbs/05_plot.ipynb #2100b479
 @patch
@@ -97,11 +101,13 @@ def plot_grads(self:Recorder,
     _check_plot(sum(self.grad_log.lengths), what, beta, skip_start)
     if not per_group or 'layer' in df: df = add_up(df, per_group)
     x,starts = iterations(df, self.grad_log.lengths)
-    _need((x>=skip_start).any(), 'skip_start', f'leave something to draw: the last step recorded is at {x.max()}', skip_start)
+    _need((x>=skip_start).any(), 'skip_start', f'leave something to draw: the last step recorded is at {x.max()}',
+          skip_start)
     ax = new_axes() if ax is None else ax
     for g in (groups := sorted(df.group.unique())):
         keep = (df.group==g).to_numpy() & (x>=skip_start)
-        if keep.any(): _draw_curve(ax, x[keep], df[what].to_numpy()[keep], df.fit.to_numpy()[keep], beta, _label(label, g, len(groups)), **kwargs)
+        if keep.any(): _draw_curve(ax, x[keep], df[what].to_numpy()[keep], df.fit.to_numpy()[keep], beta,
+                                   _label(label, g, len(groups)), **kwargs)
     for at in starts[1:]: ax.axvline(at-.5, color='.5', ls=':', lw=1)
     ax.set(xlabel='iteration (batch)', ylabel=GRAD_LABELS[what], yscale='log' if log_y else 'linear')
     ax.legend(fontsize='small')

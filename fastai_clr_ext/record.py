@@ -50,7 +50,9 @@ class Unit:
     )->list: # A tensor for each parameter, zeros at first
         "Persistent tensors in the parameters' shapes"
         new = lambda p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
-        return [self.kept[what, id(p)] if (what, id(p)) in self.kept else self.kept.setdefault((what, id(p)), new(p)) for p in self.ps]
+        for p in self.ps:
+            if (what, id(p)) not in self.kept: self.kept[what, id(p)] = new(p)
+        return [self.kept[what, id(p)] for p in self.ps]
 
 # %% ../nbs/02_record.ipynb #6550281d
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
@@ -71,11 +73,13 @@ def _hist(u):
     "Counts of |g| by power of 2; `histc` counts in float32, exactly up to 2**24"
     lo,hi = _BINS
     chunks = [c for g in u.gs for c in g.flatten().split(2**24)]
-    return list(torch.stack([torch.histc(c.abs().log2().clamp(lo, hi-1e-3), hi-lo, lo, hi) for c in chunks]).double().sum(0))
+    return list(torch.stack([torch.histc(c.abs().log2().clamp(lo, hi-1e-3), hi-lo, lo, hi)
+                             for c in chunks]).double().sum(0))
 
 def _cosine(u):
     "Inner product with the gradient recorded before, and that one's norm; NaN if it was of other parameters"
-    prev,gs,ids = u.buffers('grad'), [_wide(p.grad.to_dense() if p.grad.is_sparse else p.grad) for p in u.ps], [id(p) for p in u.ps]
+    prev,ids = u.buffers('grad'), [id(p) for p in u.ps]
+    gs = [_wide(p.grad.to_dense() if p.grad.is_sparse else p.grad) for p in u.ps]
     dot = torch.stack([torch.dot(g.flatten(), b.flatten()) for g,b in zip(gs, prev)]).sum()
     norm,same = u.before[1], u.before[0]==ids
     u.before = ids, get_total_norm(gs, 2.)
@@ -116,10 +120,12 @@ def derive(
     if 'max_abs' in raw: out['max_abs'] = raw.max_abs
     if 'n_nonzero' in raw: out['n_zero'] = n - raw.n_nonzero
     if 'n_nonfinite' in raw: out['n_nonfinite'] = raw.n_nonfinite
-    if 'weight_norm' in raw: out |= dict(weight_norm=raw.weight_norm, scale_free=raw.total/n*raw.weight_norm, grad_weight=raw.norm/raw.weight_norm)
+    if 'weight_norm' in raw: out |= dict(weight_norm=raw.weight_norm, scale_free=raw.total/n*raw.weight_norm,
+                                         grad_weight=raw.norm/raw.weight_norm)
     if 'inner' in raw: out['cosine'] = raw.inner/(raw.norm*raw.prev_norm)
     if 'update_norm' in raw: out |= dict(update_norm=raw.update_norm, update_weight=raw.update_norm/raw.weight_norm)
-    if 'total_sqrt_v' in raw: out |= dict(sqrt_v=raw.total_sqrt_v/n, eff_step=raw.total_step/n, eff_step_max=raw.max_step)
+    if 'total_sqrt_v' in raw: out |= dict(sqrt_v=raw.total_sqrt_v/n, eff_step=raw.total_step/n,
+                                          eff_step_max=raw.max_step)
     return pd.DataFrame(out)
 
 # %% ../nbs/02_record.ipynb #23677cd6
@@ -197,7 +203,8 @@ class GradLog:
             self.blocks = self.all_blocks()
             self.where,self.counts,self.layout = [],[],layout
             dtype = torch.float32 if layout[0].type=='mps' else torch.float64
-            self.values = torch.full((self.block_size, len(layout[1]), len(layout[2])), torch.nan, device=layout[0], dtype=dtype)
+            self.values = torch.full((self.block_size, len(layout[1]), len(layout[2])), torch.nan, device=layout[0],
+                                     dtype=dtype)
         self.where.append(where)
         self.counts.append(counts)
         self.open = True
@@ -226,7 +233,8 @@ def raw(self:GradLog)->pd.DataFrame: # `fit, step, train_iter, epoch, group, lay
     dfs = []
     for where,values,counts,units,columns in self.all_blocks():
         i,u = np.nonzero(counts)
-        cols = dict(zip(('fit', 'step', 'train_iter', 'epoch'), where[i].T)) | {'group': np.array([g for _,g in units])[u], 'layer': np.array([n for n,_ in units])[u]}
+        cols = dict(zip(('fit', 'step', 'train_iter', 'epoch'), where[i].T))
+        cols |= dict(group=np.array([g for _,g in units])[u], layer=np.array([n for n,_ in units])[u])
         dfs.append(pd.DataFrame(cols | dict(zip(columns, values[i,u].T)) | {'n_params': counts[i,u]}))
     return pd.concat(dfs, ignore_index=True)
 
@@ -261,6 +269,7 @@ def units_of(
 class GradRecorder(Callback):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     order,run_valid = MixedPrecision.order+.5,False # after gradients are unscaled, before `GradientClip` (11) changes them
+    answers = ('before_fit', 'before_batch', 'before_step', 'after_cancel_step', 'after_step', 'after_fit')
     def __init__(self,
         stats:tuple=(), # Statistics beside mean |g| and norm: names in `STATS`
         per:str='group', # What a row is about: `'group'`, `'layer'` (a module) or `'param'`
@@ -269,7 +278,8 @@ class GradRecorder(Callback):
     ):
         super().__init__()
         each = [stats] if isinstance(stats, str) else _as_list(stats)
-        _need(each is not None and all(isinstance(s, str) and s in _BEFORE for s in each), 'stats', f'be among {STATS}', stats)
+        _need(each is not None and all(isinstance(s, str) and s in _BEFORE for s in each), 'stats',
+              f'be among {STATS}', stats)
         _need(isinstance(per, str) and per in ('group', 'layer', 'param'), 'per', "be 'group', 'layer' or 'param'", per)
         _need(_is_count(every), 'every', 'be a whole number of at least 1', every)
         _need(isinstance(adam, bool), 'adam', 'be True or False', adam)
@@ -278,7 +288,7 @@ class GradRecorder(Callback):
         self.stat_names,self.per,self.every,self.adam = [s for s in _BEFORE if s in wanted],per,every,adam
 
     def __call__(self, event_name):
-        if event_name in ('before_fit', 'before_batch', 'before_step', 'after_cancel_step', 'after_step', 'after_fit'): return super().__call__(event_name)
+        if event_name in self.answers: return super().__call__(event_name)
 
 # %% ../nbs/02_record.ipynb #1a85b5c5
 @patch
@@ -289,9 +299,11 @@ def check_fit(self:GradRecorder,
 )->GradRecorder: # Itself
     "Raise a `ValueError` if recording is not possible; `fit_one_cycle_ext` asks before it changes anything"
     twins = [cb for cb in cbs if isinstance(cb, GradRecorder)]
-    _need(hasattr(learn, 'recorder'), 'GradRecorder', "have fastai's Recorder in the learner, which keeps what it records", list(cbs))
+    _need(hasattr(learn, 'recorder'), 'GradRecorder',
+          "have fastai's Recorder in the learner, which keeps what it records", list(cbs))
     _need(len(twins)==1, 'learn.cbs', 'have one GradRecorder, or each step would be recorded twice', twins)
-    _need(not self.adam or keeps_squares(opt), 'adam', 'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', opt)
+    _need(not self.adam or keeps_squares(opt), 'adam',
+          'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', opt)
     return self
 
 @patch
@@ -303,7 +315,8 @@ def before_fit(self:GradRecorder):
     self.grad_log,self.n_step,self.pending,self.quiet = learn.recorder.grad_log,None,None,hasattr(learn, 'lr_finder')
     if self.grad_log.open: self.grad_log.undo() # an interrupted fit's last step
     self.units,self.after_names = None,[s for s in self.stat_names if s in _AFTER]
-    self.columns = [c for s in self.stat_names for c in _BEFORE[s][0]] + [c for s in self.after_names for c in _AFTER[s][0]]
+    sources = [_BEFORE[s] for s in self.stat_names] + [_AFTER[s] for s in self.after_names]
+    self.columns = [c for columns,_ in sources for c in columns]
     if self.adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
 
 @patch
@@ -339,7 +352,8 @@ def after_step(self:GradRecorder):
     "Add what can only be known after the step; fastai calls this for a cancelled one too"
     opt,hypers = self.learn.opt,self.learn.opt.hypers if self.adam and self.pending else None
     for u,r in (self.pending or []) if self.after_names or self.adam else []:
-        values = [v for s in self.after_names for v in _AFTER[s][1](u)] + (adam_sums(u, opt, hypers[u.group]) if self.adam else [])
+        values = [v for s in self.after_names for v in _AFTER[s][1](u)]
+        if self.adam: values += adam_sums(u, opt, hypers[u.group])
         _fill(r, len(self.columns)-len(values), values)
     self._step_was(done=True)
 
@@ -384,7 +398,8 @@ def grad_quantiles(self:Recorder,
     bins = {q: (share < q*share[:,-1:]).sum(1) for q in each}
     middle = np.r_[0., np.exp2(np.arange(_BINS[0]+1, _BINS[1]) + .5)] # of each bin, on a log scale; the lowest holds the zeros
     at = {q: np.where(share[:,-1]==raw.n_params, middle[np.minimum(b, len(middle)-1)], np.nan) for q,b in bins.items()} # NaN is in no bin
-    return raw[['fit', 'step', 'train_iter', 'epoch', 'group', 'layer']].assign(**{f'q{q:g}': v for q,v in at.items()}).reset_index(drop=True)
+    keys = ['fit', 'step', 'train_iter', 'epoch', 'group', 'layer']
+    return raw[keys].assign(**{f'q{q:g}': v for q,v in at.items()}).reset_index(drop=True)
 
 # %% ../nbs/02_record.ipynb #dc129a8a
 def _log(rec)->GradLog:

@@ -83,7 +83,8 @@ def _anneal_spec(
     "Check an annealer and write it in its one canonical form"
     if callable(anneal): return anneal
     name,power = (anneal, None) if isinstance(anneal, str) else anneal if isinstance(anneal, (tuple, list)) and len(anneal)==2 else (None, None)
-    _need(isinstance(name, str) and name in ANNEALERS, 'anneal', f'be one of {list(ANNEALERS)}, a pair of one and its power, or a callable', anneal)
+    _need(isinstance(name, str) and name in ANNEALERS, 'anneal',
+          f'be one of {list(ANNEALERS)}, a pair of one and its power, or a callable', anneal)
     if name not in _POWERS:
         _need(power is None, 'anneal', f'be given without a power for {name!r}', anneal)
         return name
@@ -151,7 +152,8 @@ def _hyper_spec(
     "Check what a phase says of one hyper-parameter"
     where = f'{name} of phase {phase!r}'
     if isinstance(spec, Real): spec = (spec, spec)
-    _need(isinstance(spec, (tuple, list)) and len(spec) in (2, 3), where, 'be a value, (start, end) or (start, end, anneal)', spec)
+    _need(isinstance(spec, (tuple, list)) and len(spec) in (2, 3), where,
+          'be a value, (start, end) or (start, end, anneal)', spec)
     start,end = spec[:2]
     rule,ok = _RULES.get(name, _ANY)
     for v in (start, end): _need(_is_real(v) and ok(v), where, rule, v)
@@ -190,7 +192,8 @@ def _fastai(pcts, n): return _no_endpoint(pcts, n, np.float32)
 
 # %% ../nbs/00_schedule.ipynb #d9f090e2
 #: Samplings by name: `(pcts, n)` to the phase of each batch and its place in it
-SAMPLINGS = {'endpoint': _endpoint, 'no_endpoint': _no_endpoint, 'fastai': _fastai, 'torch': _torch, 'fastai1': _fastai1, 'fastai07': _fastai1}
+SAMPLINGS = {'endpoint': _endpoint, 'no_endpoint': _no_endpoint, 'fastai': _fastai, 'torch': _torch,
+             'fastai1': _fastai1, 'fastai07': _fastai1}
 
 # %% ../nbs/00_schedule.ipynb #d1054d29
 class Schedule:
@@ -209,7 +212,8 @@ class Cycle(Schedule):
         _need(abs(total-1)<1e-6, 'the pct of all phases', 'sum to 1', [p.pct for p in phases])
         for p in phases[1:]:
             _need(p.hypers.keys()==phases[0].hypers.keys(), f'phase {p.name!r}',
-                  f'set the same hyper-parameters as phase {phases[0].name!r}, {list(phases[0].hypers)}', list(p.hypers))
+                  f'set the same hyper-parameters as phase {phases[0].name!r}, {list(phases[0].hypers)}',
+                  list(p.hypers))
         self.phases,self.sampling = phases,sampling
 
     @property
@@ -257,7 +261,8 @@ def table(self:Cycle,
     bounds = np.searchsorted(k, np.arange(len(self.phases)+1))
     res = {}
     for name in self.hypers:
-        v = np.concatenate([_values(p.name, name, p.hypers[name], pos[lo:hi]) for p,lo,hi in zip(self.phases, bounds, bounds[1:])])
+        v = np.concatenate([_values(p.name, name, p.hypers[name], pos[lo:hi])
+                            for p,lo,hi in zip(self.phases, bounds, bounds[1:])])
         if self.sampling=='fastai07' and name!='lr': v = np.roll(v, -1) # one batch ahead, as 0.7 set it
         res[name] = np.multiply.outer(v, lr_max if name=='lr' else np.ones_like(lr_max))
     return res
@@ -265,15 +270,18 @@ def table(self:Cycle,
 # %% ../nbs/00_schedule.ipynb #89a67600
 def _check_div(div): _need(_is_real(div) and div>1, 'div', 'be above 1, so that the cycle starts below its peak', div)
 
-def _check_final(div_final, name:str='div_final'): _need(_is_real(div_final) and div_final>=1, name, 'be at least 1', div_final)
+def _check_final(div_final, name:str='div_final'):
+    _need(_is_real(div_final) and div_final>=1, name, 'be at least 1', div_final)
 
-def _check_pct(pct, name:str, below:float=1., when:str=''): _need(_is_real(pct) and 0<pct<below, name, f'lie in (0, {float(below):.4g}){when}', pct)
+def _check_pct(pct, name:str, below:float=1., when:str=''):
+    _need(_is_real(pct) and 0<pct<below, name, f'lie in (0, {float(below):.4g}){when}', pct)
 
 def _check_moms(moms, n:int, name:str='moms')->tuple:
     "Check `n` momenta; `None` stays `None`"
     if moms is None: return None
     each = _as_list(moms)
-    _need(each is not None and len(each)==n and all(_is_real(m) and 0<=m<1 for m in each), name, f'be {n} momenta in [0, 1)', moms)
+    _need(each is not None and len(each)==n and all(_is_real(m) and 0<=m<1 for m in each), name,
+          f'be {n} momenta in [0, 1)', moms)
     return tuple(float(m) for m in each)
 
 def _phase(name, pct, lr, mom=None, anneal='lin')->Phase:
@@ -295,12 +303,14 @@ def one_cycle(
     _need(_is_real(pct_final) and 0<=pct_final<1, 'pct_final', 'lie in [0, 1)', pct_final)
     if pct_start is None: pct_start = (1-pct_final)/2
     _check_pct(pct_start, 'pct_start', 1-pct_final, f' when pct_final={pct_final}')
-    if not pct_final: _need(div_final is None, 'div_final', 'be None when pct_final=0: there is no annihilation to end on it', div_final)
+    _need(pct_final or div_final is None, 'div_final',
+          'be None when pct_final=0: there is no annihilation to end on it', div_final)
     if div_final is None: div_final = div*100
     _check_final(div_final)
     m = _check_moms(moms, 3)
     up,down,hold = (None,)*3 if m is None else (m[:2], m[1:], m[2])
-    phases = [_phase('warm-up', pct_start, (1/div, 1), up, anneal), _phase('cool-down', 1-pct_final-pct_start, (1, 1/div), down, anneal)]
+    phases = [_phase('warm-up', pct_start, (1/div, 1), up, anneal),
+              _phase('cool-down', 1-pct_final-pct_start, (1, 1/div), down, anneal)]
     if pct_final: phases.append(_phase('annihilation', pct_final, (1/div, 1/div_final), hold, anneal))
     return Cycle(phases, sampling)
 
@@ -312,7 +322,8 @@ def clr_beta_07(
     min_mom:float|None=None # Momentum at the peak, in [0, 1); None (both) leaves momentum alone
 )->Cycle: # Sampled as `fastai07`, momentum one batch ahead of the rate
     "What `use_clr_beta=` was in fastai 0.7, value by value"
-    _need(_is_real(pct) and 0<pct<100, 'pct of use_clr_beta', 'be a percentage in (0, 100); 0.7 divided by zero elsewhere', pct)
+    _need(_is_real(pct) and 0<pct<100, 'pct of use_clr_beta',
+          'be a percentage in (0, 100); 0.7 divided by zero elsewhere', pct)
     up,down,hold = _moms_07('use_clr_beta', div, max_mom, min_mom)
     half = (1-pct/100)/2
     return Cycle([_phase('warm-up', half, (1/div, 1), up), _phase('cool-down', half, (1, 1/div), down),
@@ -369,7 +380,8 @@ def one_cycle_fastai(
 def _two_phases(pct_start, div, div_final, moms, anneal, sampling)->Cycle:
     "Up from `1/div`, down to `1/div_final`"
     up,down = (None, None) if moms is None else (moms[:2], moms[1:])
-    return Cycle([_phase('warm-up', pct_start, (1/div, 1), up, anneal), _phase('annealing', 1-pct_start, (1, 1/div_final), down, anneal)], sampling)
+    return Cycle([_phase('warm-up', pct_start, (1/div, 1), up, anneal),
+                  _phase('annealing', 1-pct_start, (1, 1/div_final), down, anneal)], sampling)
 
 # %% ../nbs/00_schedule.ipynb #0c53e8d2
 def one_cycle_torch(
@@ -385,16 +397,20 @@ def one_cycle_torch(
     "What [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html) of torch sets"
     _check_div(div_factor)
     _check_pct(pct_start, 'pct_start')
-    for name,value in dict(cycle_momentum=cycle_momentum, three_phase=three_phase).items(): _need(isinstance(value, bool), name, 'be True or False', value)
-    _need(isinstance(anneal_strategy, str) and anneal_strategy in ('cos', 'linear'), 'anneal_strategy', "be 'cos' or 'linear'", anneal_strategy)
+    for name,value in dict(cycle_momentum=cycle_momentum, three_phase=three_phase).items():
+        _need(isinstance(value, bool), name, 'be True or False', value)
+    _need(isinstance(anneal_strategy, str) and anneal_strategy in ('cos', 'linear'), 'anneal_strategy',
+          "be 'cos' or 'linear'", anneal_strategy)
     _need(_is_real(final_div_factor) and final_div_factor>0, 'final_div_factor', 'be above 0', final_div_factor)
     _check_moms((base_momentum, max_momentum), 2, '(base_momentum, max_momentum)')
     a,low,floor = anneal_strategy[:3], 1/div_factor, 1/div_factor/final_div_factor
-    up,down,hold = ((max_momentum, base_momentum), (base_momentum, max_momentum), max_momentum) if cycle_momentum else (None,)*3
+    top,base = max_momentum,base_momentum
+    up,down,hold = ((top, base), (base, top), top) if cycle_momentum else (None,)*3
     rise = _phase('warm-up', pct_start, (low, 1), up, a)
     if not three_phase: return Cycle([rise, _phase('annealing', 1-pct_start, (1, floor), down, a)], 'torch')
     _need(pct_start<.5, 'pct_start', 'be below .5 with three_phase: else the last phase, which annihilates, has no place', pct_start)
-    return Cycle([rise, _phase('cool-down', pct_start, (1, low), down, a), _phase('annihilation', 1-2*pct_start, (low, floor), hold, a)], 'torch')
+    return Cycle([rise, _phase('cool-down', pct_start, (1, low), down, a),
+                  _phase('annihilation', 1-2*pct_start, (low, floor), hold, a)], 'torch')
 
 # %% ../nbs/00_schedule.ipynb #6f267496
 def constant(
@@ -423,7 +439,8 @@ def warmup_cosine(
     _check_pct(pct_warmup, 'pct_warmup')
     _check_div(div)
     _check_final(div_final)
-    return Cycle([_phase('warm-up', pct_warmup, (1/div, 1)), _phase('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')])
+    return Cycle([_phase('warm-up', pct_warmup, (1/div, 1)),
+                  _phase('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')])
 
 # %% ../nbs/00_schedule.ipynb #94bd523a
 def wsd(
@@ -448,7 +465,8 @@ def flat_cos(
     "What `fit_flat_cos` of fastai 2 trains with: flat, then half a cosine"
     _check_pct(pct_start, 'pct_start')
     _check_final(div_final)
-    return Cycle([_phase('flat', pct_start, 1, anneal='cos'), _phase('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], 'fastai')
+    return Cycle([_phase('flat', pct_start, 1, anneal='cos'),
+                  _phase('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], 'fastai')
 
 # %% ../nbs/00_schedule.ipynb #e2114525
 def triangular(
@@ -463,13 +481,15 @@ def triangular(
     _need(_is_count(n_cycles), 'n_cycles', 'be a whole number of at least 1', n_cycles)
     _check_div(div)
     _check_pct(pct_start, 'pct_start')
-    _need(isinstance(mode, str) and mode in ('triangular', 'triangular2', 'exp_range'), 'mode', "be 'triangular', 'triangular2' or 'exp_range'", mode)
+    _need(isinstance(mode, str) and mode in ('triangular', 'triangular2', 'exp_range'), 'mode',
+          "be 'triangular', 'triangular2' or 'exp_range'", mode)
     _need(_is_real(decay) and 0<decay<=1, 'decay', 'lie in (0, 1]', decay)
     m,phases = _check_moms(moms, 2), []
     for c in range(int(n_cycles)):
         top = (c+pct_start)/n_cycles # where this triangle peaks, as a fraction of the whole
         height = {'triangular': 1., 'triangular2': .5**c, 'exp_range': decay**top}[mode]
-        rise,fall = (('rise', decay**(pct_start/n_cycles)), ('fall', decay**((1-pct_start)/n_cycles))) if mode=='exp_range' else ('lin', 'lin')
+        rise,fall = ('rise', decay**(pct_start/n_cycles)), ('fall', decay**((1-pct_start)/n_cycles))
+        if mode!='exp_range': rise = fall = 'lin'
         peak,mom = 1/div + (1-1/div)*height, None if m is None else (m[0], m[0] + (m[1]-m[0])*height)
         phases += [_phase(f'up {c+1}', pct_start/n_cycles, (1/div, peak), mom, rise),
                    _phase(f'down {c+1}', (1-pct_start)/n_cycles, (peak, 1/div), mom and mom[::-1], fall)]
@@ -486,7 +506,8 @@ def then(self:Cycle,
     "This cycle, then another"
     _need(isinstance(other, Cycle), 'other', 'be a Cycle', other)
     _check_pct(pct, 'pct')
-    _need(other.sampling==self.sampling, 'sampling of the second cycle', f'be that of the first, {self.sampling!r}', other.sampling)
+    _need(other.sampling==self.sampling, 'sampling of the second cycle', f'be that of the first, {self.sampling!r}',
+          other.sampling)
     return Cycle([_scaled(p, pct) for p in self.phases] + [_scaled(p, 1-pct) for p in other.phases], self.sampling)
 
 @patch
@@ -504,7 +525,8 @@ class ByGroup(Schedule):
         cycles:list # A `Cycle` for each parameter group
     ):
         cycles = _as_list(cycles) if _as_list(cycles) is not None else [cycles]
-        _need(cycles and all(isinstance(c, Cycle) for c in cycles), 'cycles', 'be a list of one Cycle for each parameter group', cycles)
+        _need(cycles and all(isinstance(c, Cycle) for c in cycles), 'cycles',
+              'be a list of one Cycle for each parameter group', cycles)
         self.cycles = cycles
 
     @property
@@ -542,7 +564,8 @@ def per_group(
         n = len(cycle.cycles)
         _need(n_groups in (None, n), 'cycles', f'be one for each of the {n_groups} parameter groups', n)
     n = rates.size if n is None else n
-    _need(rates.size in (1, n) and (rates.ndim==0 or rates.size==n), 'lr_max', f'have one value for each of the {n} parameter groups', lr_max)
+    _need(rates.size in (1, n) and (rates.ndim==0 or rates.size==n), 'lr_max',
+          f'have one value for each of the {n} parameter groups', lr_max)
     return tuple(np.broadcast_to(rates, n).tolist())
 
 def left_alone(
@@ -558,10 +581,11 @@ def to_dict(self:Cycle)->dict: # What `from_dict` takes and `json` writes
     "The cycle as plain dicts, lists, numbers and strings"
     for p in self.phases:
         for k,(_,_,a) in p.hypers.items():
-            _need(not callable(a), f'the annealer of {k} in phase {p.name!r}', f"be one of {list(ANNEALERS)} to be written to a file: a callable is code", a)
+            _need(not callable(a), f'the annealer of {k} in phase {p.name!r}',
+                  f"be one of {list(ANNEALERS)} to be written to a file: a callable is code", a)
+    plain = lambda start, end, a: [start, end, a if isinstance(a, str) else list(a)]
     return {'sampling': self.sampling, 'phases': [
-        {'name': p.name, 'pct': p.pct, 'hypers': {k: [s, e, a if isinstance(a, str) else list(a)] for k,(s,e,a) in p.hypers.items()}}
-        for p in self.phases]}
+        {'name': p.name, 'pct': p.pct, 'hypers': {k: plain(*v) for k,v in p.hypers.items()}} for p in self.phases]}
 
 @patch(cls_method=True)
 def from_dict(cls:Cycle,
@@ -570,7 +594,8 @@ def from_dict(cls:Cycle,
     "Check and build a cycle; no code is run"
     phases = _fields(d, 'a cycle', 'sampling', 'phases')['phases']
     _need(isinstance(phases, list), 'phases', 'be a list', phases)
-    return cls([_phase_from(_fields(p, f'phase {i}', 'name', 'pct', 'hypers')) for i,p in enumerate(phases)], d['sampling'])
+    return cls([_phase_from(_fields(p, f'phase {i}', 'name', 'pct', 'hypers')) for i,p in enumerate(phases)],
+               d['sampling'])
 
 @patch
 def to_dict(self:ByGroup)->dict: # What `from_dict` takes and `json` writes
@@ -589,15 +614,18 @@ def from_dict(cls:ByGroup,
 # %% ../nbs/00_schedule.ipynb #c4eb4d65
 def _fields(d, what:str, *names)->dict:
     "Check that `d` is a dict with just the fields `names`"
-    _need(isinstance(d, dict) and d.keys()==set(names), what, f'be a dict with just the fields {sorted(names)}', sorted(map(str, d)) if isinstance(d, dict) else d)
+    _need(isinstance(d, dict) and d.keys()==set(names), what, f'be a dict with just the fields {sorted(names)}',
+          sorted(map(str, d)) if isinstance(d, dict) else d)
     return d
 
 def _phase_from(d:dict)->Phase:
     "A phase from its fields"
     hypers,where = d['hypers'],f"hypers of phase {d['name']!r}"
-    ok = isinstance(hypers, dict) and all(isinstance(k, str) and k.isidentifier() and k not in ('self', 'name', 'pct', 'anneal') for k in hypers)
+    ok = isinstance(hypers, dict) and all(isinstance(k, str) and k.isidentifier()
+                                          and k not in ('self', 'name', 'pct', 'anneal') for k in hypers)
     _need(ok, where, 'be a dict whose keys are names of hyper-parameters', hypers)
-    for v in hypers.values(): _need(isinstance(v, list) and len(v)==3 and not callable(v[2]), where, 'give [start, end, anneal] by name', hypers)
+    ok = all(isinstance(v, list) and len(v)==3 and not callable(v[2]) for v in hypers.values())
+    _need(ok, where, 'give [start, end, anneal] by name', hypers)
     return Phase(d['name'], d['pct'], **hypers)
 
 # %% ../nbs/00_schedule.ipynb #e48e431a
@@ -607,7 +635,8 @@ def settable(
 )->list: # Those of `cycle.hypers` that can be set
     "Check the cycle's hyper-parameters against an optimizer's; momentum alone may be missing, with a warning"
     has,names = opt.hypers[0],list(cycle.hypers)
-    for name in names: _need(name in has or name=='mom', 'a hyper-parameter of the cycle', f'be one of the optimizer, {sorted(has)}', name)
+    missing = [name for name in names if name not in has and name!='mom']
+    _need(not missing, 'the hyper-parameters of the cycle', f'be among those of the optimizer, {sorted(has)}', missing)
     if 'mom' in names and not any(h.get('mom', 0) for h in opt.hypers):
         why = 'has no momentum' if 'mom' not in has else 'was built with momentum 0'
         warnings.warn(f'The optimizer {why}, so only the other hyper-parameters are cycled; '
@@ -631,7 +660,8 @@ class CycleLR(LRScheduler):
         n_groups = len(optimizer.param_groups)
         self.n_iter,self.wrapped = n_iter,OptimWrapper(opt=optimizer)
         table = cycle.table(n_iter, per_group(lr_max, cycle, n_groups))
-        self.table = {k: left_alone(table[k], [h.get(k) for h in self.wrapped.hypers]) for k in settable(self.wrapped, cycle)}
+        self.table = {k: left_alone(table[k], [h.get(k) for h in self.wrapped.hypers])
+                      for k in settable(self.wrapped, cycle)}
         super().__init__(optimizer, last_epoch)
 
     def row(self,
@@ -655,8 +685,10 @@ class CycleLR(LRScheduler):
     ):
         "Go to a saved place, and set its values"
         _need(isinstance(state_dict, dict), 'state_dict', 'be what state_dict gave', state_dict)
-        _need(state_dict.get('n_iter')==self.n_iter, 'the n_iter of the state', f'be that of this scheduler, {self.n_iter}', state_dict.get('n_iter'))
-        _need(_is_count(state_dict.get('last_epoch'), 0), 'the last_epoch of the state', 'be a whole number of at least 0', state_dict.get('last_epoch'))
+        _need(state_dict.get('n_iter')==self.n_iter, 'the n_iter of the state',
+              f'be that of this scheduler, {self.n_iter}', state_dict.get('n_iter'))
+        _need(_is_count(state_dict.get('last_epoch'), 0), 'the last_epoch of the state',
+              'be a whole number of at least 0', state_dict.get('last_epoch'))
         super().load_state_dict(state_dict)
         for g,lr in zip(self.optimizer.param_groups, self.get_lr()): g['lr'] = lr
 
@@ -708,7 +740,8 @@ class Plan:
 
     def __post_init__(self):
         _need(isinstance(self.cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', self.cycle)
-        for name in ('n_epoch', 'n_iter'): _need(_is_count(getattr(self, name)), name, 'be a whole number of at least 1', getattr(self, name))
+        for name,n in dict(n_epoch=self.n_epoch, n_iter=self.n_iter).items():
+            _need(_is_count(n), name, 'be a whole number of at least 1', n)
         _need(isinstance(self.lr_max, tuple), 'lr_max', 'be a tuple with a rate for each parameter group', self.lr_max)
         _need(self.runs is None or len(self.runs), 'runs', 'be None or name at least one stretch of batches', self.runs)
 
@@ -727,7 +760,8 @@ class Plan:
     def trained(self)->tuple: # Rows of `table`; the iteration of the fit at which each was trained
         "Which batches of the cycle were (or will be) trained, and when"
         runs = ((0, 0, self.n),) if self.runs is None else self.runs
-        return tuple(np.concatenate([np.arange(a, a+hi-lo) for a,lo,hi in o]) for o in ([(lo, lo, hi) for _,lo,hi in runs], runs))
+        return tuple(np.concatenate([np.arange(a, a+hi-lo) for a,lo,hi in o])
+                     for o in ([(lo, lo, hi) for _,lo,hi in runs], runs))
 
     def trained_spans(self,
         at:int=0, # Where the fit begins on the x axis
@@ -753,19 +787,23 @@ def spans(self:Cycle,
 def df(self:Plan)->pd.DataFrame: # Columns `train_iter, epoch, phase, group`, then one for each hyper-parameter
     "One row for each batch trained and parameter group"
     (rows,x),groups = self.trained,range(len(self.lr_max))
-    phase = np.stack([np.repeat([o[0] for o in sp], [hi-lo for _,lo,hi in sp])[rows] for sp in (self.cycle.spans(self.n, g) for g in groups)], axis=1)
-    cols = {'train_iter': x, 'epoch': rows//self.n_iter}
-    return pd.DataFrame({k: np.repeat(v, len(groups)) for k,v in cols.items()} | {'phase': phase.ravel(), 'group': np.tile(groups, len(rows))}
-                        | {k: v[rows].ravel() for k,v in self.table.items()})
+    names = [np.repeat([name for name,_,_ in spans], [hi-lo for _,lo,hi in spans])[rows]
+             for spans in (self.cycle.spans(self.n, g) for g in groups)]
+    cols = {k: np.repeat(v, len(groups)) for k,v in dict(train_iter=x, epoch=rows//self.n_iter).items()}
+    cols |= dict(phase=np.stack(names, axis=1).ravel(), group=np.tile(groups, len(rows)))
+    return pd.DataFrame(cols | {k: v[rows].ravel() for k,v in self.table.items()})
 
 # %% ../nbs/00_schedule.ipynb #a1180e2f
 @patch
 def summary(self:Plan)->pd.DataFrame: # Columns `group, phase, first, last` (batches), then start and end of each hyper-parameter
     "One row for each parameter group and phase that is trained"
     rows,x = self.trained
-    at = lambda i: rows[np.searchsorted(x, i)]
-    return pd.DataFrame([dict(group=g, phase=name, first=a, last=b-1) | {f'{k}_{end}': v[at(i),g] for k,v in self.table.items() for end,i in (('start', a), ('end', b-1))}
-                         for g in range(len(self.lr_max)) for name,a,b in self.trained_spans(group=g)])
+    out = []
+    for g,(name,a,b) in [(g, o) for g in range(len(self.lr_max)) for o in self.trained_spans(group=g)]:
+        start,end = rows[np.searchsorted(x, [a, b-1])]
+        ends = {f'{k}_{at}': v[row,g] for k,v in self.table.items() for at,row in (('start', start), ('end', end))}
+        out.append(dict(group=g, phase=name, first=a, last=b-1) | ends)
+    return pd.DataFrame(out)
 
 @patch
 def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
@@ -781,7 +819,8 @@ def shade_phases(
         for i,(name,lo,hi) in enumerate(spans):
             if i%2==0: ax.axvspan(lo, hi, color='.5', alpha=.12, lw=0)
             if (mid := (lo+hi)/2) - char*len(name) <= free: continue
-            ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize='small')
+            ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
+                        fontsize='small')
             free = mid + char*len(name)
         if spans is not fits[-1]: ax.axvline(spans[-1][2]-.5, color='.5', ls=':', lw=1) # where the next fit begins
     return ax
@@ -790,13 +829,18 @@ def new_axes()->plt.Axes: # In a figure of its own, laid out so that no label is
     "What a plot draws on when it is given no axes"
     return plt.subplots(layout='constrained')[1]
 
+def _is_shared(plans, key)->bool:
+    "Do all groups have the same values of a hyper-parameter?"
+    return all(np.array_equal(v, np.broadcast_to(v[:,:1], v.shape)) for p in plans if (v := p.table.get(key)) is not None)
+
 def _draw_groups(ax, plan, key, at, shared, names, **kwargs):
     "Lines of one fit: one for each group that sets `key`, or one if all share it"
     rows,x = plan.trained
     for g,v in enumerate(plan.table[key][rows].T[:1 if shared else None] if key in plan.table else []):
         if np.isnan(v).all(): continue
         name = key if shared else f'{key}, group {g}'
-        style = dict(color=f'C{g}', linestyle=('-', '--', ':', (0, (5, 1)))[g%4], marker='o' if len(x)==1 else None, label='_' if name in names else name)
+        style = dict(color=f'C{g}', linestyle=('-', '--', ':', (0, (5, 1)))[g%4], marker='o' if len(x)==1 else None,
+                     label='_' if name in names else name)
         ax.plot(x+at, v, **style|kwargs)
         names.add(name)
 
@@ -811,12 +855,13 @@ def plot_plans(
     known = sorted({k for p in plans for k in p.table})
     _need(key in known, 'key', f'be a hyper-parameter that was scheduled, {known}', key)
     ax,kwargs = new_axes() if ax is None else ax,normalize_kwargs(kwargs, Line2D)
-    at,fits,names,shared = 0,[],set(),all(np.array_equal(p.table[key], np.repeat(p.table[key][:,:1], len(p.lr_max), 1)) for p in plans if key in p.table)
+    at,fits,names,shared = 0,[],set(),_is_shared(plans, key)
     for plan in plans:
         _draw_groups(ax, plan, key, at, shared, names, **kwargs)
         fits.append(plan.trained_spans(at))
         at += int(plan.trained[1][-1]) + 1
-    if shade and all(p.trained_spans()==p.trained_spans(group=g) for p in plans for g in range(len(p.lr_max))): shade_phases(ax, *fits)
+    same = all(p.trained_spans()==p.trained_spans(group=g) for p in plans for g in range(len(p.lr_max)))
+    if shade and same: shade_phases(ax, *fits)
     ax.set(xlabel='iteration (batch)', ylabel=UNITS.get(key, key))
     return ax
 
@@ -833,8 +878,8 @@ def plot_schedule(
     "Draw the rate of each group and, on a twin axis, momentum against the batch, phases shaded and named"
     axs = [plot_plans(plans, 'lr', ax, **kwargs)]
     if show_moms and any('mom' in p.table for p in plans):
-        shared = all((p.table['mom']==p.table['mom'][:,:1]).all() for p in plans if 'mom' in p.table)
-        axs.append(plot_plans(plans, 'mom', axs[0].twinx(), shade=False, ls='-.', **({'color': '.3'} if shared else {})))
+        style = dict(color='.3') if _is_shared(plans, 'mom') else {}
+        axs.append(plot_plans(plans, 'mom', axs[0].twinx(), shade=False, ls='-.', **style))
     handles,labels = [sum(o, []) for o in zip(*[a.get_legend_handles_labels() for a in axs])]
     for a in axs: a.margins(y=.2) # room for the legend at the top
     axs[0].legend(handles, labels, loc='upper center', ncols=4, fontsize='small')

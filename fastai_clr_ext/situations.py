@@ -45,11 +45,14 @@ def cifar_resnet(
     n_out:int=10 # Classes
 )->nn.Sequential: # Stem, three stages, head
     "The residual network for CIFAR of [He et al. 2015](https://arxiv.org/abs/1512.03385), option A shortcuts, He initialisation"
-    _need(_is_count(depth) and depth>=8 and (depth-2)%6==0, 'depth', 'be 6n+2 for a whole n: 8, 14, 20, 32, 44, 56, 110, …', depth)
-    for name,value in dict(n_in=n_in, n_out=n_out).items(): _need(_is_count(value), name, 'be a whole number of at least 1', value)
+    _need(_is_count(depth) and depth>=8 and (depth-2)%6==0, 'depth',
+          'be 6n+2 for a whole n: 8, 14, 20, 32, 44, 56, 110, …', depth)
+    for name,value in dict(n_in=n_in, n_out=n_out).items():
+        _need(_is_count(value), name, 'be a whole number of at least 1', value)
     n,widths = (depth-2)//6,[16, 16, 32, 64]
     stem = nn.Sequential(nn.Conv2d(n_in, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-    stages = [nn.Sequential(BasicBlock(a, b), *[BasicBlock(b, b) for _ in range(n-1)]) for a,b in zip(widths, widths[1:])]
+    stages = [nn.Sequential(BasicBlock(a, b), *[BasicBlock(b, b) for _ in range(n-1)])
+              for a,b in zip(widths, widths[1:])]
     model = nn.Sequential(stem, *stages, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, n_out)))
     for m in model.modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.kaiming_normal_(m.weight)

@@ -224,7 +224,7 @@ FIT_BAD = {
     'sched group': (dict(sched={2: constant()}), r'numbers in \[-2, 2\)'),
     'sched twice': (dict(sched={1: constant(), -1: constant()}), 'name each group once'),
     'sched of none': (dict(sched={0: None}), 'list of one Cycle for each'),
-    'hyper': (dict(sched=Cycle([Phase('a', 1, sqr_mom=.9)])), "be one of the optimizer.*got 'sqr_mom'"),
+    'hyper': (dict(sched=Cycle([Phase('a', 1, sqr_mom=.9)])), r"be among those of the optimizer.*got \['sqr_mom'\]"),
     'wd twice': (dict(wd=.1, sched=Cycle([Phase('a', 1, wd=.9)])), 'wd must be left to the cycle'),
     'wd nan': (dict(wd=float('nan')), 'wd must be at least 0'),
     'wd below 0': (dict(wd=-1), 'wd must be at least 0'),

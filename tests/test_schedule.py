@@ -292,7 +292,7 @@ def test_as_torch_resumes():
 def test_as_torch_without_momentum_and_with_unknown_hypers():
     with pytest.warns(UserWarning, match='momentum 0'): sched = one_cycle().as_torch(torch_opt(momentum=0), 11, 1.)
     assert list(sched.table)==['lr'] and sched.optimizer.param_groups[0]['momentum']==0
-    with pytest.raises(ValueError, match="be one of the optimizer.*got 'sqr_mom'"): Cycle([Phase('a', 1, sqr_mom=.99)]).as_torch(torch_opt(), 10, 1.)
+    with pytest.raises(ValueError, match=r"be among those of the optimizer.*got \['sqr_mom'\]"): Cycle([Phase('a', 1, sqr_mom=.99)]).as_torch(torch_opt(), 10, 1.)
     with pytest.raises(ValueError, match='one value for each of the 2'): one_cycle().as_torch(torch_opt(), 10, [1., 2., 3.])
 
 def test_as_torch_by_group_keeps_what_is_left_alone():
