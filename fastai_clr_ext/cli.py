@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from fastcore.script import call_parse, store_true
-from fastai.callback.progress import ProgressCallback
+from fastai.callback.progress import ProgressCallback # importing it is what gives new learners their bars
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy

@@ -21,7 +21,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from .schedule import (Schedule, Cycle, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07,
+from .schedule import (Schedule, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07,
                                      settable, per_group, left_alone,
                                      _need, _is_real, _is_count, _as_list)
 
