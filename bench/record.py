@@ -104,11 +104,11 @@ def main(sizes):
 
 def flatness(n:int=200_000)->list:
     "Microseconds per recorded row at the start and at the end of `n` rows"
-    log,layout = GradLog(),(torch.device('cpu'), [('', 0), ('', 1), ('', 2)], ['total', 'norm'])
+    log,layout = Log(),(torch.device('cpu'), (3, 2), dict(units=[['', 0], ['', 1], ['', 2]], columns=['total', 'norm']))
     values,times = torch.ones(2),[]
     for i in range(n):
         start = time.thread_time()
-        row = log.add((0, i, i, 0), [1, 1, 1], layout)
+        row = log.add([0, i, i, 0], [1, 1, 1], layout, is_open=True)
         for r in row: r[:] = values
         log.close()
         times.append(time.thread_time()-start)

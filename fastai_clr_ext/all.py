@@ -1,7 +1,9 @@
 "Everything a notebook needs: `from fastai_clr_ext.all import *` after fastai's own import"
 from fastai_clr_ext.schedule import *
+from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
+from fastai_clr_ext.forward import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.situations import *
 from fastai_clr_ext.cli import *

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../nbs/02_one_cycle.ipynb #4f889cdb
+# %% ../nbs/02_one_cycle.ipynb #975adb50
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
+from .history import HistoryRecorder, _Slim
 from .schedule import (Schedule, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07,
                                      settable, per_group, left_alone,
                                      _need, _is_real, _is_count, _as_list)
@@ -119,16 +120,13 @@ def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_
     plan.table # an error if a phase gets no batch or an annealer misbehaves
     return replace(plan, only=tuple(settable(opt, cycle)))
 
-# %% ../nbs/02_one_cycle.ipynb #98477b7e
-class CycleScheduler(Callback):
+# %% ../nbs/02_one_cycle.ipynb #4f6249fc
+class CycleScheduler(_Slim):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
-    order,run_valid = ParamScheduler.order,False # the last to write before the batch, as fastai's scheduler
+    order,answers = ParamScheduler.order,{'before_fit', 'before_batch', 'after_fit'} # the last to write before the batch, as fastai's scheduler
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
     ): self.plan,self.runs = plan,None
-
-    def __call__(self, event_name):
-        if event_name in ('before_fit', 'before_batch', 'after_fit'): return super().__call__(event_name)
 
     def before_fit(self):
         "Lay the cycle over the batches of this fit"
@@ -159,7 +157,14 @@ class CycleScheduler(Callback):
         self.runs = None
         return self
 
-# %% ../nbs/02_one_cycle.ipynb #691b5363
+# %% ../nbs/02_one_cycle.ipynb #6b95f5b5
+def _recorder(learn, cbs)->L:
+    "A `HistoryRecorder` for a fit that has none, unless nothing would keep what it records"
+    is_recorder = lambda cb: issubclass(cb if isinstance(cb, type) else type(cb), HistoryRecorder)
+    has_one = any(map(is_recorder, [*learn.cbs, *L(cbs)]))
+    return L() if has_one or not hasattr(learn, 'recorder') else L(HistoryRecorder())
+
+# %% ../nbs/02_one_cycle.ipynb #f59d1b9b
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
@@ -185,7 +190,7 @@ def fit_one_cycle_ext(self:Learner,
                       div_final=div_final,
                       pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
     cb = CycleScheduler(plan)
-    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+_recorder(self, cbs)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
     finally: cb.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
 # %% ../nbs/02_one_cycle.ipynb #ae68bf1e

@@ -12,6 +12,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
 from fastai.learner import Recorder, load_learner
+from fastai_clr_ext.history import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
@@ -146,11 +147,11 @@ def test_cancelled_batches_leave_a_gap(mlp):
 
 def test_blocks_join_without_a_seam(mlp):
     whole,cut = mlp(cbs=GradRecorder()),mlp(cbs=GradRecorder())
-    cut.recorder.grad_log = GradLog(block_size=3)
+    cut.recorder.history = RunHistory(block_size=3)
     for learn in (whole, cut):
         torch.manual_seed(1); learn.dls.train.rng.seed(1)
         learn.fit(2)
-    assert len(cut.recorder.grad_log.blocks)==6 and not whole.recorder.grad_log.blocks
+    assert len(cut.recorder.history.grad_log.blocks)==6 and not whole.recorder.history.grad_log.blocks
     pd.testing.assert_frame_equal(cut.recorder.grads, whole.recorder.grads)
 
 def to_x(i): return torch.tensor([i/100])
@@ -203,7 +204,7 @@ def test_half_precision_and_sparse_gradients():
 
 def test_two_recorders_are_refused(mlp):
     learn = mlp(cbs=GradRecorder())
-    with pytest.raises(ValueError, match='learn.cbs must have one GradRecorder'): learn.fit(1, cbs=GradRecorder())
+    with pytest.raises(ValueError, match='learn.cbs must have one HistoryRecorder or GradRecorder'): learn.fit(1, cbs=GradRecorder())
     learn.fit(1)
     assert len(learn.recorder.grads)==20
 
@@ -387,14 +388,12 @@ def test_cosine_of_other_parameters_is_nan(mlp):
     assert (cosine.dropna().abs()<=1+1e-6).all() and cosine.isna().tolist()==[i%3!=2 for i in range(10)]
 
 def test_quantiles_of_nan_and_zero():
-    log = GradLog()
-    bins = torch.zeros(64)
+    history,bins = RunHistory(),torch.zeros(64)
+    names = dict(units=[['', 0]], columns=['total', 'norm'] + [f'bin {k}' for k in range(-40, 24)])
     for i,(b,n) in enumerate([(None, 5), (0, 5), (40, 5)]):
-        row = log.add((0, i, i, 0), [n], (torch.device('cpu'), [('', 0)], ['total', 'norm'] + [f'bin {k}' for k in range(-40, 24)]))
+        row = history.grad_log.add([0, i, i, 0], [n], (torch.device('cpu'), (1, 66), names))
         row[0] = torch.cat([torch.ones(2), bins if b is None else torch.eye(64)[b]*n])
-        log.close()
-    rec = type('R', (), {'grad_log': log})()
-    assert Recorder.grad_quantiles(rec, [.5])['q0.5'].fillna(-1).tolist()==[-1, 0, 2**.5]
+    assert history.grad_quantiles([.5])['q0.5'].fillna(-1).tolist()==[-1, 0, 2**.5]
 
 def test_histogram_counts_beyond_float32():
     class U: gs = [torch.zeros(2**24+3), torch.ones(5)]
@@ -439,9 +438,9 @@ def test_second_derivatives(mlp):
 def test_nothing_large_stays_after_the_fit(mlp):
     learn = mlp(cbs=GradRecorder(STATS, adam=True), opt_func=Adam)
     learn.fit(1)
-    assert learn.grad_recorder.units is None
+    assert learn.grad_recorder.now is None
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(3, KeyboardInterrupt()))
-    back = pickle.loads(pickle.dumps(learn.grad_recorder.units))
+    back = pickle.loads(pickle.dumps(learn.grad_recorder.now.units))
     assert all(not vars(u) for u in back)
 
 def test_a_refused_recorder_leaves_the_learner(mlp):
@@ -467,16 +466,24 @@ def test_kinds_of_rows_in_one_history(mlp):
     df = learn.recorder.grads
     assert df.groupby('fit').layer.unique().map(list).tolist()==[['', ''][:1], ['0', '2']] and df[df.fit==0].max_abs.isna().all()
 
+def test_the_norm_after_clipping_too(mlp):
+    learn,seen = mlp(cbs=GradRecorder('clipped'), opt_func=partial(SGD, mom=.9, decouple_wd=False)),[]
+    class Look(Callback):
+        order,run_valid = GradientClip.order+1,False
+        def before_step(self): seen.append([torch.cat([p.grad.flatten() for p in ps]).norm().item() for ps in self.learn.opt.param_lists])
+    learn.fit(1, .01, wd=.1, cbs=[GradientClip(.5), Look()])
+    df = learn.recorder.grads
+    assert_allclose(df.clipped_norm, np.ravel(seen), rtol=1e-6)
+    total = df.groupby('step').clipped_norm.apply(lambda o: (o**2).sum()**.5)
+    assert_allclose(total, .5, rtol=1e-4) # both groups together were clipped to .5
+    assert (df.norm > df.clipped_norm).all()
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=[GradientClip(.5), Raise(3, KeyboardInterrupt())])
+    learn.fit(1)
+    assert [type(cb).__name__ for cb in learn.cbs].count('_AfterClip')==0 and learn.recorder.grads.clipped_norm.notna().all()
+
 RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'), (dict(stats=None), 'stats must'), (dict(per='module'), "per must be 'group', 'layer' or 'param'"),
                 (dict(every=0), 'every must be a whole number of at least 1; got 0'), (dict(every=1.5), 'every must'), (dict(adam='yes'), 'adam must be True or False')]
 
 @pytest.mark.parametrize('kwargs,says', RECORDER_BAD, ids=str)
 def test_bad_requests(kwargs, says):
     with pytest.raises(ValueError, match=says): GradRecorder(**kwargs)
-
-def test_memory_of_a_million_steps_of_three_groups():
-    "At most 100 MB on the host, constant on the device"
-    log,layout = GradLog(),(torch.device('cpu'), [('', 0), ('', 1), ('', 2)], ['total', 'norm'])
-    for i in range(3*1024): log.add((0, i, i, 0), [1, 1, 1], layout); log.close()
-    size = sum(a.nbytes for b in log.all_blocks() for a in b[:3])/(3*1024)*1e6
-    assert size < 110e6 and log.values.shape[0]==1024

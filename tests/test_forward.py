@@ -1,0 +1,96 @@
+import sys
+import numpy as np, pandas as pd, pytest, torch
+from numpy.testing import assert_allclose
+from fastai.callback.progress import CSVLogger
+from fastai.callback.schedule import *
+from fastai.callback.training import GradientAccumulation
+from fastai_clr_ext.forward import *
+from fastai_clr_ext.history import *
+from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from test_record import Raise
+
+def same(got, want):
+    "Columns of a table that was read back, against the history"
+    for k in want:
+        if k in ('smooth_loss', 'stage', 'phase', 'skipped'): continue
+        assert_allclose(got[k].to_numpy(float), want[k].to_numpy(float, na_value=np.nan), rtol=1e-6, err_msg=k)
+
+@pytest.mark.parametrize('every', [3, 100])
+def test_csv(mlp, tmp_path, every):
+    learn = mlp(cbs=[GradRecorder(), CSVLogger(append=True), ForwardHistory(every)], path=tmp_path)
+    learn.freeze(); learn.fit_one_cycle_ext(1, .1)
+    learn.unfreeze(); learn.fit(1, cbs=GradientAccumulation(32)) # a column more
+    got = pd.read_csv(tmp_path/'history_steps.csv', index_col='iteration')
+    want = learn.recorder.history.steps
+    assert got.index.tolist()==list(range(20)) and set(got)==set(want)-{'smooth_loss'}
+    same(got, want)
+    assert got.phase.fillna('').tolist()==want.phase.tolist() and got.skipped.fillna('').tolist()==want.skipped.tolist()
+
+def test_csv_is_begun_anew_as_the_loggers(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), CSVLogger('my.csv'), ForwardHistory(3)], path=tmp_path)
+    learn.fit(1); learn.fit(1)
+    assert pd.read_csv(tmp_path/'my_steps.csv').iteration.tolist()==list(range(10, 20))
+
+def test_tensorboard(mlp, tmp_path):
+    from fastai.callback import tensorboard as board
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    learn = mlp(cbs=[GradRecorder(per='layer'), board.TensorBoardCallback(tmp_path, trace_model=False, log_preds=False), ForwardHistory(4)])
+    learn.fit_one_cycle_ext(1, .1)
+    learn.fit(1, cbs=GradientAccumulation(32))
+    values = {}
+    for p in tmp_path.iterdir():
+        events = EventAccumulator(str(p)).Reload()
+        for tag in events.Tags()['scalars']: values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
+    want,grads = learn.recorder.history.steps,learn.recorder.grads
+    for k in ('loss', 'lr_0', 'mom_1', 'mean_abs_0', 'norm_1', 'step'):
+        rows = want[k].dropna()
+        assert list(sorted(values[f'clr/{k}']))==rows.index.tolist()
+        assert_allclose([v for _,v in sorted(values[f'clr/{k}'].items())], rows.to_numpy(float), rtol=1e-6)
+    assert_allclose([v for _,v in sorted(values['clr/norm/2'].items())], grads[grads.layer=='2'].norm, rtol=1e-6)
+    assert len(values['train_loss'])==10 # fastai's own, which begin anew with each fit
+
+def test_wandb(mlp, tmp_path, monkeypatch):
+    import wandb
+    from fastai.callback.wandb import WandbCallback
+    from fastai.learner import Learner
+    monkeypatch.setattr(Learner, 'gather_args', lambda self: {}) # fastai's stops at data made of tuples of tensors
+    monkeypatch.setenv('WANDB_MODE', 'offline'); monkeypatch.setenv('WANDB_SILENT', 'true'); monkeypatch.setenv('WANDB_DIR', str(tmp_path))
+    run = wandb.init(project='test', dir=tmp_path)
+    sent,real = [],wandb.log
+    def log(data, step=None, **kwargs):
+        sent.append((run.step if step is None else step, dict(data)))
+        return real(data, step=step, **kwargs)
+    monkeypatch.setattr(wandb, 'log', log)
+    learn = mlp(cbs=[GradRecorder(), WandbCallback(log_preds=False), ForwardHistory(4)])
+    learn.fit_one_cycle_ext(1, .1)
+    learn.fit(1)
+    steps = [s for s,_ in sent]
+    assert steps==sorted(steps), 'W&B drops what goes back'
+    ours = pd.DataFrame([d for _,d in sent if 'clr/iteration' in d]).set_index('clr/iteration')
+    assert ours.index.tolist()==list(range(20))
+    same(ours.rename(columns=lambda k: k.removeprefix('clr/')), learn.recorder.history.steps)
+    assert sum('train_loss' in d for _,d in sent)==20
+    assert run.summary['clr/mean_abs_0']==pytest.approx(learn.recorder.grads.query('group==0').mean_abs.iloc[-1])
+    wandb.finish()
+
+def test_quiet_where_nothing_is_trained(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), CSVLogger(append=True), ForwardHistory(3)], path=tmp_path)
+    learn.fit(1)
+    learn.lr_find(show_plot=False); learn.get_preds(); learn.validate()
+    assert len(pd.read_csv(tmp_path/'history_steps.csv'))==10
+
+def test_what_was_not_sent_is_sent_by_no_one_else(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder(), CSVLogger(append=True), ForwardHistory(4)], path=tmp_path)
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(6, KeyboardInterrupt()))
+    learn.logger = lambda *_: None
+    assert len(pd.read_csv(tmp_path/'history_steps.csv'))==4 and len(learn.recorder.history)==7
+    learn.fit(1)
+    assert pd.read_csv(tmp_path/'history_steps.csv').iteration.tolist()==[0, 1, 2, 3, *range(7, 17)]
+
+def test_bad_input(mlp):
+    with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1; got 0'): ForwardHistory(0)
+    learn = mlp()
+    with pytest.raises(ValueError, match="ForwardHistory must have one of"): learn.fit_one_cycle_ext(1, cbs=ForwardHistory())
+    assert learn.opt is None
+    with pytest.raises(ValueError, match='have a HistoryRecorder or GradRecorder'): learn.fit(1, cbs=[CSVLogger('/dev/null'), ForwardHistory()])

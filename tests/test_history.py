@@ -1,0 +1,309 @@
+import json, pickle, subprocess, sys, zipfile
+from functools import partial
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException
+from fastai.callback.schedule import *
+from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import Datasets
+from fastai.learner import load_learner
+from fastai.metrics import mse
+from fastai.optimizer import Adam, OptimWrapper, SGD
+import fastai_clr_ext.history as module
+from fastai_clr_ext.history import *
+from fastai_clr_ext.history import _pack, _unpack
+from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.schedule import *
+from conftest import Spy
+from test_record import CpuAmp, Overflow, Raise, to_x, to_y
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(0, 5)), elements=st.floats(allow_subnormal=False)))
+def test_packing_loses_nothing(a): assert_array_equal(_unpack(*_pack(a)), a)
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.int64, st.tuples(st.integers(1, 8), st.integers(0, 5))))
+def test_packing_whole_numbers_loses_nothing(a): assert_array_equal(_unpack(*_pack(a)), a)
+
+class Stop(Callback):
+    "Raises at one event of one training batch"
+    order,run_valid = 2000,False
+    def __init__(self, event, at, what): self.event,self.at,self.what = event,at,what
+    def __call__(self, name):
+        if name==self.event and self.learn.training and self.learn.train_iter==self.at: raise self.what
+
+#: Companion; callbacks; the iterations that must have no step, and why; error that comes out; batches in all
+COMPANIONS = {
+    'alone': ([], {}, None, 10), 'amp': ([CpuAmp], {}, None, 10), 'overflow': ([CpuAmp, partial(Overflow, 4)], {4: 'overflow'}, None, 10),
+    'accumulation of 2': ([partial(GradientAccumulation, 32)], dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'accumulation of 4': ([partial(GradientAccumulation, 64)], dict.fromkeys([0, 1, 2, 4, 5, 6, 8, 9], 'accumulation'), None, 10),
+    'clip': ([partial(GradientClip, .1)], {}, None, 10),
+    'clip and accumulation': ([partial(GradientClip, .1), partial(GradientAccumulation, 32)], dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'amp, clip, accumulation, overflow': ([CpuAmp, partial(GradientClip, .1), partial(GradientAccumulation, 32), partial(Overflow, 5)],
+                                          dict.fromkeys([0, 2, 4, 6, 8], 'accumulation') | {5: 'overflow'}, None, 10),
+    'ctrl-c in batch 6': ([partial(Raise, 6, KeyboardInterrupt('stop'))], {6: 'interrupted'}, KeyboardInterrupt, 7),
+    'error in batch 6': ([partial(Raise, 6, RuntimeError('stop'))], {6: 'interrupted'}, RuntimeError, 7),
+    'batch cancelled at once': ([partial(Stop, 'before_batch', 3, CancelBatchException())], {3: 'cancelled'}, None, 10),
+    'batch cancelled after the loss': ([partial(Stop, 'after_loss', 3, CancelBatchException())], {3: 'cancelled'}, None, 10),
+    'step cancelled': ([partial(Stop, 'before_step', 3, CancelStepException())], {3: 'cancelled'}, None, 10),
+    'fit cancelled': ([partial(Stop, 'after_loss', 3, CancelFitException())], {3: 'interrupted'}, None, 4),
+    'training cancelled': ([partial(Stop, 'after_loss', 3, CancelTrainException())], {3: 'interrupted'}, None, 4)}
+
+@pytest.mark.parametrize('recorder', [HistoryRecorder, GradRecorder])
+@pytest.mark.parametrize('name', COMPANIONS)
+def test_a_row_for_each_batch(mlp, name, recorder):
+    make,gaps,error,n = COMPANIONS[name]
+    learn,spy = mlp(cbs=recorder()),Spy()
+    try: learn.fit(1, .01, cbs=[f() for f in make] + [spy])
+    except (KeyboardInterrupt, RuntimeError) as e: assert type(e) is error
+    df = learn.recorder.history.steps
+    assert df.train_iter.tolist()==list(range(n))
+    assert {i: why for i,why in zip(df.train_iter, df.skipped) if why}==gaps
+    taken = df[df.skipped=='']
+    assert taken.step.tolist()==list(range(n-len(gaps))) and df.step[df.skipped!=''].isna().all()
+    fit = learn.recorder.history.fits.iloc[0]
+    assert (fit.n_batches, fit.n_steps)==(n, n-len(gaps))
+    if recorder is GradRecorder:
+        grads = learn.recorder.grads
+        assert sorted(grads.train_iter.unique())==sorted(taken.train_iter) and df.mean_abs_1.isna().tolist()==[i in gaps for i in range(n)]
+        assert_array_equal(taken.norm_0, grads[grads.group==0].norm)
+
+def test_losses_are_fastais(mlp):
+    learn,losses = mlp(cbs=HistoryRecorder()),[]
+    class Keep(Callback):
+        run_valid = False
+        def after_loss(self): losses.append(self.learn.loss.item())
+    for _ in range(2):
+        learn.fit(2, cbs=Keep())
+        df = learn.recorder.history.steps.tail(20)
+        assert_allclose(df.smooth_loss, learn.recorder.losses, rtol=1e-5)
+    assert_array_equal(learn.recorder.history.steps.loss, losses)
+
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=['sgd', 'adam', 'torch'])
+def test_hyper_parameters_and_phases_are_those_trained(mlp, opt_func):
+    learn,spy = mlp(opt_func=opt_func),Spy()
+    learn.fit_one_cycle_ext(3, slice(.001, .01), cbs=spy)
+    df,plan = learn.recorder.history.steps,learn.recorder.plans[-1]
+    for g in (0, 1):
+        for k in ('lr', 'mom'): assert_array_equal(df[f'{k}_{g}'], [row[g] for row in spy.column(k)])
+    assert df.phase.tolist()==plan.df.query('group==1').phase.tolist()
+    learn.fit(1)
+    assert len(learn.recorder.history)==30, 'a plain fit has no recorder'
+    learn.fit_one_cycle_ext(4, .01, start_epoch=2)
+    again = learn.recorder.history.steps.iloc[30:]
+    assert again.phase.tolist()==one_cycle_phases(40)[20:] and again.epoch.unique().tolist()==[2, 3] and again.train_iter.tolist()==list(range(20))
+
+def one_cycle_phases(n): return sum(([name]*(hi-lo) for name,lo,hi in one_cycle().spans(n)), [])
+
+def test_epochs_and_stages(mlp):
+    learn = mlp(metrics=mse, cbs=HistoryRecorder())
+    for name,n in (('head', 1), ('body', 2), ('body', 1), (None, 1)):
+        if name: learn.stage = type('Stage', (), {'name': name})
+        learn.fit(n)
+        if name: del learn.stage
+    h = learn.recorder.history
+    assert h.epochs.columns.tolist()==['fit', 'stage', 'epoch', 'train_loss', 'valid_loss', 'mse']
+    assert h.epochs.iloc[-1].tolist()[3:]==list(learn.recorder.values[-1]) and h.epochs.fit.tolist()==[0, 1, 1, 2, 3]
+    s = h.stages
+    assert s.stage.tolist()==['head', 'body', ''] and s.n_batches.tolist()==[10, 30, 10] and s.first_fit.tolist()==[0, 1, 3] and s.last_fit.tolist()==[0, 2, 3]
+    assert s.mse.tolist()==[h.epochs.mse[i] for i in (0, 3, 4)]
+    assert h.steps.stage.tolist()==['head']*10 + ['body']*30 + ['']*10
+
+@pytest.mark.parametrize('event,what,outcome', [('after_loss', KeyboardInterrupt(), 'unfinished'), ('after_loss', CancelFitException(), 'cancelled'),
+                                                ('after_loss', CancelTrainException(), 'finished'), ('after_loss', CancelEpochException(), 'finished'), ('none', None, 'finished')])
+def test_outcome(mlp, event, what, outcome):
+    learn = mlp(cbs=HistoryRecorder())
+    try: learn.fit(1, cbs=Stop(event, 5, what))
+    except KeyboardInterrupt as e: pass
+    assert learn.recorder.history.fits.outcome.tolist()==[outcome]
+    learn.fit(1)
+    assert learn.recorder.history.fits.outcome.tolist()==[outcome, 'finished']
+
+def test_what_begins_a_fit_and_trains_nothing(mlp):
+    learn = mlp(cbs=GradRecorder())
+    learn.validate(); learn.get_preds()
+    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+    learn.fit(1); before = learn.recorder.history.steps
+    learn.lr_find(show_plot=False)
+    assert_allclose(learn.recorder.lr_find_history.steps.lr_1[:len(learn.recorder.lrs)], learn.recorder.lrs[:len(learn.recorder.lr_find_history)])
+    learn.validate(); learn.get_preds()
+    assert_frame_equal(learn.recorder.history.steps, before)
+    assert len(learn.recorder.lr_find_history)>10 and learn.recorder.lr_find_history.steps.lr_0.is_monotonic_increasing
+
+def test_one_recorder_only(mlp):
+    learn = mlp(cbs=[HistoryRecorder(), GradRecorder()])
+    with pytest.raises(ValueError, match='have one HistoryRecorder or GradRecorder'): learn.fit_one_cycle_ext(1)
+    assert learn.opt is None
+    with pytest.raises(ValueError, match='have one HistoryRecorder or GradRecorder'): learn.fit(1)
+
+@pytest.mark.parametrize('kind', ['alone', 'grads', 'layers', 'adam'])
+def test_save_and_load(mlp, tmp_path, kind):
+    learn = mlp(cbs=dict(alone=HistoryRecorder(), grads=GradRecorder(('max', 'hist')), layers=GradRecorder(per='param', every=3), adam=GradRecorder(adam=True))[kind], opt_func=Adam, metrics=mse)
+    learn.fit_one_cycle_ext(2, .1)
+    learn.freeze(); learn.fit(1, .01, cbs=CpuAmp()); learn.unfreeze()
+    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle_ext(1, .1, sched=constant(), cbs=Raise(3, KeyboardInterrupt()))
+    h = learn.recorder.history
+    assert h.save(tmp_path/'run.npz')==tmp_path/'run.npz'
+    back = RunHistory.load(tmp_path/'run.npz')
+    for name in ('steps', 'epochs', 'fits', 'stages'): assert_frame_equal(getattr(back, name), getattr(h, name))
+    if kind!='alone': assert_frame_equal(back.grads, h.grads)
+    if kind=='grads': assert_frame_equal(back.grad_quantiles(), h.grad_quantiles())
+    assert [p.name for p in tmp_path.iterdir()]==['run.npz']
+    learn.recorder.history = back
+    learn.fit_one_cycle_ext(1, .1)
+    assert learn.recorder.history.fits.outcome.tolist()==['finished', 'finished', 'unfinished', 'finished'] and len(h)==34
+
+def test_export(mlp, tmp_path):
+    learn = mlp(cbs=GradRecorder())
+    learn.dls = Datasets(range(176), [[to_x], [to_y]], splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
+    learn.fit_one_cycle_ext(1, .1)
+    learn.path = tmp_path
+    learn.export()
+    back = load_learner(tmp_path/'export.pkl')
+    assert_frame_equal(back.recorder.history.steps, learn.recorder.history.steps)
+    back.dls = learn.dls
+    back.fit_one_cycle_ext(1, .1)
+    assert len(back.recorder.history)==20 and len(learn.recorder.history)==10
+
+def test_a_callable_annealer_is_kept_as_text(mlp, tmp_path):
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .1, anneal=lambda start, end, pos: start + (end-start)*pos)
+    learn.recorder.history.save(tmp_path/'run.npz')
+    assert 'Cycle(' in RunHistory.load(tmp_path/'run.npz').fits.sched[0]
+
+KILLED = '''
+import sys, os, warnings
+warnings.simplefilter('ignore')
+sys.path.insert(0, sys.argv[2])
+from test_record import *
+from fastai.test_utils import synth_learner
+class Kill(Callback):
+    def before_batch(self):
+        if self.training and self.learn.train_iter==27: os.kill(os.getpid(), 9)
+learn = synth_learner(n_trn=40, cbs=[GradRecorder(), SaveHistory(sys.argv[1], every=5), Kill()])
+learn.fit(1)
+'''
+
+def test_a_kill_loses_at_most_every(tmp_path, mlp):
+    r = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path/'run.npz'), str(Path(__file__).parent)], capture_output=True)
+    assert r.returncode==-9, r.stderr.decode()[-2000:]
+    back = RunHistory.load(tmp_path/'run.npz')
+    assert len(back)==25 and len(back.grads)==25 and back.fits.outcome.tolist()==['unfinished']
+    learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=5)])
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): learn.fit_one_cycle_ext(1)
+    learn.recorder.history = back
+    learn.fit_one_cycle_ext(1)
+    assert [p.name for p in tmp_path.iterdir()]==['run.npz']
+    assert RunHistory.load(tmp_path/'run.npz').steps.fit.tolist()==[0]*25 + [1]*10
+
+def test_parts_hold_only_what_is_new(mlp, tmp_path):
+    learn = mlp(n_trn=40, cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=10)])
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(39, KeyboardInterrupt()))
+    assert sorted(p.name for p in tmp_path.iterdir())==['run.npz.0', 'run.npz.1', 'run.npz.2']
+    for i in range(3):
+        with np.load(tmp_path/f'run.npz.{i}') as f: assert len(f['batch_log.0.0.2'])==10 and json.loads(str(f['meta']))['since']==[10*i, 10*i]
+    assert len(RunHistory.load(tmp_path/'run.npz'))==30
+    (tmp_path/'run.npz.1').unlink()
+    with pytest.raises(ValueError, match='follow the part before it, which is missing; got .first row 20, after 10 rows'): RunHistory.load(tmp_path/'run.npz')
+
+def test_a_kill_between_one_file_and_its_parts_being_removed(mlp, tmp_path, monkeypatch):
+    learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=4)])
+    monkeypatch.setattr(Path, 'unlink', lambda self, missing_ok=False: None)
+    learn.fit(1)
+    assert len(list(tmp_path.iterdir()))==4
+    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, learn.recorder.history.steps)
+
+def test_a_full_disk_does_not_end_the_training(mlp, tmp_path, monkeypatch):
+    learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=4)])
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(np, 'savez', full)
+    with pytest.warns(UserWarning, match='the history could not be written: No space left on device.*run.npz'): learn.fit(1)
+    assert len(learn.recorder.history)==10 and not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match='No space left'): learn.recorder.history.save(tmp_path/'run.npz')
+    monkeypatch.undo()
+    learn.fit(1)
+    assert len(RunHistory.load(tmp_path/'run.npz'))==20
+
+def npz(path, **arrays): np.savez(path, **arrays); return path.with_suffix('.npz')
+
+def damage(path, **changes):
+    "The file with some arrays or fields of its text replaced"
+    with np.load(path) as f: arrays = {k: f[k] for k in f.files}
+    meta = json.loads(str(arrays['meta'])) | {k: v for k,v in changes.items() if not hasattr(v, 'shape')}
+    return npz(path, **arrays | {k: v for k,v in changes.items() if hasattr(v, 'shape')} | {'meta': np.array(json.dumps(meta))})
+
+BAD_FILES = {
+    'truncated': (lambda p: p.write_bytes(p.read_bytes()[:len(p.read_bytes())//2]), 'whole and without pickled objects.*run.npz'),
+    'empty': (lambda p: p.write_bytes(b''), 'whole and without'), 'text': (lambda p: p.write_text('hello'), 'whole and without'),
+    'a pickle': (lambda p: p.write_bytes(pickle.dumps({'meta': 1})), 'whole and without pickled objects'),
+    'pickled objects inside': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([{}], dtype=object)}), 'without pickled objects'),
+    'newer': (lambda p: damage(p, format=99), 'be at most 1: a newer fastai_clr_ext wrote it; got 99'),
+    'newer and unreadable': (lambda p: damage(p, format=99, names='?'), 'be at most 1: a newer'),
+    'another npz': (lambda p: npz(p, x=np.ones(3)), 'whole and without'),
+    'where is not whole numbers': (lambda p: damage(p, **{'batch_log.0.0.0': np.full(6, np.nan)}), 'columns that do not belong together'),
+    'rows of unknown fits': (lambda p: damage(p, fits=[]), 'rows of unknown fits'),
+    'columns of other lengths': (lambda p: damage(p, **{'batch_log.0.1.2': np.zeros((3, 0))}), 'columns that do not belong together'),
+    'missing': (lambda p: p.unlink(), 'path must be a history file that exists')}
+
+@pytest.mark.parametrize('kind', BAD_FILES)
+def test_bad_files(mlp, tmp_path, kind):
+    learn,(make,says) = mlp(cbs=GradRecorder()),BAD_FILES[kind]
+    learn.fit(1)
+    learn.recorder.history.save(tmp_path/'run.npz')
+    make(tmp_path/'run.npz')
+    with pytest.raises(ValueError, match=says): RunHistory.load(tmp_path/'run.npz')
+
+def test_nan_in_a_file_is_a_gap(mlp, tmp_path):
+    learn = mlp(cbs=GradRecorder())
+    learn.fit(1)
+    p = learn.recorder.history.save(tmp_path/'run.npz')
+    damage(p, **{'batch_log.0.2.0': np.array([np.nan]), 'batch_log.0.2.1': np.array([-1]), 'batch_log.0.2.2': np.zeros((10, 0))})
+    df = RunHistory.load(p).steps
+    assert df.loss.isna().all() and df.smooth_loss.isna().all() and df.norm_0.notna().all()
+
+def test_parts_of_another_history(mlp, tmp_path):
+    for name in 'ab':
+        learn = mlp(cbs=HistoryRecorder())
+        learn.fit(1)
+        learn.recorder.history.save(tmp_path/f'{name}.npz')
+    (tmp_path/'b.npz').rename(tmp_path/'a.npz.0')
+    with pytest.raises(ValueError, match='be that of .*a.npz'): RunHistory.load(tmp_path/'a.npz')
+
+BAD = [(lambda d: RunHistory(0), 'block_size must'), (lambda d: SaveHistory(d/'x.npz', every=0), 'every must be a whole number of batches'),
+       (lambda d: SaveHistory(d/'no'/'x.npz'), 'path must be a file in a folder that exists'), (lambda d: SaveHistory(d), 'path must be a file in'),
+       (lambda d: SaveHistory(3), 'path must be a file name; got 3'), (lambda d: RunHistory().steps, 'No training is recorded'), (lambda d: RunHistory().stages, 'No training is recorded'),
+       (lambda d: RunHistory().grads, 'No gradients are recorded')]
+
+@pytest.mark.parametrize('i', range(len(BAD)))
+def test_bad_input(tmp_path, i):
+    with pytest.raises(ValueError, match=BAD[i][1]): BAD[i][0](tmp_path)
+
+def test_bad_history(mlp):
+    with pytest.raises(ValueError, match='history must be a RunHistory'): mlp().recorder.history = pd.DataFrame()
+    with pytest.raises(ValueError, match='SaveHistory must have a HistoryRecorder'): mlp().fit(1, cbs=SaveHistory('x.npz'))
+
+def a_million(monkeypatch, n, n_groups=3):
+    "A history with n steps, its rows written as a fit would, without a network"
+    h,cpu = RunHistory(),torch.device('cpu')
+    h.fit_rows.append(dict(stage='', n_iter=1000, phases=[], n_steps=n))
+    hypers = [[k, g] for g in range(n_groups) for k in ('wd', 'sqr_mom', 'lr', 'mom', 'eps')]
+    a,b = (cpu, (1,), dict(hypers=hypers)),(cpu, (n_groups, 2), dict(units=[['', g] for g in range(n_groups)], columns=['total', 'norm']))
+    noise = torch.randn(64, n_groups, 2)
+    for i in range(n):
+        lr = .1+i*1e-7
+        h.batch_log.add([0, i//1000, i%1000, i, i, 0], [v for g in range(n_groups) for v in (.01, .99, lr/(g+1), .9+i*1e-8, 1e-5)], a).copy_(noise[i%64,0,0])
+        h.grad_log.add([0, i, i, i//1000], [10]*n_groups, b, is_open=True).copy_(noise[i%64])
+        h.grad_log.close()
+    return h
+
+def test_memory_of_a_million_steps_of_three_groups(monkeypatch):
+    "At most 100 MB on the host with Adam's five hyper-parameters in each group; the device's block doesn't grow"
+    h = a_million(monkeypatch, n := 8*1024)
+    size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1] for a in packed)/(7*1024)*1e6
+    assert size < 100e6 and h.grad_log.values.shape==(1024, 3, 2)
