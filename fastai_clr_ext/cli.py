@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.html.md"""
 __all__ = ['CLR_BETA', 'demo_learner', 'train_demo', 'grad_levels', 'demo_table', 'demo_rows', 'plot_demo', 'write_demo',
            'demo_reading', 'check_out', 'clr_demo']
 
-# %% ../nbs/10_cli.ipynb #bb08068e
+# %% ../nbs/10_cli.ipynb #47bac379
 import sys, matplotlib, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
@@ -24,7 +24,6 @@ from fastai.torch_core import set_seed
 from .schedule import constant, shade_phases, _need, _is_real, _is_count
 from .one_cycle import *
 from .record import GradRecorder
-from .plot import add_up
 from .situations import cifar_resnet, digits_dls
 
 # %% ../nbs/10_cli.ipynb #4eab233a
@@ -55,14 +54,14 @@ def train_demo(
             learners[name].fit_one_cycle_ext(epochs, **args)
     return learners
 
-# %% ../nbs/10_cli.ipynb #5b5740cb
+# %% ../nbs/10_cli.ipynb #43c18f93
 def grad_levels(
     df:pd.DataFrame, # As `Recorder.grads`, of one fit
     pct_end:float=.2 # Fraction of the steps after the plateau, in (0, .8)
 )->pd.Series: # `start`, `plateau` and `end` of mean |g|
     "Mean |g| at the start, on the plateau and at the end"
-    m = add_up(df).mean_abs.to_numpy()
-    n = len(m)
+    steps = df.assign(total=df.mean_abs*df.n_params).groupby('step')[['total', 'n_params']].sum()
+    m,n = (steps.total/steps.n_params).to_numpy(),len(steps)
     edge = max(n//20, 1)
     return pd.Series(dict(start=m[:edge].max(), plateau=np.median(m[n//5:max(int(n*(1-pct_end)), n//5+1)]),
                           end=m[-edge:].mean()))

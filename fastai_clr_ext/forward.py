@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/forward.html.md"""
 # %% auto #0
 __all__ = ['ForwardHistory']
 
-# %% ../nbs/04_forward.ipynb #32a43d27
+# %% ../nbs/04_forward.ipynb #d30be07c
 import pandas as pd
 from collections import deque
 from pathlib import Path
@@ -15,22 +15,17 @@ from numbers import Real
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
-from .history import HistoryRecorder, RunHistory, _Slim
+from .history import HistoryRecorder, RunHistory, derive, _Slim
 from .schedule import _is_count, _need
 
-# %% ../nbs/04_forward.ipynb #75b0cfcf
-def _layers(df)->pd.DataFrame:
-    "Statistics of each layer in columns of their own, by fit and iteration"
-    name = df.layer.mask(df.layer=='', 'group ' + df.group.astype(str))
-    keys = df.columns.difference(['step', 'epoch', 'group', 'layer', 'fit', 'train_iter'], sort=False)
-    wide = df.assign(layer=name).pivot_table(index=['fit', 'train_iter'], columns='layer', values=list(keys), aggfunc='first')
-    return wide.set_axis([f'{k}/{name}' for k,name in wide.columns], axis=1)
-
+# %% ../nbs/04_forward.ipynb #8ebd5644
 def _rows(history:RunHistory, at:int)->pd.DataFrame:
-    "A row for each batch, by its number over all fits"
-    df = history.steps.drop(columns='smooth_loss') # fastai's callbacks send their own
-    if len(history.grad_log) and 'layer' in (grads := history.grads): df = df.join(_layers(grads), on=['fit', 'train_iter'])
-    return df.set_axis(pd.RangeIndex(at, at+len(df), name='iteration'))
+    "A row for each batch, by its number over all fits; columns of layers too, if layers were recorded"
+    df,(where,_) = history.steps.drop(columns='smooth_loss'), history.batches() # fastai's callbacks send their own smoothed loss
+    parts = history.grad_parts(where)
+    layers = {f'{what}/{name}': history.grad_series(where, parts, what, name)
+              for _,_,units,raw in parts for name,_ in units if name for what in derive(raw)}
+    return pd.concat([df, pd.DataFrame(layers)], axis=1).set_axis(pd.RangeIndex(at, at+len(df), name='iteration'))
 
 def _known(row)->dict:
     "What a row has to say, by the name it is sent under"

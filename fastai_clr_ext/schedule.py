@@ -808,7 +808,7 @@ def summary(self:Plan)->pd.DataFrame: # Columns `group, phase, first, last` (bat
 @patch
 def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/00_schedule.ipynb #3d017e72
+# %% ../nbs/00_schedule.ipynb #300d4db1
 def shade_phases(
     ax:plt.Axes, # Axes to shade
     *fits:list # `(name, first, one past the last)` of each phase, for each fit, in data units
@@ -822,7 +822,6 @@ def shade_phases(
             ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
                         fontsize='small')
             free = mid + char*len(name)
-        if spans is not fits[-1]: ax.axvline(spans[-1][2]-.5, color='.5', ls=':', lw=1) # where the next fit begins
     return ax
 
 def new_axes()->plt.Axes: # In a figure of its own, laid out so that no label is cut off
@@ -862,6 +861,7 @@ def plot_plans(
         at += int(plan.trained[1][-1]) + 1
     same = all(p.trained_spans()==p.trained_spans(group=g) for p in plans for g in range(len(p.lr_max)))
     if shade and same: shade_phases(ax, *fits)
+    for spans in fits[:-1]: ax.axvline(spans[-1][2]-.5, color='.5', ls=':', lw=1) # where the next fit begins
     ax.set(xlabel='iteration (batch)', ylabel=UNITS.get(key, key))
     return ax
 
