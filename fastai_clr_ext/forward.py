@@ -75,11 +75,13 @@ class _ToCSV:
 
 _DESTINATIONS = {'WandbCallback': _ToWandb, 'TensorBoardCallback': _ToTensorBoard, 'CSVLogger': _ToCSV}
 
-# %% ../nbs/04_forward.ipynb #8530cd42
+# %% ../nbs/04_forward.ipynb #be25889b
 class ForwardHistory(_Slim):
     "Send the rows of the history to the runs of fastai's `WandbCallback`, `TensorBoardCallback` and `CSVLogger`"
     order = Recorder.order+2 # after the loggers (51), which have then counted the batch
-    answers = {'before_fit', 'after_batch', 'after_fit'}
+    answers = {'before_fit', 'before_batch', 'after_batch', 'after_fit'}
+    to = history = sent = None # destinations of the running fit; of what rows were sent, and how many
+    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('to', 'history', 'sent')}
     def __init__(self,
         every:int=100 # Training batches in a packet, at least 1: the device is waited for once in so many
     ):
@@ -98,22 +100,24 @@ def check_fit(self:ForwardHistory,
     return self
 
 @patch
-def before_fit(self:ForwardHistory):
-    "Find the destinations of this fit; `lr_find` and `get_preds` have none"
+def before_fit(self:ForwardHistory): self.to = None
+
+@patch
+def before_batch(self:ForwardHistory):
+    "When the fit begins to train, find the destinations; what an interrupted fit left unsent is sent with this one"
     learn = self.learn
+    if self.to is not None or hasattr(learn, 'lr_finder'): return
     self.check_fit(learn, learn.opt, learn.cbs)
-    self.source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
-    _need(self.source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
-    is_run = not (hasattr(learn, 'lr_finder') or hasattr(learn, 'gather_preds'))
-    self.loggers = [cb for cb in learn.cbs if type(cb).__name__ in _DESTINATIONS and cb.run] if is_run else []
-    self.to = None
+    source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
+    _need(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
+    self.to = [_DESTINATIONS[type(cb).__name__](cb) for cb in learn.cbs if type(cb).__name__ in _DESTINATIONS and cb.run]
+    self.sent = self.sent if self.history is source.history else source.now.began
+    self.history,self.n_batch = source.history,0
 
 @patch
 def after_batch(self:ForwardHistory):
     "Send a packet once in so many batches"
-    if self.to is None:
-        self.to,self.n_batch = [_DESTINATIONS[type(cb).__name__](cb) for cb in self.loggers],0
-        self.sent = self.source.now.began # the rows that were there before this fit
+    if self.to is None: return
     self.n_batch += 1
     if self.n_batch % self.every==0: self._send()
     for o in self.to: o.tick()
@@ -124,13 +128,14 @@ def after_fit(self:ForwardHistory):
     if self.to is None: return
     self._send()
     for o in self.to: o.close()
+    self.to = None
 
-# %% ../nbs/04_forward.ipynb #4bd452f8
+# %% ../nbs/04_forward.ipynb #c453d290
 @patch
 def _send(self:ForwardHistory):
     "Send what came since the last packet"
     if not self.to: return
-    history,(n_batches,n_grads) = self.source.history,self.sent
+    history,(n_batches,n_grads) = self.history,self.sent
     self.sent = len(history),len(history.grad_log)
     if len(history)==n_batches: return
     df = _rows(history.tail(n_batches, n_grads), n_batches)

@@ -7,10 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'ADD_UP', 'Log', 'RunHistory', 'derive', 'smooth', 'HistoryRecorder', 'SaveHistory']
 
-# %% ../nbs/01_history.ipynb #0ee4d936
-import json, os, platform, tempfile, time, uuid, warnings, zipfile, numpy as np, pandas as pd, torch, fastai
+# %% ../nbs/01_history.ipynb #eb269f75
+import io, json, os, platform, tempfile, time, uuid, warnings, numpy as np, pandas as pd, torch, fastai
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from glob import escape
 from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +123,7 @@ def parts(self:Log,
 
 def _packed(parts:list)->list: return [(*map(_pack, part[:-1]), part[-1]) for part in parts] # as a log's blocks
 
-# %% ../nbs/01_history.ipynb #04665ac7
+# %% ../nbs/01_history.ipynb #0a68f112
 #: Why a batch took no optimizer step, by the number in its row; the first is that it did
 SKIPPED = ['', 'interrupted', 'cancelled', 'accumulation', 'overflow']
 _STEPPED,_INTERRUPTED,_CANCELLED,_ACCUMULATED,_OVERFLOW = range(len(SKIPPED))
@@ -133,7 +134,7 @@ class RunHistory:
         block_size:int=1024 # Rows that wait on the device before they are copied to the host
     ):
         _need(_is_count(block_size), 'block_size', 'be a whole number of at least 1', block_size)
-        self.id,self.fit_rows,self.epoch_rows = uuid.uuid4().hex,[],[]
+        self.fit_rows,self.epoch_rows = [],[]
         self.batch_log,self.grad_log = Log(block_size=block_size),Log(block_size=block_size)
 
     def __len__(self): return len(self.batch_log)
@@ -144,7 +145,7 @@ class RunHistory:
     @property
     def fits(self)->pd.DataFrame: # Stage, arguments, sizes, outcome (`'finished'`, `'cancelled'` or `'unfinished'`), seconds, versions
         "One row for each fit that trained a batch"
-        return pd.DataFrame(self.fit_rows)
+        return pd.DataFrame(self.fit_rows).drop(columns='id', errors='ignore')
 
     @property
     def epochs(self)->pd.DataFrame: # `fit, stage, epoch`, then the `Recorder`'s losses and metrics
@@ -252,7 +253,7 @@ def grad_series(self:RunHistory,
         if what in stats and (len(at)==1 or what in ADD_UP): out[row] = stats[what][:,0] if len(at)==1 else ADD_UP[what](stats)
     return out
 
-# %% ../nbs/01_history.ipynb #735ca6a6
+# %% ../nbs/01_history.ipynb #55d4da56
 @patch
 def phases(self:RunHistory,
     where:np.ndarray # As `batches` gives it
@@ -302,13 +303,14 @@ _NOTHING = ('No training is recorded. Train with learn.fit_one_cycle_ext(...), o
             'Learner (cbs=HistoryRecorder()), then train.')
 
 @patch(as_prop=True)
-def stages(self:RunHistory)->pd.DataFrame: # `stage`, first and last fit, sums of epochs, batches, steps and seconds, the last fit's outcome, smoothed loss and metrics
+def stages(self:RunHistory)->pd.DataFrame: # `stage`, first and last fit, sums of epochs (those that came to their end), batches, steps and seconds, the last fit's outcome, smoothed loss and metrics
     "One row for each stage: fits in a row with the same stage name are one, a fit without a name is its own"
     if not self.fit_rows: raise ValueError(_NOTHING)
     where,columns = self.batches()
     fits,last = self.fits, [smooth(columns['loss'][lo:hi])[-1] if hi>lo else np.nan for lo,hi in self.bounds(where)]
     new = (fits.stage!=fits.stage.shift()) | (fits.stage=='')
-    out = fits.assign(fit=fits.index).groupby(new.cumsum()).agg(
+    done = [sum(e['fit']==f for e in self.epoch_rows) for f in range(len(fits))]
+    out = fits.assign(fit=fits.index, n_epoch=done).groupby(new.cumsum()).agg(
         stage=('stage', 'last'), first_fit=('fit', 'first'), last_fit=('fit', 'last'), n_epoch=('n_epoch', 'sum'), n_batches=('n_batches', 'sum'),
         n_steps=('n_steps', 'sum'), seconds=('seconds', 'sum'), outcome=('outcome', 'last'))
     out['smooth_loss'] = [last[f] for f in out.last_fit]
@@ -316,7 +318,7 @@ def stages(self:RunHistory)->pd.DataFrame: # `stage`, first and last fit, sums o
     ends = epochs.groupby('fit').last().drop(columns=['stage', 'epoch'])
     return out.join(ends, on='last_fit').reset_index(drop=True)
 
-# %% ../nbs/01_history.ipynb #739b8977
+# %% ../nbs/01_history.ipynb #a199d267
 @patch
 def tail(self:RunHistory,
     n_batches:int, # Rows of batches left out at the start
@@ -324,12 +326,12 @@ def tail(self:RunHistory,
 )->RunHistory: # With the same fits and epochs; it shares nothing that is still being written
     "The history without its first rows, to send or write what is new"
     new = RunHistory()
-    new.id,new.fit_rows,new.epoch_rows = self.id,[dict(f) for f in self.fit_rows],list(self.epoch_rows)
+    new.fit_rows,new.epoch_rows = [dict(f) for f in self.fit_rows],list(self.epoch_rows)
     new.batch_log.blocks = _packed(self.batch_log.parts(n_batches))
     new.grad_log.blocks = _packed(self.grad_log.parts(n_grads))
     return new
 
-# %% ../nbs/01_history.ipynb #b932bbb7
+# %% ../nbs/01_history.ipynb #adf1d624
 def _numeric(opt)->list:
     "Name and group of every hyper-parameter that is a number"
     return [[k, g] for g,h in enumerate(opt.hypers) for k,v in h.items() if isinstance(v, Real) and not isinstance(v, bool)]
@@ -357,13 +359,13 @@ def _describe(learn, device)->dict:
     "The row of a fit that begins"
     ps,opt = list(learn.model.parameters()),learn.opt
     stage = vars(learn).get('stage') # not getattr, which would ask the model
-    return dict(stage='' if stage is None else stage.name, n_epoch=learn.n_epoch, **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),
+    return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch, **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),
                 wd=[h.get('wd') for h in opt.hypers], bs=getattr(learn.dls.train, 'bs', None), n_params=sum(p.numel() for p in ps),
                 n_trainable=sum(p.numel() for p in ps if p.requires_grad), loss_func=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__),
                 cbs=[cb.name for cb in learn.cbs], device=str(device), **_versions(),
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0, outcome='unfinished')
 
-# %% ../nbs/01_history.ipynb #5e789b23
+# %% ../nbs/01_history.ipynb #ae530b9d
 _OUTER = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # the others happen in validation too
 
 class _Slim(Callback):
@@ -371,7 +373,7 @@ class _Slim(Callback):
     answers,run_valid = (),False
     def __call__(self, event_name):
         if event_name not in self.answers or not self.run: return
-        if event_name in _OUTER or self.learn.model.training: getattr(self, event_name)()
+        if event_name in _OUTER or self.learn.training: getattr(self, event_name)()
 
 # %% ../nbs/01_history.ipynb #02351570
 class HistoryRecorder(_Slim):
@@ -459,14 +461,24 @@ def after_cancel_batch(self:HistoryRecorder):
     if now.where[5]==_INTERRUPTED: now.where[5] = _ACCUMULATED if any(cb.count for cb in now.accumulators) else _CANCELLED
     now.in_step = False
 
-# %% ../nbs/01_history.ipynb #f3c9b28d
+# %% ../nbs/01_history.ipynb #bfb22b69
+#: Columns of `epochs` and `stages` that a metric of the same name must not replace
+_TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds', 'outcome', 'smooth_loss'}
+
+def _metrics(rec)->dict:
+    "What the `Recorder` is about to print of an epoch; it leaves out the training's part if that was cancelled, but not its names"
+    names = list(rec.metric_names[1:])
+    if rec.cancel_train: names = names[1 + rec.train_metrics*len(rec.metrics):]
+    return {f'{k}_metric' if k in _TAKEN else k: v for k,v in zip(names, rec.log[1:])}
+
+# %% ../nbs/01_history.ipynb #aa9e4bfc
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep what the `Recorder` (50), whose log is complete but for the time, is about to print"
     if self.now is None or not self.now.in_epoch: return # an epoch that `SkipToEpoch` skipped
     rec = self.learn.recorder
     self.now.in_epoch = False
-    self.history.epoch_rows.append(dict(fit=self.now.i_fit, **dict(zip(rec.metric_names, rec.log))))
+    self.history.epoch_rows.append(dict(fit=self.now.i_fit, epoch=self.learn.epoch) | _metrics(rec))
 
 @patch
 def after_cancel_fit(self:HistoryRecorder):
@@ -495,23 +507,22 @@ def history(self:Recorder, value:RunHistory):
     _need(isinstance(value, RunHistory), 'history', 'be a RunHistory', value)
     self.run_history = value
 
-# %% ../nbs/01_history.ipynb #353f3b52
+# %% ../nbs/01_history.ipynb #bbffcf32
 _FORMAT = 1
 _LOGS = ('batch_log', 'grad_log')
 
 def _to_arrays(history, since:tuple)->dict:
     "What a file holds: the rows since, and all else"
     logs = {name: _packed(getattr(history, name).parts(start)) for name,start in zip(_LOGS, since)}
-    meta = dict(format=_FORMAT, id=history.id, since=since, fits=history.fit_rows, epochs=history.epoch_rows,
+    meta = dict(format=_FORMAT, since=since, rows=[len(getattr(history, name)) for name in _LOGS], fits=history.fit_rows, epochs=history.epoch_rows,
                 names={name: [part[-1] for part in parts] for name,parts in logs.items()})
     arrays = {f'{name}.{i}.{j}.{k}': a for name,parts in logs.items() for i,part in enumerate(parts)
               for j,packed in enumerate(part[:-1]) for k,a in enumerate(packed)}
     return dict(arrays, meta=np.array(json.dumps(meta, default=_plain)))
 
 def _plain(x):
-    "Numbers of numpy and torch, which JSON doesn't know; the text of anything else"
-    try: return x.item()
-    except Exception as e: return str(x)
+    "Numbers and arrays of numpy and torch, which JSON doesn't know; the text of anything else"
+    return x.tolist() if hasattr(x, 'tolist') else str(x)
 
 def _write(path:Path, arrays:dict):
     "Write a file beside its place, then move it there"
@@ -527,26 +538,33 @@ def _write(path:Path, arrays:dict):
 
 def _parts_of(path:Path)->list:
     "Files that hold what came after `path`, in order"
-    found = [p for p in path.parent.glob(f'{path.name}.*') if p.suffix[1:].isdigit()]
+    found = [p for p in path.parent.glob(f'{escape(path.name)}.*') if p.suffix[1:].isdigit()]
     return sorted(found, key=lambda p: int(p.suffix[1:]))
 
-# %% ../nbs/01_history.ipynb #cbeb2407
+# %% ../nbs/01_history.ipynb #91f643b8
 def _read(path:Path)->tuple:
     "The text of one file, and the rows of its logs, checked"
-    _need(path.is_file(), 'path', 'be a history file that exists', str(path))
+    data = io.BytesIO(path.read_bytes()) # an error from here on is the file's
     try:
-        with np.load(path, allow_pickle=False) as f: arrays = {k: f[k] for k in f.files}
+        with np.load(data, allow_pickle=False) as f: arrays = {k: f[k] for k in f.files}
         meta = json.loads(str(arrays.pop('meta')))
         version = int(meta['format'])
     except Exception as e: _refuse(path, e)
     _need(version<=_FORMAT, f'the format of {path}', f'be at most {_FORMAT}: a newer fastai_clr_ext wrote it', version)
-    try: return meta, {name: list(_log_parts(meta, arrays, name)) for name in _LOGS}
+    try: return _checked(meta), {name: list(_log_parts(meta, arrays, name)) for name in _LOGS}
     except Exception as e: _refuse(path, e)
 
 def _refuse(path, e):
-    "Say which file can't be read; a disk that fails is not the file's fault"
-    if isinstance(e, (OSError, MemoryError)) and not isinstance(e, EOFError): raise e
-    raise ValueError(f'path must be a history file, whole and without pickled objects; got {path}: {type(e).__name__}: {e}') from e
+    "Say which file can't be read, and what can be done if it is only a part"
+    part = '; it is a part: without it, what the file and the parts before it hold can be read' if path.suffix[1:].isdigit() else ''
+    raise ValueError(f'path must be a history file, whole and without pickled objects; got {path}: {type(e).__name__}: {e}{part}') from e
+
+def _checked(meta)->dict:
+    "The text, if what it says of itself can be"
+    if not all(_is_count(n, 0) for n in [*meta['since'], *meta['rows']]): raise ValueError('rows are counted wrongly')
+    if not all(isinstance(f['id'], str) for f in meta['fits']): raise ValueError('fits have no id')
+    if not all(_is_count(e['fit'], 0) and e['fit']<len(meta['fits']) for e in meta['epochs']): raise ValueError('epochs are of unknown fits')
+    return meta
 
 def _log_parts(meta, arrays, name):
     "Packed rows of one log and their names, checked against each other"
@@ -557,61 +575,78 @@ def _log_parts(meta, arrays, name):
         ok = where.dtype.kind=='i' and numbers.shape==(len(where), width) and len(values)==len(where) and {where.shape[1]} <= {4, 6}
         if not ok: raise ValueError(f'part {i} of {name} has columns that do not belong together')
         if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all(): raise ValueError(f'part {i} of {name} has rows of unknown fits')
+        if where.shape[1]==6 and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all(): raise ValueError(f'part {i} of {name} has unknown reasons')
         yield (*packed, names)
 
-# %% ../nbs/01_history.ipynb #7f3a4fd3
+# %% ../nbs/01_history.ipynb #6f41aa02
 @patch
 def save(self:RunHistory,
     path:str|Path # File to write; its parts, if there are any, are then no longer needed and removed
 )->Path: # The file
     "Write all to one file, at once or not at all"
-    path = _path(path)
+    return _save(self, _path(path))
+
+def _save(history, path:Path)->Path:
+    "One file of all; only then are its parts no longer needed"
     old = _parts_of(path)
-    _write(path, _to_arrays(self, (0, 0)))
+    _write(path, _to_arrays(history, (0, 0)))
     for p in old: p.unlink(missing_ok=True)
     return path
 
-def _path(path)->Path:
+def _path(path, must_have_folder:bool=True)->Path:
+    "A file name, with `~` and links resolved"
     _need(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
-    path = Path(path).expanduser()
-    _need(path.parent.is_dir() and not path.is_dir(), 'path', 'be a file in a folder that exists', str(path))
+    path = Path(path).expanduser().resolve()
+    _need(not must_have_folder or path.parent.is_dir() and not path.is_dir(), 'path', 'be a file in a folder that exists', str(path))
     return path
+
+def _files(path:Path)->list: return [path]*path.is_file() + _parts_of(path)
 
 @patch(cls_method=True)
 def load(cls:RunHistory,
     path:str|Path # What `save` or `SaveHistory` wrote
 )->RunHistory: # To read, plot, or go on with (`learn.recorder.history = …`)
     "Read a history file and its parts; no code in them is run"
-    path,history = Path(path).expanduser(),RunHistory()
-    if not path.exists() and _parts_of(path): files = _parts_of(path)
-    else: files = [path, *_parts_of(path)]
-    for i,p in enumerate(files):
-        meta,logs = _read(p)
-        if i==0: history.id = meta['id']
-        _need(meta['id']==history.id, f'the history in {p}', f'be that of {files[0]}', meta['id'])
-        _append(history, meta, logs, p)
+    path,history = _path(path, False),RunHistory()
+    _need(_files(path), 'path', 'be a history file that exists', str(path))
+    for p in _files(path): _append(history, *_read(p), p)
     return history
 
-# %% ../nbs/01_history.ipynb #cea0efd6
+# %% ../nbs/01_history.ipynb #34c4b766
 def _append(history, meta:dict, logs:dict, path):
     "Add the rows of one file, without those that are there already"
+    _need(_begins(history.fit_rows, meta['fits']), f'the history in {path}', 'go on with the fits of the part before it', [f['started'] for f in meta['fits']])
     history.fit_rows,history.epoch_rows = meta['fits'],meta['epochs']
     for name,since in zip(_LOGS, meta['since']):
         log = getattr(history, name)
         _need(since<=len(log), f'the history in {path}', 'follow the part before it, which is missing', f'first row {since}, after {len(log)} rows')
         log.blocks = log.blocks + _packed(Log(blocks=logs[name]).parts(len(log)-since))
 
-# %% ../nbs/01_history.ipynb #647d3ca9
+def _begins(a:list, b:list)->bool: return [f['id'] for f in a]==[f['id'] for f in b][:len(a)] # do the fits `b` begin with the fits `a`?
+
+def _held(path:Path)->tuple:
+    "Fits and numbers of rows in a file and its parts, without reading the rows"
+    fits,rows = [],(0, 0)
+    for p in _files(path):
+        try:
+            with np.load(p, allow_pickle=False) as f: meta = _checked(json.loads(str(f['meta'])))
+        except Exception as e: _refuse(p, e)
+        fits,rows = meta['fits'],tuple(meta['rows'])
+    return fits, rows
+
+# %% ../nbs/01_history.ipynb #44d227ae
 class SaveHistory(_Slim):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right after it
-    answers = {'before_fit', 'after_batch', 'after_epoch', 'after_fit'}
+    answers = {'before_fit', 'before_batch', 'after_batch', 'after_epoch', 'after_fit'}
     def __init__(self,
         path:str|Path, # File to write; one that exists must hold this learner's history
         every:int=1000 # Training batches between two writings, at least 1
     ):
         _need(_is_count(every), 'every', 'be a whole number of batches, at least 1', every)
         self.save_path,self.every = _path(path),every
+
+    now = None # rows that the files hold, and batches since the fit began; None until it trains
 
 @patch
 def check_fit(self:SaveHistory,
@@ -621,49 +656,51 @@ def check_fit(self:SaveHistory,
 )->SaveHistory: # Itself
     "Raise a `ValueError` if another history would be overwritten"
     if not _writes(): return self
-    history = _history(learn.recorder) if hasattr(learn, 'recorder') else None
-    for p in [self.save_path, *_parts_of(self.save_path)]:
-        if p.exists(): _need(history is not None and _read(p)[0]['id']==history.id, 'path',
-                             'be new, or hold the history of this learner (learn.recorder.history = RunHistory.load(path) goes on with it)', str(p))
+    history,(fits,rows) = _history(learn.recorder) if hasattr(learn, 'recorder') else None,_held(self.save_path)
+    ours = history is not None and _begins(fits, history.fit_rows) and rows<=(len(history.batch_log), len(history.grad_log))
+    _need(ours or not fits, 'path', 'be new, or hold the history of this learner (learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
     return self
 
 def _writes()->bool: return rank_distrib()==0 # one process writes for all
 
-# %% ../nbs/01_history.ipynb #850e2d14
+# %% ../nbs/01_history.ipynb #6e8ced20
 @patch
-def before_fit(self:SaveHistory):
-    "Find out what is written already"
+def before_fit(self:SaveHistory): self.now = None
+
+@patch
+def before_batch(self:SaveHistory):
+    "When the fit begins to train, find out what is written already"
     learn = self.learn
+    if self.now is not None or hasattr(learn, 'lr_finder') or not _writes(): return
     is_recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs)
     _need(is_recorded, 'SaveHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
     self.check_fit(learn, learn.opt, learn.cbs)
-    self.since,self.is_quiet,self.n_batch = (0, 0),hasattr(learn, 'lr_finder') or not _writes(),0
+    self.now = SimpleNamespace(since=_held(self.save_path)[1], n_batch=0)
 
 @patch
 def after_batch(self:SaveHistory):
     "Write a part once in so many batches"
-    self.n_batch += 1
-    if self.n_batch % self.every==0: self._write_part()
+    if self.now is None: return
+    self.now.n_batch += 1
+    if self.now.n_batch % self.every==0: self._write_part()
 
 @patch
 def after_epoch(self:SaveHistory):
-    if self.n_batch: self._write_part()
+    if self.now is not None: self._write_part()
 
 @patch
 def after_fit(self:SaveHistory):
     "Make one file of all"
-    if self.is_quiet or not self.n_batch: return
-    self._try(lambda: _history(self.learn.recorder).save(self.save_path))
+    if self.now is not None: self._try(lambda: _save(_history(self.learn.recorder), self.save_path))
+    self.now = None
 
 @patch
 def _write_part(self:SaveHistory):
     "Write what came since the last part"
-    if self.is_quiet: return
     history,old = _history(self.learn.recorder),_parts_of(self.save_path)
-    if not old and not self.save_path.exists(): self.since = (0, 0)
     n = int(old[-1].suffix[1:])+1 if old else 0
-    rows = len(history.batch_log),len(history.grad_log)
-    if self._try(lambda: _write(self.save_path.with_name(f'{self.save_path.name}.{n}'), _to_arrays(history, self.since))): self.since = rows
+    arrays = _to_arrays(history, self.now.since)
+    if self._try(lambda: _write(self.save_path.with_name(f'{self.save_path.name}.{n}'), arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
 
 @patch
 def _try(self:SaveHistory, write)->bool:

@@ -1,4 +1,4 @@
-import json, pickle, subprocess, sys, zipfile
+import copy, json, pickle, shutil, subprocess, sys
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -7,14 +7,16 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException
+from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
 from fastai.learner import load_learner
-from fastai.metrics import mse
+from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
 import fastai_clr_ext.history as module
+from fastai_clr_ext.forward import *
 from fastai_clr_ext.history import *
 from fastai_clr_ext.history import _pack, _unpack
 from fastai_clr_ext.one_cycle import *
@@ -36,7 +38,9 @@ class Stop(Callback):
     order,run_valid = 2000,False
     def __init__(self, event, at, what): self.event,self.at,self.what = event,at,what
     def __call__(self, name):
-        if name==self.event and self.learn.training and self.learn.train_iter==self.at: raise self.what
+        if name==self.event and self.learn.training and self.learn.train_iter==self.at:
+            self.at = None # once: fastai counts the next batch by the same number
+            raise self.what
 
 #: Companion; callbacks; the iterations that must have no step, and why; error that comes out; batches in all
 COMPANIONS = {
@@ -135,6 +139,127 @@ def test_what_begins_a_fit_and_trains_nothing(mlp):
     learn.validate(); learn.get_preds()
     assert_frame_equal(learn.recorder.history.steps, before)
     assert len(learn.recorder.lr_find_history)>10 and learn.recorder.lr_find_history.steps.lr_0.is_monotonic_increasing
+
+class Eval(Callback):
+    "Keeps batch normalisation as it is, as people do who fine-tune"
+    def before_train(self): self.learn.model.eval()
+
+class Dropout(Callback):
+    def before_validate(self): self.learn.model.train()
+
+def test_the_models_own_mode_does_not_matter(mlp):
+    learn,spy = mlp(cbs=[GradRecorder(), Eval(), Dropout()]),Spy()
+    learn.fit_one_cycle_ext(1, .01, cbs=spy)
+    assert_array_equal([g[1]['lr'] for g in spy.rows], one_cycle().table(10, .01)['lr'])
+    assert len(learn.recorder.history)==10 and len(learn.recorder.grads)==20
+    learn.get_preds(cbs=Dropout())
+    assert len(learn.recorder.history.fits)==1
+
+@pytest.mark.parametrize('event', ['after_pred', 'after_loss', 'before_step'])
+def test_an_interrupted_batch_has_no_gradient_of_the_next(mlp, event):
+    "fastai counts the next batch by the same number"
+    learn = mlp(cbs=GradRecorder())
+    learn.fit(2, cbs=Stop(event, 3, CancelTrainException()))
+    df = learn.recorder.history.steps
+    assert df.train_iter.tolist()[2:5]==[2, 3, 3] and df.mean_abs_0.isna().tolist()==[False]*3 + [True] + [False]*(len(df)-4)
+    assert df.epoch.tolist()[2:5]==[0, 0, 1]
+
+def test_epochs_of_a_cancelled_training(mlp):
+    learn = mlp(cbs=HistoryRecorder(), metrics=mse)
+    learn.fit(2, cbs=Stop('after_batch', 3, CancelTrainException()))
+    e = learn.recorder.history.epochs
+    assert np.isnan(e.train_loss[0]) and e.train_loss.notna()[1] and e.valid_loss[0]==pytest.approx(e.mse[0])
+
+def odd(name):
+    f = lambda inp, targ: 7.
+    f.__name__ = name
+    return f
+
+def test_metrics_named_as_columns(mlp, tmp_path):
+    names = ['fit', 'stage', 'epoch', 'seconds', 'outcome', 'n_epoch', 'smooth_loss', 'first_fit']
+    learn = mlp(cbs=HistoryRecorder(), metrics=[odd(k) for k in names])
+    learn.fit(2)
+    h = learn.recorder.history
+    assert h.epochs.epoch.tolist()==[0, 1] and (h.epochs[[f'{k}_metric' for k in names]]==7).all(axis=None) and h.stages.outcome_metric.tolist()==[7.]
+    assert RunHistory.load(h.save(tmp_path/'x.npz')).epochs.equals(h.epochs)
+
+def test_stages_count_epochs_that_were_trained(mlp):
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit_one_cycle_ext(5, .01, start_epoch=3)
+    learn.fit(4, cbs=Stop('after_loss', 15, CancelFitException()))
+    assert learn.recorder.history.stages.n_epoch.tolist()==[2, 1] and learn.recorder.history.fits.n_epoch.tolist()==[5, 4]
+
+@pytest.mark.parametrize('name', ['run[lr=0.1].npz', 'a b*?.npz', 'größe', 'x.npz.1'])
+def test_odd_file_names(mlp, tmp_path, name):
+    learn = mlp(n_trn=20, cbs=[GradRecorder(), SaveHistory(tmp_path/name, every=6)])
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(19, KeyboardInterrupt()))
+    assert len(RunHistory.load(tmp_path/name))==18 and len(list(tmp_path.iterdir()))==3
+    learn.fit(1)
+    assert [p.name for p in tmp_path.iterdir()]==[name] and len(RunHistory.load(tmp_path/name))==40
+
+def test_copies_do_not_overwrite_each_other(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz')])
+    learn.fit(1)
+    twin = copy.deepcopy(learn)
+    learn.fit(1)
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): twin.fit(1)
+    old = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz')])
+    old.recorder.history = RunHistory.load(tmp_path/'x.npz').tail(10)
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): old.fit_one_cycle_ext(1)
+    assert len(RunHistory.load(tmp_path/'x.npz'))==20
+
+def test_a_later_fit_writes_only_what_is_new(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz', every=5)])
+    learn.fit(3)
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(7, KeyboardInterrupt()))
+    with np.load(tmp_path/'x.npz.0') as f: assert json.loads(str(f['meta']))['since']==[30, 0]
+    assert len(RunHistory.load(tmp_path/'x.npz'))==35
+
+def test_saving_minds_nothing_where_nothing_is_trained(mlp, tmp_path):
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit(1)
+    learn.recorder.history.save(tmp_path/'x.npz')
+    other = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz')])
+    other.validate(); other.get_preds(); other.lr_find(show_plot=False)
+    with pytest.raises(ValueError, match='path must be new'): other.fit(1)
+
+def test_a_folder_that_is_gone_does_not_end_the_training(mlp, tmp_path):
+    (tmp_path/'s').mkdir()
+    learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'s'/'x.npz', every=4)])
+    shutil.rmtree(tmp_path/'s')
+    with pytest.warns(UserWarning, match='could not be written: No such file'): learn.fit(1)
+    assert learn.recorder.history.fits.outcome.tolist()==['finished']
+
+class CancelAtOnce(Callback):
+    order = -5
+    def before_fit(self): raise CancelFitException
+
+def test_a_fit_that_is_cancelled_at_once(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder('clipped'), SaveHistory(tmp_path/'x.npz'), CSVLogger(append=True), ForwardHistory()], path=tmp_path)
+    learn.remove_cb(CSVLogger); learn.fit(1, cbs=CancelAtOnce())
+    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+
+def test_array_metrics_survive_a_file(mlp, tmp_path):
+    learn = mlp(cbs=HistoryRecorder(), metrics=AvgMetric(lambda i, t: torch.tensor(2.)))
+    learn.fit(1)
+    h = learn.recorder.history
+    h.epoch_rows[0]['several'] = np.array([1, 2])
+    assert RunHistory.load(h.save(tmp_path/'x.npz')).epochs.several[0]==[1, 2]
+
+@pytest.mark.parametrize('seed', range(60))
+def test_damaged_bytes_are_refused_or_harmless(mlp, tmp_path, seed):
+    global SAVED
+    if seed==0:
+        learn = mlp(cbs=GradRecorder())
+        learn.fit(1)
+        learn.recorder.history.save(tmp_path/'x.npz')
+        SAVED = (tmp_path/'x.npz').read_bytes(),learn.recorder.history.steps
+    rng,data = np.random.default_rng(seed),bytearray(SAVED[0])
+    for i in rng.integers(0, len(data), 3): data[i] ^= int(rng.integers(1, 256))
+    (tmp_path/'y.npz').write_bytes(data)
+    try: back = RunHistory.load(tmp_path/'y.npz')
+    except ValueError as e: assert 'y.npz' in str(e)
+    else: assert_frame_equal(back.steps, SAVED[1])
 
 def test_one_recorder_only(mlp):
     learn = mlp(cbs=[HistoryRecorder(), GradRecorder()])
@@ -247,9 +372,11 @@ BAD_FILES = {
     'newer and unreadable': (lambda p: damage(p, format=99, names='?'), 'be at most 1: a newer'),
     'another npz': (lambda p: npz(p, x=np.ones(3)), 'whole and without'),
     'where is not whole numbers': (lambda p: damage(p, **{'batch_log.0.0.0': np.full(6, np.nan)}), 'columns that do not belong together'),
-    'rows of unknown fits': (lambda p: damage(p, fits=[]), 'rows of unknown fits'),
+    'rows of unknown fits': (lambda p: damage(p, fits=[], epochs=[]), 'rows of unknown fits'),
     'columns of other lengths': (lambda p: damage(p, **{'batch_log.0.1.2': np.zeros((3, 0))}), 'columns that do not belong together'),
-    'missing': (lambda p: p.unlink(), 'path must be a history file that exists')}
+    'missing': (lambda p: p.unlink(), 'path must be a history file that exists'), 'no fits': (lambda p: damage(p, fits=None), 'whole and without'),
+    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'rows are counted wrongly'), 'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]), 'epochs are of unknown fits'),
+    'unknown reasons': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([0, 0, 0, 0, 0, 77])}), 'unknown reasons')}
 
 @pytest.mark.parametrize('kind', BAD_FILES)
 def test_bad_files(mlp, tmp_path, kind):
@@ -273,12 +400,12 @@ def test_parts_of_another_history(mlp, tmp_path):
         learn.fit(1)
         learn.recorder.history.save(tmp_path/f'{name}.npz')
     (tmp_path/'b.npz').rename(tmp_path/'a.npz.0')
-    with pytest.raises(ValueError, match='be that of .*a.npz'): RunHistory.load(tmp_path/'a.npz')
+    with pytest.raises(ValueError, match='go on with the fits of the part before it'): RunHistory.load(tmp_path/'a.npz')
 
 BAD = [(lambda d: RunHistory(0), 'block_size must'), (lambda d: SaveHistory(d/'x.npz', every=0), 'every must be a whole number of batches'),
        (lambda d: SaveHistory(d/'no'/'x.npz'), 'path must be a file in a folder that exists'), (lambda d: SaveHistory(d), 'path must be a file in'),
        (lambda d: SaveHistory(3), 'path must be a file name; got 3'), (lambda d: RunHistory().steps, 'No training is recorded'), (lambda d: RunHistory().stages, 'No training is recorded'),
-       (lambda d: RunHistory().grads, 'No gradients are recorded')]
+       (lambda d: RunHistory().grads, 'No gradients are recorded'), (lambda d: RunHistory.load(None), 'path must be a file name; got None'), (lambda d: RunHistory.load(d/'no.npz'), 'path must be a history file that exists')]
 
 @pytest.mark.parametrize('i', range(len(BAD)))
 def test_bad_input(tmp_path, i):
@@ -291,7 +418,7 @@ def test_bad_history(mlp):
 def a_million(monkeypatch, n, n_groups=3):
     "A history with n steps, its rows written as a fit would, without a network"
     h,cpu = RunHistory(),torch.device('cpu')
-    h.fit_rows.append(dict(stage='', n_iter=1000, phases=[], n_steps=n))
+    h.fit_rows.append(dict(id='x', stage='', n_iter=1000, phases=[], n_steps=n))
     hypers = [[k, g] for g in range(n_groups) for k in ('wd', 'sqr_mom', 'lr', 'mom', 'eps')]
     a,b = (cpu, (1,), dict(hypers=hypers)),(cpu, (n_groups, 2), dict(units=[['', g] for g in range(n_groups)], columns=['total', 'norm']))
     noise = torch.randn(64, n_groups, 2)

@@ -390,7 +390,9 @@ def test_cosine_of_other_parameters_is_nan(mlp):
 def test_quantiles_of_nan_and_zero():
     history,bins = RunHistory(),torch.zeros(64)
     names = dict(units=[['', 0]], columns=['total', 'norm'] + [f'bin {k}' for k in range(-40, 24)])
+    history.fit_rows.append(dict(stage='', phases=[]))
     for i,(b,n) in enumerate([(None, 5), (0, 5), (40, 5)]):
+        history.batch_log.add([0, 0, i, i, i, 0], [], (torch.device('cpu'), (1,), dict(hypers=[])))
         row = history.grad_log.add([0, i, i, 0], [n], (torch.device('cpu'), (1, 66), names))
         row[0] = torch.cat([torch.ones(2), bins if b is None else torch.eye(64)[b]*n])
     assert history.grad_quantiles([.5])['q0.5'].fillna(-1).tolist()==[-1, 0, 2**.5]
