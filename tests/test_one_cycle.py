@@ -161,7 +161,7 @@ def test_a_cycle_without_a_rate_trains_at_lr_max(mlp):
     spy,learn = Spy(),mlp()
     learn.fit_one_cycle_ext(1, [.2, .3], sched=Cycle([Phase('a', 1, mom=(.9, .8))]), cbs=spy)
     assert (np.array(spy.column('lr'))==[.2, .3]).all()
-    with pytest.raises(ValueError, match=r"key must be a hyper-parameter that was scheduled, \['mom'\]; got 'lr'"): learn.recorder.plot_lr()
+    assert [l.get_ydata().tolist() for l in learn.recorder.plot_lr().lines]==[[.2]*10, [.3]*10]
 
 def test_reset_opt_and_frozen_groups(mlp):
     spy,learn = Spy(),mlp()
