@@ -28,7 +28,7 @@ from fastai_clr_ext.all import *
 
 SOURCE,TARGET = (0, 1, 4, 5, 8), (2, 3, 6, 7, 9) # t-shirt, trouser, coat, sandal, bag; pullover, dress, shirt, sneaker, boot
 N_PER_CLASS,BS,BUDGET = 10, 10, 20 # images of each class, batch size (5 batches an epoch), epochs: 100 steps
-RATES = {'SGD': (.01, .03, .1, .3, 1.), 'Adam': (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
+RATES = {'SGD': (.01, .03, .1, .3, 1.), 'Adam': (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 TRIAL_SEEDS,SEEDS = range(100, 104), range(10)
 OPTS = {'SGD': partial(SGD, mom=.9), 'Adam': Adam}
 

@@ -54,7 +54,7 @@ TWO = [Stage('head', 1, .1, -1), Stage('all', 2, slice(.001, .1))]
 
 @pytest.mark.parametrize('n_trn', [10, 7])
 @pytest.mark.parametrize('stages', [TWO, [Stage('a', .5, .1, -1), Stage('b', 1.3, [.1, .2, .3], -2, wd=.1), Stage('c', 2.7, None, 0, clr_beta_07(4, 20, .95, .85))],
-                                    [Stage('a', 1, .1, 1, constant(.8)), Stage('gone', 0, .1), Stage('b', 1, .1, 0, {-1: one_cycle()})]], ids=['two', 'parts', 'by group'])
+                                    [Stage('a', 1, .1, 1, constant(.8)), Stage('gone', 0, .1), Stage('b', 1, .1, 0, {-1: one_cycle()})], [Stage('a', .5, .1, -1), Stage('b', 1.5, .1)]], ids=['two', 'parts', 'by group', 'halves'])
 def test_trained_equals_the_preview(make, stages, n_trn):
     learn,log = make(n_trn=n_trn),Rows()
     plan = learn.preview_stages(stages)
