@@ -331,8 +331,8 @@ def stages_long(
     return [Stage('head', head_epochs, slice(base_lr), -1, sched, wd),
             Stage('all', n, slice(base_lr/lr_mult, base_lr), 0, sched, wd, keep_opt=keep_opt)]
 
-# %% ../nbs/06_finetune.ipynb #505b1f90
-@delegates(stages_long, keep=True)
+# %% ../nbs/06_finetune.ipynb #9fca78a9
+@delegates(stages_long)
 def stages_two_cycles(
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -405,9 +405,9 @@ def _split(learn)->int:
           '(fit_one_cycle_ext trains a model as a whole)', n)
     return n
 
-# %% ../nbs/06_finetune.ipynb #5c1c1bd5
+# %% ../nbs/06_finetune.ipynb #939cdd1c
 @patch
-@delegates(stages_long, keep=True)
+@delegates(stages_long)
 def fine_tune_long(self:Learner,
     epochs:float|None=None, # Epochs of the long cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -420,7 +420,7 @@ def fine_tune_long(self:Learner,
     self.fit_stages(stages_long(epochs, base_lr, head_epochs, **kwargs), cbs)
 
 @patch
-@delegates(stages_two_cycles, keep=True)
+@delegates(stages_two_cycles)
 def fine_tune_two_cycles(self:Learner,
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -433,7 +433,7 @@ def fine_tune_two_cycles(self:Learner,
     self.fit_stages(stages_two_cycles(epochs, base_lr, head_epochs, **kwargs), cbs)
 
 @patch
-@delegates(stages_gradual, keep=True, but=['n_groups'])
+@delegates(stages_gradual, but=['n_groups'])
 def fine_tune_gradual(self:Learner,
     epochs:float|None=None, # Epochs of the last stage, which trains everything; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
