@@ -241,7 +241,7 @@ def after_step(self:DivergenceGuard):
     self.measured,self.measuring = (step/self.weight).float(),False
     for u in self.units: u.release()
 
-# %% ../nbs/05_guard.ipynb #731c32c6
+# %% ../nbs/05_guard.ipynb #c0fecfeb
 @patch
 @torch.no_grad()
 def _to_host(self:DivergenceGuard)->tuple: # Losses; norms of gradients for each batch, None without a step; norms of weights; effective step
@@ -264,8 +264,8 @@ def _judge(self:DivergenceGuard, batch, loss:float, norms, scaled:bool)->str: # 
     "Take in one batch"
     self.n_nonfinite = 0 if math.isfinite(loss) else self.n_nonfinite+1
     if self.n_nonfinite: return 'non-finite loss' if not scaled or self.n_nonfinite>=self.trend.patience else ''
-    lost,was = self.trend.add(loss),self.trend.best
-    if self.trend.smooth<=was: self.lr_best = max(batch.lr)
+    lost = self.trend.add(loss)
+    if self.trend.smooth==self.trend.best: self.lr_best = max(batch.lr)
     if norms is not None and not np.isfinite(norms).all(): return 'non-finite gradient'
     return 'loss' if lost else ''
 
