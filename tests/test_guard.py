@@ -118,6 +118,9 @@ def test_the_first_parameter_to_go(mlp, param, name, every):
     d = fit(mlp(), 2, cbs=[DivergenceGuard(every=every), Damage('grad', [4], math.inf, param)])
     assert (d.param, d.reason, d.train_iter)==(name, 'non-finite gradient', 4) and f'parameter to go was {name}' in str(d)
 
+def test_of_several_at_once_the_one_nearest_the_output(mlp):
+    assert fit(mlp(), 2, cbs=[DivergenceGuard(), Damage('grad', [4], math.inf, 0), Damage('grad', [4], math.inf, 2), Damage('grad', [5], math.inf, 3)]).param=='2.weight'
+
 def test_the_gradient_is_the_one_that_the_optimizer_gets(mlp):
     norms = []
     class Norm(Callback):
@@ -278,6 +281,7 @@ def test_processes_decide_together(tmp_path):
     assert r.returncode==0, r.stderr[-3000:]
     a,b = [torch.load(tmp_path/f'{i}.pt', weights_only=False) for i in (0, 1)]
     assert a==b and a['divergence'][:2]==('loss', 7) and a['n']==8, 'three of the last five are high at batch 7'
+    assert a['divergence'][2]==pytest.approx(5e5, rel=.01), 'the mean of both'
 
 # bad input
 
