@@ -27,7 +27,7 @@ from .guard import divergences
 from .one_cycle import _SHAPE, _make_plan, _peek
 from .schedule import SAMPLINGS, Schedule, Cycle, Plan, one_cycle_fastai, plot_schedule, _need, _is_real
 
-# %% ../nbs/06_finetune.ipynb #64aa84dc
+# %% ../nbs/06_finetune.ipynb #20be2db9
 @dataclass(frozen=True)
 class Stage:
     "One `freeze_to` and one fit, as data"
@@ -43,7 +43,8 @@ class Stage:
     def __post_init__(self):
         _need(isinstance(self.name, str) and self.name, 'the name of a stage', 'be a non-empty string', self.name)
         where = f'stage {self.name!r}: '
-        _need(_is_real(self.n_epoch) and 0<=self.n_epoch<10**9, where+'n_epoch', 'be a number of epochs, at least 0', self.n_epoch)
+        _need(_is_real(self.n_epoch) and 0<=self.n_epoch<10**9, where+'n_epoch',
+              'be a number of epochs, at least 0', self.n_epoch)
         _need(isinstance(self.freeze_to, Integral) and not isinstance(self.freeze_to, bool), where+'freeze_to',
               'be the number of the first parameter group to train', self.freeze_to)
         _need(isinstance(self.keep_opt, bool), where+'keep_opt', 'be True or False', self.keep_opt)
@@ -85,7 +86,7 @@ class PartEpoch(Callback):
         left = n_batches(self.n_epoch, len(dl), self.before) - self.learn.epoch*len(dl)
         if left<len(dl): self.learn.dl = Shorter(dl, max(left, 1))
 
-# %% ../nbs/06_finetune.ipynb #321d1567
+# %% ../nbs/06_finetune.ipynb #4aa16562
 class Part(Schedule):
     "A cycle over the batches of `n_epoch` epochs, the last of which is cut short"
     def __init__(self,
@@ -112,7 +113,8 @@ class Part(Schedule):
     )->dict: # As `Cycle.table`; rows of batches that are not trained repeat the last one
         "Value of every hyper-parameter at every batch"
         n = self.trains(n_iter)
-        return {k: np.concatenate([v, np.repeat(v[-1:], n_iter-n, axis=0)]) for k,v in self.cycle.table(n, lr_max).items()}
+        return {k: np.concatenate([v, np.repeat(v[-1:], n_iter-n, axis=0)])
+                for k,v in self.cycle.table(n, lr_max).items()}
 
     def spans(self,
         n_iter:int, # Batches in all epochs begun
@@ -127,7 +129,7 @@ class Part(Schedule):
 
     def __repr__(self): return f'Part({self.cycle!r}, {self.n_epoch}, {self.whole}, {self.before})'
 
-# %% ../nbs/06_finetune.ipynb #a17ff3b7
+# %% ../nbs/06_finetune.ipynb #0cdef29c
 @dataclass(repr=False)
 class StagedPlan:
     "What the stages of a run train, batch by batch; shown as a table of stages and groups"
@@ -139,11 +141,13 @@ class StagedPlan:
     def df(self)->pd.DataFrame: # `stage, train_iter, epoch, phase, group`, a column for each hyper-parameter, `n_train`; iteration and epoch are counted from the stage's beginning
         "One row for each batch and parameter group"
         dfs = [p.df.assign(n_train=np.array(n)[p.df.group]) for p,n in zip(self.plans, self.n_train)]
-        return pd.concat([d.assign(stage=s.name)[['stage', *d.columns]] for s,d in zip(self.stages, dfs)], ignore_index=True)
+        return pd.concat([d.assign(stage=s.name)[['stage', *d.columns]] for s,d in zip(self.stages, dfs)],
+                         ignore_index=True)
 
     def summary(self)->pd.DataFrame: # `stage, group, n_train, n_epoch, n_batch, lr_start, lr_peak, lr_end`
         "One row for each stage and parameter group"
-        rows = [dict(stage=s.name, group=g, n_train=n[g], n_epoch=s.n_epoch, n_batch=len(v)) | dict(zip(('lr_start', 'lr_peak', 'lr_end'), (v[0,g], v[:,g].max(), v[-1,g])))
+        rows = [dict(stage=s.name, group=g, n_train=n[g], n_epoch=s.n_epoch, n_batch=len(v),
+                     lr_start=v[0,g], lr_peak=v[:,g].max(), lr_end=v[-1,g])
                 for s,p,n in zip(self.stages, self.plans, self.n_train) for v in [_rates(p)] for g in range(len(n))]
         return pd.DataFrame(rows)
 
@@ -155,7 +159,7 @@ def _rates(plan)->np.ndarray: # `(batches trained, n_groups)`
     rows = plan.trained[0]
     return plan.table['lr'][rows] if 'lr' in plan.table else np.tile(plan.lr_max, (len(rows), 1))
 
-# %% ../nbs/06_finetune.ipynb #e8189748
+# %% ../nbs/06_finetune.ipynb #366b0167
 def _trainable(opt, freeze_to:int)->list:
     "How many parameters of each group train, the normalisation layers that fastai never freezes included"
     first = freeze_to % len(opt.param_lists)
@@ -171,7 +175,9 @@ def _monitors(learn)->list:
 
 def _check_trackers(learn, cbs):
     for cb in cbs:
-        if isinstance(cb, TrackerCallback): _need(cb.monitor in (names := _monitors(learn)), f'monitor of {cb.name}', f'be recorded, one of {names}', cb.monitor)
+        if not isinstance(cb, TrackerCallback): continue
+        names = _monitors(learn)
+        _need(cb.monitor in names, f'monitor of {cb.name}', f'be recorded, one of {names}', cb.monitor)
 
 def _check_freeze(opt, freeze_to):
     n = len(opt.param_lists)
@@ -271,7 +277,7 @@ def fit_stages(self:Learner,
             if any(d.action=='stopped' for d in divergences(self)): break
             _keep_best(trackers, [*self.cbs, *now])
 
-# %% ../nbs/06_finetune.ipynb #603e4c3a
+# %% ../nbs/06_finetune.ipynb #273ef8f8
 @patch
 def plot(self:StagedPlan,
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
@@ -282,7 +288,8 @@ def plot(self:StagedPlan,
     ax = plot_schedule(self.plans, show_moms, ax, **kwargs)
     ends = np.cumsum([0, *[len(p.trained[0]) for p in self.plans]])
     for s,lo,hi in zip(self.stages, ends, ends[1:]):
-        ax.annotate(s.name, ((lo+hi)/2, .02), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize='small', style='italic')
+        ax.annotate(s.name, ((lo+hi)/2, .02), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
+                    fontsize='small', style='italic')
     return ax
 
 @patch
@@ -297,13 +304,14 @@ def preview_stages(self:Learner,
     run.plot(show_moms, ax)
     return run
 
-# %% ../nbs/06_finetune.ipynb #56ef7a72
+# %% ../nbs/06_finetune.ipynb #9942715c
 def _last_epochs(epochs, budget, before:float)->float:
     "Epochs of the last stage, from itself or from the whole"
     given = dict(epochs=epochs, budget=budget)
     _need((epochs is None)!=(budget is None), 'the length', 'be given by one of epochs and budget', given)
     if budget is None: return epochs
-    _need(_is_real(budget) and budget>before, 'budget', f'be more than the {before:g} epochs of the stages before the last', budget)
+    _need(_is_real(budget) and budget>before, 'budget',
+          f'be more than the {before:g} epochs of the stages before the last', budget)
     return round(budget-before, 9)
 
 def _rule(name, x, ok, rule): _need(_is_real(x) and ok(x), name, rule, x)
@@ -367,7 +375,7 @@ def stages_gradual(
     return [Stage(name, n if name=='all' else head_epochs, lrs, -i-1, sched, wd, keep_opt=keep_opt and i>0)
             for i,name in enumerate(names)]
 
-# %% ../nbs/06_finetune.ipynb #cd35c83e
+# %% ../nbs/06_finetune.ipynb #a17d12c6
 class _MayLack(Cycle):
     "A cycle whose phases may get no batch"
     def sample(self,
@@ -394,7 +402,8 @@ def stages_fine_tune(
     "What `Learner.fine_tune` of fastai 2 trains, batch by batch"
     _check_recipe(base_lr, lr_mult)
     lr = base_lr/2
-    return [Stage('head', freeze_epochs, slice(base_lr), -1, _as_fastai(div_final=div_final, pct_start=.99, moms=moms), wd),
+    head = _as_fastai(div_final=div_final, pct_start=.99, moms=moms)
+    return [Stage('head', freeze_epochs, slice(base_lr), -1, head, wd),
             Stage('all', epochs, slice(lr/lr_mult, lr), 0, _as_fastai(div, div_final, pct_start, moms), wd)]
 
 # %% ../nbs/06_finetune.ipynb #fee7c08c

@@ -56,7 +56,7 @@ class LossTrend:
         "Are these weights worth keeping?"
         return self.n==0 or self.smooth<=self.best+.1*abs(self.best)
 
-# %% ../nbs/05_guard.ipynb #2c20dabe
+# %% ../nbs/05_guard.ipynb #4a51fa21
 @dataclass(frozen=True)
 class Divergence:
     "What is known of a training that was lost"
@@ -79,10 +79,12 @@ class Divergence:
     action:str # `'stopped'`, `'rewound'` or `'recorded'`
 
     def __str__(self):
-        where = ', '.join(filter(None, (f'batch {self.train_iter}', f'epoch {self.epoch}', self.stage and f'stage {self.stage!r}', self.phase)))
+        where = ', '.join(filter(None, (f'batch {self.train_iter}', f'epoch {self.epoch}',
+                                        self.stage and f'stage {self.stage!r}', self.phase)))
         param = f' The first parameter to go was {self.param}.' if self.param else ''
-        return (f'The training diverged ({self.reason}) at {where}, with the rate at {max(self.lr):.3g}, and was {self.action}: loss {self.loss:.4g}, smoothed '
-                f'{self.smooth_loss:.4g}, best {self.best_loss:.4g} at a rate of {self.lr_best:.3g}; gradient norm {self.grad_norm:.3g}.{param} '
+        return (f'The training diverged ({self.reason}) at {where}, with the rate at {max(self.lr):.3g}, '
+                f'and was {self.action}: loss {self.loss:.4g}, smoothed {self.smooth_loss:.4g}, best {self.best_loss:.4g} '
+                f'at a rate of {self.lr_best:.3g}; gradient norm {self.grad_norm:.3g}.{param} '
                 f'Try a peak rate of {self.lr_try:.2g}, or a longer warm-up.')
 
 def divergences(
@@ -97,11 +99,12 @@ def divergence(self:Recorder)->Divergence|None: # None if nothing diverged, or n
     "The last `Divergence` that `DivergenceGuard` found in the last fit or run of stages"
     return (vars(self).get('divergences') or [None])[-1]
 
-# %% ../nbs/05_guard.ipynb #1dc56c04
+# %% ../nbs/05_guard.ipynb #37ebe397
 class DivergenceGuard(Callback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
     order,run_valid = TrackerCallback.order+30,False # after everything that records or schedules
-    answers = ('before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_batch', 'after_train', 'after_cancel_fit', 'after_fit')
+    answers = ('before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
+               'after_batch', 'after_train', 'after_cancel_fit', 'after_fit')
     def __init__(self,
         factor:float=4., # Times the best smoothed loss that are too high, above 1; fastai's `lr_find` stops at 4
         patience:int=10, # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite; at least 1
@@ -133,7 +136,7 @@ class DivergenceGuard(Callback):
         self.watching,self.unread,self.params,self.units,self.kept,self.candidate = False,[],[],[],None,None
         return self
 
-# %% ../nbs/05_guard.ipynb #adb249d7
+# %% ../nbs/05_guard.ipynb #bc23c418
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -141,7 +144,8 @@ def check_fit(self:DivergenceGuard,
     cbs:list # And these callbacks
 )->DivergenceGuard: # Itself
     "Raise a `ValueError` if guarding is not possible; `fit_one_cycle_ext` asks before it changes anything"
-    _need(hasattr(learn, 'recorder'), 'DivergenceGuard', "have fastai's Recorder in the learner, which keeps what it finds", list(cbs))
+    _need(hasattr(learn, 'recorder'), 'DivergenceGuard',
+          "have fastai's Recorder in the learner, which keeps what it finds", list(cbs))
     twins = [cb for cb in cbs if isinstance(cb, DivergenceGuard)]
     _need(len(twins)==1, 'learn.cbs', 'have one DivergenceGuard', twins)
     return self
@@ -173,7 +177,7 @@ def _watch_anew(self:DivergenceGuard):
     if self.on=='rewind' and self.kept is None: self.kept = _host_copy(self.learn.model)
     self.candidate,self.since_kept = None,0
 
-# %% ../nbs/05_guard.ipynb #de19b05c
+# %% ../nbs/05_guard.ipynb #07ff77cb
 @dataclass
 class _Batch:
     "A batch that the guard has not looked at"
@@ -209,7 +213,8 @@ def after_loss(self:DivergenceGuard):
     if not self.watching: return
     learn = self.learn
     row = learn.epoch*self.n_batch + learn.iter
-    self.unread.append(_Batch(learn.train_iter, learn.epoch, row, self.n_step, tuple(h['lr'] for h in learn.opt.hypers), learn.loss.detach().float().mean()))
+    self.unread.append(_Batch(learn.train_iter, learn.epoch, row, self.n_step, tuple(h['lr'] for h in learn.opt.hypers),
+                              learn.loss.detach().float().mean()))
 
 @patch
 @torch.no_grad()
@@ -217,7 +222,8 @@ def before_step(self:DivergenceGuard):
     "Norms of the gradients that the optimizer gets"
     if not self.watching or not self.unread: return
     zero = self.unread[-1].loss.new_zeros(())
-    self.unread[-1].norms = torch.stack([zero if p.grad is None else _norm(p.grad).to(zero.device) for _,p in self.params])
+    self.unread[-1].norms = torch.stack([zero if p.grad is None else _norm(p.grad).to(zero.device)
+                                          for _,p in self.params])
     self.n_step += 1
     self.measuring = bool(self.units) and self.measured is None
     if self.measuring: self._measure_weight()
@@ -241,7 +247,7 @@ def after_step(self:DivergenceGuard):
     self.measured,self.measuring = (step/self.weight).float(),False
     for u in self.units: u.release()
 
-# %% ../nbs/05_guard.ipynb #c0fecfeb
+# %% ../nbs/05_guard.ipynb #731c32c6
 @patch
 @torch.no_grad()
 def _to_host(self:DivergenceGuard)->tuple: # Losses; norms of gradients for each batch, None without a step; norms of weights; effective step
@@ -276,7 +282,8 @@ def _look(self:DivergenceGuard)->Divergence|None: # What was found
     scaled = scaler is not None and scaler.is_enabled()
     losses,norms,weights,eff = self._to_host()
     self.unread,self.measured = [],None
-    found = lambda i, reason: self._describe(reason, batches[i], losses[i], norms[i], _first_bad(norms[:i+1], weights), eff, batches[-1].train_iter)
+    found = lambda i, reason: self._describe(reason, batches[i], losses[i], norms[i],
+                                             _first_bad(norms[:i+1], weights), eff, batches[-1].train_iter)
     for i,b in enumerate(batches):
         if reason := self._judge(b, float(losses[i]), norms[i], scaled): return found(i, reason)
     if not np.isfinite(weights).all(): return found(-1, 'non-finite weight')
@@ -292,17 +299,19 @@ def _describe(self:DivergenceGuard, reason, batch, loss, norms, bad, eff, found)
     learn,trend = self.learn,self.trend
     stage,lr_best = vars(learn).get('stage'), max(batch.lr) if math.isnan(self.lr_best) else self.lr_best
     norm = math.nan if norms is None else float(np.sqrt((norms**2).sum()))
-    return Divergence(reason, batch.train_iter, batch.step, batch.epoch, found, stage.name if stage else '', _phase(learn, batch.row), batch.lr,
-                      lr_best, lr_best/(4 if trend.best<.9*trend.first else 100), float(loss), trend.smooth, trend.best, norm, float(eff),
-                      self.params[bad][0] if bad is not None else '', {'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on])
+    lr_try,action = lr_best/(4 if trend.best<.9*trend.first else 100), {'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on]
+    return Divergence(reason, batch.train_iter, batch.step, batch.epoch, found, stage.name if stage else '',
+                      _phase(learn, batch.row), batch.lr, lr_best, lr_try, float(loss), trend.smooth, trend.best, norm, float(eff),
+                      self.params[bad][0] if bad is not None else '', action)
 
 def _phase(learn, row:int)->str:
     "Phase of the cycle that a batch is in"
     plan = next((cb.plan for cb in learn.cbs if isinstance(cb, CycleScheduler)), None)
     return next((name for name,lo,hi in plan.cycle.spans(plan.n) if lo<=row<hi), '') if plan else ''
 
-# %% ../nbs/05_guard.ipynb #06316266
-def _host_copy(model)->dict: return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
+# %% ../nbs/05_guard.ipynb #124b0cac
+def _host_copy(model)->dict:
+    return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
 
 @patch
 def after_batch(self:DivergenceGuard):
