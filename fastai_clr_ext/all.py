@@ -4,6 +4,8 @@ from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.forward import *
+from fastai_clr_ext.guard import *
+from fastai_clr_ext.finetune import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.situations import *
 from fastai_clr_ext.cli import *

@@ -31,7 +31,8 @@ assert torch.equal(state, torch.get_rng_state()) and np_state==np.random.get_sta
 def test_importing_changes_nothing_in_fastai():
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHANGES], capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stderr
-    assert "Learner ['fit_one_cycle_ext', 'preview_one_cycle_ext']" in r.stdout and "Recorder ['grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', 'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', 'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']" in r.stdout, r.stdout
+    assert "Learner ['fine_tune_gradual', 'fine_tune_long', 'fine_tune_two_cycles', 'fit_one_cycle_ext', 'fit_stages', 'preview_one_cycle_ext', 'preview_stages']" in r.stdout, r.stdout
+    assert "Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', 'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', 'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']" in r.stdout, r.stdout
 
 def test_metadata_is_in_settings():
     cfg = ConfigParser(delimiters=['='], interpolation=None)

@@ -1,0 +1,300 @@
+"The guard: what is lost is found, what is not is left alone, and nothing waits for the device"
+import math, subprocess, sys, os, copy
+from functools import partial
+from pathlib import Path
+import numpy as np, pytest, torch
+from torch import nn
+from torch.amp import GradScaler, autocast
+from torch.utils.data import TensorDataset
+from sklearn.datasets import load_digits
+from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.schedule import *
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import Adam, OptimWrapper, SGD
+from fastai.torch_core import set_seed
+from fastai_clr_ext.guard import *
+from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.schedule import *
+
+class CpuAmp(MixedPrecision):
+    "fastai's mixed precision with a real scaler that works without a GPU"
+    def before_fit(self):
+        self.learn.scaler = GradScaler('cpu', init_scale=2.**10, growth_interval=1000)
+        self.autocast,self.scales = autocast('cpu', enabled=False),[]
+
+class Damage(Callback):
+    "Multiplies what the network gives, a gradient or a weight, at some iterations"
+    order,run_valid = MixedPrecision.order-1,False
+    def __init__(self, what, at, by=math.nan, param=0): self.what,self.at,self.by,self.param = what,at,by,param
+    def hit(self, what): return self.what==what and self.learn.train_iter in self.at
+    def after_loss(self):
+        if self.hit('loss'): self.learn.loss,self.learn.loss_grad = self.learn.loss*self.by, self.learn.loss_grad*1.
+    def before_step(self):
+        if self.hit('grad'): list(self.learn.model.parameters())[self.param].grad.view(-1)[0] *= self.by
+    def after_step(self):
+        if self.hit('weight'): list(self.learn.model.parameters())[self.param].data.view(-1)[0] *= self.by
+
+def fit(learn, n_epoch=1, lr=.01, **kwargs):
+    "A fit that warns of a divergence"
+    with pytest.warns(UserWarning, match='The training diverged'): learn.fit(n_epoch, lr, **kwargs)
+    return learn.recorder.divergence
+
+@pytest.fixture(scope='module')
+def digits():
+    x,y = load_digits(return_X_y=True)
+    data = TensorDataset(torch.tensor(x/16, dtype=torch.float32), torch.tensor(y))
+    def make(seed, opt_func=partial(SGD, mom=.9)):
+        set_seed(seed)
+        dl = TfmdDL(data, bs=64, shuffle=True, num_workers=0)
+        learn = Learner(DataLoaders(dl, TfmdDL(TensorDataset(*data[:8]), bs=8, num_workers=0)), nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
+                        loss_func=CrossEntropyLossFlat(), opt_func=opt_func)
+        learn.logger = lambda *_: None
+        return learn.remove_cb(ProgressCallback)
+    return make
+
+# the rule for losses
+
+def slow(losses, factor, patience, skip, floor):
+    "The rule once more, from its words: the first batch that is too high"
+    smooth = [np.average(losses[:n], weights=.98**np.arange(n)[::-1]) for n in range(1, len(losses)+1)]
+    high = [i>=skip and i+1>=patience and min(np.median(losses[i+1-patience:i+1]), smooth[i]) > factor*max(min(smooth[:i+1]), floor*losses[0]) for i in range(len(losses))]
+    return high.index(True) if any(high) else None
+
+@pytest.mark.parametrize('factor,patience,skip,floor', [(4, 10, 50, .01), (1.2, 3, 0, 0), (2, 1, 5, .5), (1.1, 5, 20, .01)])
+def test_the_rule_is_what_the_words_say(factor, patience, skip, floor):
+    rng,found = np.random.default_rng(0),0
+    for _ in range(30):
+        losses = np.exp(np.cumsum(rng.normal(0, .2, 200)))
+        t = LossTrend(factor, patience, skip, floor)
+        got = next((i for i,l in enumerate(losses) if t.add(l)), None)
+        assert got==slow(losses, factor, patience, skip, floor)
+        found += got is not None
+    assert found>5
+
+def test_spikes_at_the_start_and_a_loss_near_nothing_are_no_alarm():
+    for losses in ([2., 500., 900., 2.]*5 + [2.]*100, [2.]*60 + [500.]*4 + [2.]*100, [2.]*5 + [1e-6]*400 + [1e-3]*100, [-1.]*100 + [-.1]*100, [100.]*40 + [1.]*100):
+        t = LossTrend()
+        assert not any(t.add(l) for l in losses), losses[:5]
+
+def test_what_explodes_during_the_first_batches_is_called_after_them():
+    t = LossTrend(skip=50)
+    assert [t.add(l) for l in [2.]*5 + [1e6]*100].index(True)==50
+
+# what it finds, and where
+
+@pytest.mark.parametrize('opt_func,lr', [(Adam, 100.), (partial(OptimWrapper, opt=torch.optim.Adam), 100.), (partial(SGD, mom=.9), 30.)], ids=['Adam', 'torch Adam', 'SGD'])
+def test_a_rate_that_diverges_is_stopped_soon(digits, opt_func, lr):
+    learn = digits(0, opt_func)
+    with pytest.warns(UserWarning, match='The training diverged'): learn.fit_one_cycle_ext(8, lr, cbs=DivergenceGuard())
+    d = learn.recorder.divergence
+    assert d.action=='stopped' and d.found<100 and d.found-d.train_iter<10 and len(learn.recorder.losses)==d.found+1==len(learn.recorder.lrs)
+    assert d.phase=='warm-up' and d.lr==(learn.recorder.lrs[d.train_iter],) and d.step==d.train_iter and d.epoch==d.train_iter//29
+    assert math.isfinite(d.eff_step)==(lr==100.)
+    assert d.lr_try in (d.lr_best/4, d.lr_best/100) and d.lr_best in learn.recorder.lrs
+    assert not [cb for cb in learn.cbs if isinstance(cb, DivergenceGuard)]
+
+def test_no_false_alarm_at_a_high_rate_that_trains(digits):
+    for seed in range(20):
+        learn = digits(seed)
+        learn.fit_one_cycle_ext(4, .5, cbs=DivergenceGuard()) # a warning would be an error
+        assert learn.recorder.divergence is None and learn.recorder.losses[-1]<.5
+
+@pytest.mark.parametrize('what,reason', [('loss', 'non-finite loss'), ('grad', 'non-finite gradient'), ('weight', 'non-finite weight')])
+@pytest.mark.parametrize('every', [1, 3, 7, 50])
+def test_the_batch_where_it_broke_is_named_however_seldom_it_looks(mlp, what, reason, every):
+    d = fit(mlp(), 2, cbs=[DivergenceGuard(every=every), Damage(what, [7])])
+    assert (d.reason, d.train_iter)==(reason, 7) or (what=='weight' and every>1 and d.train_iter==8)
+    assert d.found==min(math.ceil(8/every)*every, 10)-1 or (what=='weight' and every==1)
+
+@pytest.mark.parametrize('param,name', [(0, '0.weight'), (1, '0.bias'), (3, '2.bias')])
+@pytest.mark.parametrize('every', [1, 20])
+def test_the_first_parameter_to_go(mlp, param, name, every):
+    d = fit(mlp(), 2, cbs=[DivergenceGuard(every=every), Damage('grad', [4], math.inf, param)])
+    assert (d.param, d.reason, d.train_iter)==(name, 'non-finite gradient', 4) and f'parameter to go was {name}' in str(d)
+
+def test_of_several_at_once_the_one_nearest_the_output(mlp):
+    assert fit(mlp(), 2, cbs=[DivergenceGuard(), Damage('grad', [4], math.inf, 0), Damage('grad', [4], math.inf, 2), Damage('grad', [5], math.inf, 3)]).param=='2.weight'
+
+def test_the_gradient_is_the_one_that_the_optimizer_gets(mlp):
+    norms = []
+    class Norm(Callback):
+        order,run_valid = 1000,False
+        def before_step(self): norms.append(torch.cat([p.grad.flatten() for p in self.learn.model.parameters()]).norm().item())
+    d = fit(mlp(), 2, cbs=[DivergenceGuard(), Norm(), GradientClip(.01), Damage('loss', [9])])
+    assert math.isnan(d.loss) and d.grad_norm==pytest.approx(norms[9]) and d.grad_norm<=.0101
+
+@pytest.mark.parametrize('epoch,what', [(1.5, 'rising'), (1.5, 'falling')])
+def test_the_phase_in_a_fit_that_ends_within_an_epoch(mlp, epoch, what):
+    from fastai_clr_ext.finetune import Stage
+    learn,c = mlp(),Cycle([Phase('rising', 12/14, lr=(.1, 1)), Phase('falling', 2/14, lr=(1, .1))])
+    at = {'rising': 11, 'falling': 14}[what]
+    with pytest.warns(UserWarning, match=f'batch {at}, epoch 1'): learn.fit_stages([Stage('part', 1.5, .01, sched=c)], cbs=[DivergenceGuard(), Damage('loss', [at])])
+    assert (learn.recorder.divergence.phase, learn.recorder.divergence.stage)==(what, 'part')
+
+def test_a_step_that_replaces_the_weights(mlp):
+    learn,jump = mlp(opt_func=Adam),Cycle([Phase('low', .5, lr=1e-6), Phase('high', .5, lr=1)])
+    with pytest.warns(UserWarning, match='effective step'): learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=5, every=1))
+    d = learn.recorder.divergence
+    assert (d.reason, d.phase, d.found)==('effective step', 'high', 21) and d.eff_step>1
+    learn = mlp(opt_func=Adam)
+    learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=30, every=1))
+    assert learn.recorder.divergence is None, 'the first batches are not judged'
+
+# what is no divergence
+
+def test_an_overflow_that_the_scaler_handles_is_none(mlp):
+    learn = mlp()
+    learn.fit(2, .01, cbs=[DivergenceGuard(every=3), CpuAmp(), Damage('grad', [4, 5, 11], math.inf)])
+    assert learn.recorder.divergence is None
+    learn.fit(2, .01, cbs=[DivergenceGuard(every=3), CpuAmp(), Damage('loss', [4, 5, 11])])
+    assert learn.recorder.divergence is None, 'a few losses that are not finite are skipped too'
+    d = fit(learn, 2, cbs=[DivergenceGuard(every=3, patience=4), CpuAmp(), Damage('loss', range(5, 20))])
+    assert (d.reason, d.train_iter)==('non-finite loss', 8), 'four in a row are not'
+
+def test_accumulation(mlp):
+    learn = mlp()
+    learn.fit(2, .01, cbs=[DivergenceGuard(every=3), GradientAccumulation(32)])
+    assert learn.recorder.divergence is None
+    d = fit(learn, 2, cbs=[DivergenceGuard(every=3), GradientAccumulation(32), Damage('loss', [7])])
+    assert (d.train_iter, d.step)==(7, 3) and not math.isnan(d.grad_norm)
+    assert math.isnan(fit(learn, 2, cbs=[DivergenceGuard(every=3), GradientAccumulation(32), Damage('loss', [6])]).grad_norm), 'batch 6 does not step'
+
+def test_validation_predictions_and_lr_find_are_left_alone(mlp):
+    guard = DivergenceGuard()
+    learn = mlp(cbs=guard)
+    d = fit(learn, 1, cbs=Damage('loss', [4]))
+    learn.validate(); learn.get_preds()
+    assert learn.recorder.divergence is d and not guard.watching
+    learn.lr_find(show_plot=False, end_lr=1e6)
+    assert learn.recorder.divergence is d
+    learn.fit(1, .01)
+    assert learn.recorder.divergence is None and guard.kept is None
+    assert mlp().recorder.divergence is None
+
+# what it does
+
+class Rates(Callback):
+    order,run_valid = 1000,False
+    def __init__(self): self.lrs,self.weights = [],[]
+    def before_step(self): self.lrs.append([h['lr'] for h in self.learn.opt.hypers])
+    def after_batch(self): self.weights.append([p.detach().clone() for p in self.learn.model.parameters()])
+
+def test_recorded_and_on(mlp):
+    learn,rates = mlp(),Rates()
+    d = fit(learn, 2, cbs=[DivergenceGuard(on='record'), rates, Damage('loss', [4, 15])])
+    assert (d.action, d.train_iter)==('recorded', 4) and len(rates.lrs)==20 and len(learn.recorder.divergences)==1, 'the first is kept, and no other looked for'
+
+@pytest.mark.parametrize('scheduled', [True, False])
+def test_rewound_to_the_weights_that_were_saved(mlp, scheduled):
+    learn,rates,saved = mlp(),Rates(),[]
+    first = copy.deepcopy(list(learn.model.parameters()))
+    class Watched(DivergenceGuard):
+        def _rewind(self):
+            saved.append(copy.deepcopy(self.kept))
+            super()._rewind()
+    cbs = [Watched(on='rewind', every=2, keep_every=4, lower=.5), rates, Damage('grad', [9])]
+    with pytest.warns(UserWarning, match='rewound'):
+        if scheduled: learn.fit_one_cycle_ext(3, .01, cbs=cbs)
+        else: learn.fit(3, .01, cbs=cbs)
+    d = learn.recorder.divergence
+    assert (d.train_iter, d.found, d.action)==(9, 9, 'rewound') and len(rates.lrs)==30, 'the fit went on'
+    assert all(torch.isfinite(p).all() for p in saved[0].values())
+    same = [all(map(torch.equal, saved[0].values(), ws)) for ws in rates.weights]
+    assert not any(same[8:9]) and same[9] and (any(same[:8]) or all(map(torch.equal, saved[0].values(), first))), 'those of an earlier batch, or of the start'
+    assert all(torch.isfinite(p).all() for p in learn.model.parameters())
+    plan = one_cycle().table(30, .01)['lr'] if scheduled else np.full(30, .01)
+    assert np.array(rates.lrs)[:,0]==pytest.approx(plan*np.where(np.arange(30)<10, 1, .5))
+
+def test_a_copy_made_by_the_step_that_went_wrong_is_not_good(mlp):
+    "The weights are huge but finite after batch 3, when a copy is made; the loss says so afterwards"
+    learn,rates = mlp(),Rates()
+    fit(learn, 2, cbs=[DivergenceGuard(on='rewind', every=2, keep_every=2, skip=0, patience=1, factor=1.5), rates, Damage('weight', [3], 1e6)])
+    i = learn.recorder.divergences[0].found
+    assert i==5 and rates.weights[i][0].abs().max()<100
+
+def test_rewinds_are_bounded_and_the_state_is_cleared(mlp):
+    learn,states = mlp(),[]
+    class State(Callback):
+        order = 100
+        def after_batch(self): states.append([sorted(self.learn.opt.state[p]) for p in self.learn.model.parameters()])
+    fit(learn, 9, cbs=[DivergenceGuard(on='rewind', every=1, max_rewinds=2, lower=.1), State(), Damage('loss', range(5, 90, 7))])
+    assert [(d.train_iter, d.action) for d in learn.recorder.divergences]==[(5, 'rewound'), (12, 'rewound'), (19, 'stopped')]
+    assert ['grad_avg' in s[0] for s in states[::2]][:4]==[True, True, False, False] or not any('grad_avg' in o for o in states[5])
+    assert learn.opt.hypers[0]['lr']==pytest.approx(.01*.01)
+
+def test_rewinding_takes_running_statistics_along(mlp):
+    learn = mlp(model=nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)))
+    fit(learn, 1, cbs=[DivergenceGuard(on='rewind', every=1), Damage('loss', [9])])
+    assert learn.model[1].num_batches_tracked==0, 'as at the start of the fit, the only copy'
+
+def test_what_else_ends_the_fit_may_have_a_reason(mlp):
+    class End(Callback):
+        def after_batch(self):
+            if self.learn.train_iter==7: raise CancelFitException
+    d = fit(mlp(), 2, cbs=[DivergenceGuard(), End(), Damage('loss', [4])])
+    assert (d.train_iter, d.action)==(4, 'recorded')
+
+def test_the_last_batches_are_looked_at_before_validation(mlp):
+    validated = []
+    class Validated(Callback):
+        def before_validate(self): validated.append(1)
+    d = fit(mlp(), 2, cbs=[DivergenceGuard(every=100), Validated(), Damage('loss', [8])])
+    assert (d.train_iter, d.found)==(8, 9) and not validated
+
+def test_groups_and_no_cycle(mlp):
+    learn = mlp(cbs=DivergenceGuard(on='rewind'))
+    d = fit(learn, 2, slice(.001, .1), cbs=Damage('loss', [8]))
+    assert d.lr==pytest.approx((.001, .1)) and d.lr_best==pytest.approx(.1) and d.stage=='' and d.phase==''
+    assert str(d).startswith('The training diverged (non-finite loss) at batch 8')
+
+# nothing waits for the device
+
+def test_nothing_leaves_the_device_between_looks(mlp, monkeypatch):
+    "On a GPU each of these would wait for the device; here they are counted instead"
+    learn,used,inside = mlp(cbs=DivergenceGuard(every=8), opt_func=Adam),[],[]
+    real_call = DivergenceGuard.__call__
+    def call(self, event):
+        inside.append(1)
+        try: return real_call(self, event)
+        finally: inside.pop()
+    monkeypatch.setattr(DivergenceGuard, '__call__', call)
+    for name in ('item', 'tolist', 'cpu', 'numpy', '__float__', '__int__', '__bool__', '__array__', 'to'):
+        real = getattr(torch.Tensor, name)
+        def spy(self, *args, real=real, name=name, **kwargs):
+            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)): used.append((learn.train_iter, name))
+            return real(self, *args, **kwargs)
+        monkeypatch.setattr(torch.Tensor, name, spy)
+    learn.fit(2, .001)
+    assert {name for _,name in used}=={'cpu', 'numpy'} and sorted({i for i,name in used if name=='cpu'})==[8, 10, 18, 20], 'a look in 8 batches, and at the end of each epoch'
+
+def test_processes_decide_together(tmp_path):
+    "The loss of one process explodes: both stop, after the same batch, for the same reason"
+    here = Path(__file__).parent
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29536', str(here/'distributed_guard.py'), str(tmp_path)],
+                       capture_output=True, text=True, cwd=here, env=os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
+    assert r.returncode==0, r.stderr[-3000:]
+    a,b = [torch.load(tmp_path/f'{i}.pt', weights_only=False) for i in (0, 1)]
+    assert a==b and a['divergence'][:2]==('loss', 7) and a['n']==8, 'three of the last five are high at batch 7'
+    assert a['divergence'][2]==pytest.approx(5e5, rel=.01), 'the mean of both'
+
+# bad input
+
+@pytest.mark.parametrize('kwargs,says', [
+    (dict(factor=1), 'factor must be above 1; got 1'), (dict(factor=math.nan), 'factor must'), (dict(factor='4'), 'factor must'), (dict(patience=0), 'patience must be a whole number'),
+    (dict(on='halt'), "on must be 'stop', 'rewind' or 'record'; got 'halt'"), (dict(on=None), 'on must'), (dict(every=0), 'every must'), (dict(every=1.5), 'every must'),
+    (dict(skip=-1), 'skip must'), (dict(floor=2), 'floor must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'), (dict(keep_every=0), 'keep_every must')], ids=str)
+def test_bad_input(kwargs, says):
+    with pytest.raises(ValueError, match=says): DivergenceGuard(**kwargs)
+
+def test_refused_before_anything_changes(mlp):
+    learn = mlp(cbs=DivergenceGuard())
+    with pytest.raises(ValueError, match='learn.cbs must have one DivergenceGuard'): learn.fit_one_cycle_ext(1, cbs=DivergenceGuard())
+    bare = mlp(default_cbs=False)
+    with pytest.raises(ValueError, match="DivergenceGuard must have fastai's Recorder"): bare.fit_one_cycle_ext(1, cbs=DivergenceGuard())
+    assert learn.opt is None and bare.opt is None
