@@ -4,4 +4,5 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.situations import *
+from fastai_clr_ext.verdict import *
 from fastai_clr_ext.cli import *
