@@ -4,5 +4,7 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.situations import *
+from fastai_clr_ext.trials import *
 from fastai_clr_ext.verdict import *
+from fastai_clr_ext.compare import *
 from fastai_clr_ext.cli import *

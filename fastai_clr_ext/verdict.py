@@ -99,17 +99,17 @@ def _against(outcomes, name, baseline, sign, level, method, margin)->dict:
     n_lost,n_saved = [(lost[a] & ~lost[b]).sum() for a,b in ((name, baseline), (baseline, name))]
     lo,hi = map(float, mean_interval(d, level, method))
     said = judge(lo, hi, n_lost, n_saved, margin, 1-level)
-    open_ = said=='cannot tell' and np.isfinite(lo)
+    more = seeds_needed(d.mean()-margin, d.std(ddof=1), 1-level) if said=='cannot tell' and np.isfinite(lo) else None
     return dict(gain=d.mean() if len(d) else np.nan, gain_lo=lo, gain_hi=hi, n_pairs=len(d), n_better=int((d>0).sum()),
-                verdict=said, seeds_needed=seeds_needed(d.mean()-margin, d.std(ddof=1), 1-level) if open_ else None)
+                verdict=said, seeds_needed=more)
 
 def _alone(o, level)->dict:
     "One policy by itself"
     lo,hi = share_interval(o.isna().sum(), len(o), level)
     return dict(n_seeds=len(o), mean=o.mean(), sd=o.std(), n_lost=int(o.isna().sum()), lost_lo=lo, lost_hi=hi)
 
-_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi', 'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better',
-            'verdict', 'seeds_needed']
+_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi',
+            'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better', 'verdict', 'seeds_needed']
 
 def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a run that was lost
@@ -131,7 +131,7 @@ def paired_summary(
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_COLUMNS).rename_axis('policy')
     return df.astype({k: 'Int64' for k in ('n_pairs', 'n_better', 'seeds_needed')})
 
-# %% ../nbs/08_verdict.ipynb #b389492e
+# %% ../nbs/08_verdict.ipynb #7d55cf77
 def _number(x)->str: return f'{x:.3g}'
 
 def _chance(row, level:float)->str:
@@ -155,8 +155,8 @@ def say_verdicts(
     base,lines = summary.index[summary.verdict=='baseline'][0], []
     for name,row in summary[summary.verdict!='baseline'].iterrows():
         way = 'better' if row.gain>0 else 'worse'
-        how = (f'{metric} {_number(abs(row.gain))} {way} than {base} on average ({_chance(row, level)}; better on '
+        how = (f'On average {_number(abs(row.gain))} {way} than {base} in {metric} ({_chance(row, level)}; better on '
                f'{row.n_better} of {row.n_pairs} seeds).' if row.n_pairs else f'It and {base} never both ended well.')
         lost = f' {row.n_lost} of {row.n_seeds} runs were lost.' if row.n_lost else ''
-        lines.append(f'{name}: {row.verdict}. {how[0].upper()}{how[1:]}{lost}{_more(row)}')
+        lines.append(f'{name}: {row.verdict}. {how}{lost}{_more(row)}')
     return lines
