@@ -7,4 +7,6 @@ from fastai_clr_ext.situations import *
 from fastai_clr_ext.trials import *
 from fastai_clr_ext.verdict import *
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.records import *
+from fastai_clr_ext.report import *
 from fastai_clr_ext.cli import *
