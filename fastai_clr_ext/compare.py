@@ -278,7 +278,7 @@ def _hardware(learn)->dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
-# %% ../nbs/09_compare.ipynb #800727d9
+# %% ../nbs/09_compare.ipynb #500a3385
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
     return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
@@ -294,7 +294,7 @@ def _record(path, make_learner, learn, first, rates, trials, situation, results,
                   n_steps=max(r['n_steps'] for r in results))
     record = _plain(dict(kind=RECORD_KIND, version=RECORD_VERSION, situation=about, budget=budget, policies=said,
                          **rest, tuning=trials, runs=results, versions=_versions(), hardware=_hardware(learn)))
-    _write_json(path, record)
+    _write_json(path/'record.json', record)
     return record
 
 @delegates(Comparison.read)
@@ -321,10 +321,10 @@ def compare(
     keep = None if out else tempfile.TemporaryDirectory()
     plan = _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)
     path = open_folder(out or keep.name, plan)
-    go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=(reading['metric'], reading['higher']))
+    best = reading['metric'],reading['higher']
+    go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best)
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]
     rates,trials = _tuned(go, first, tune, reading) if tune else (rates, [])
     results = go(_runs(first, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
-    rest = dict(seeds=seeds, **reading)
-    record = _record(path/'record.json', make_learner, learn, first, rates, trials, situation, results, **rest)
+    record = _record(path, make_learner, learn, first, rates, trials, situation, results, seeds=seeds, **reading)
     return Comparison(record, path, keep)

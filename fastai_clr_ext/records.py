@@ -16,7 +16,7 @@ from .schedule import _need, _is_count, _is_real, _as_list
 from .verdict import INTERVALS
 from .compare import Comparison, RECORD_KIND, RECORD_VERSION, check_names
 
-# %% ../nbs/09_records.ipynb #0d3e215c
+# %% ../nbs/09_records.ipynb #721db980
 _is_text = lambda x, most=20_000: isinstance(x, str) and len(x)<=most
 _is_flag = lambda x: isinstance(x, bool)
 _is_number = lambda x: _is_real(x) and abs(x)<=1e15
@@ -42,8 +42,9 @@ _ENDED = _RUN | dict(seed=_count, n_steps=_count, seconds=lambda x: _is_number(x
                      curves=_dict_of(_list_of(_is_score, 10_000)))
 _RULES = dict(
     situation=_dict_of(_is_simple), budget=_dict_of(_count), versions=_dict_of(_is_plain), hardware=_dict_of(_is_plain),
-    policies=_list_of(_has(_POLICY), 100), seeds=_list_of(_count, 1000), baseline=_is_line, metric=_is_line, higher=_is_flag,
-    method=lambda x: _is_text(x) and x in INTERVALS, level=lambda x: _is_real(x) and 0<x<1,
+    policies=_list_of(_has(_POLICY), 100), seeds=_list_of(_count, 1000), baseline=_is_line, metric=_is_line,
+    higher=_is_flag, method=lambda x: _is_text(x) and x in INTERVALS,
+    level=lambda x: _is_real(x) and 0<x<1,
     margin=lambda x: _is_number(x) and x>=0, tuning=_list_of(_has(_TRIAL), 10_000), runs=_list_of(_has(_ENDED), 10_000))
 
 # %% ../nbs/09_records.ipynb #593f0f67

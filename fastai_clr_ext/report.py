@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .compare import Comparison
 from .records import check_record
 
-# %% ../nbs/09_report.ipynb #86a014d8
+# %% ../nbs/09_report.ipynb #65539be5
 def _number(x, most:str='.4g')->str:
     "A number for people; a dash for none"
     if x is None or (not isinstance(x, (str, list, dict, bool)) and pd.isna(x)): return '–'
@@ -38,7 +38,7 @@ def report_table(
     return pd.DataFrame([{
         'policy': name, 'verdict': o.verdict,
         f'{r["metric"]}, mean ± sd': f'{_number(o["mean"])} ± {_number(o.sd, ".2g")}',
-        f'gain ({r["level"]:.3g} interval)': _gain(o),
+        f'gain ({r["level"]:.0%} interval)': _gain(o),
         'seeds better': '–' if pd.isna(o.n_better) else f'{o.n_better} of {o.n_pairs}',
         'lost': f'{o.n_lost} of {o.n_seeds} ({o.lost_lo:.0%} to {o.lost_hi:.0%})',
         'lr_max': _number(lrs[name])} for name,o in s.iterrows()])
@@ -51,7 +51,7 @@ def _facts(r)->dict:
     about = {k: v for k,v in r['situation'].items() if k!='again'}
     return {k: _number(v) for k,v in (about | said | r['versions'] | r['hardware']).items()}
 
-# %% ../nbs/09_report.ipynb #d19a48cb
+# %% ../nbs/09_report.ipynb #0356dfb2
 _STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11} # the same page every time
 
 def _inline(ax)->str:
@@ -67,16 +67,22 @@ _SHOWS = {
              'normalisation scales gradients by the weights.',
     'curves': 'Each run faint, the mean of a policy’s runs strong.'}
 
+def _curves(c, keys)->plt.Axes:
+    "Metric and losses side by side"
+    axs = plt.subplots(1, len(keys), figsize=(3.4*len(keys), 3.2), squeeze=False, layout='constrained')[1][0]
+    for ax,key in zip(axs, keys): c.plot_curves(key, log_y=key.endswith('loss'), ax=ax)
+    return axs[0]
+
 def _figures(c)->list: # Title, image, what it shows
     "The figures of a report, as far as the record has what they show"
     has = lambda key: any(o['curves'].get(key) for o in c.record['runs'])
     draw = [('Every run, and the gain', lambda: c.plot()[0], 'runs')]
     if has('mean |g|'): draw.append(('Mean |gradient|', lambda: c.plot_grads()[0], 'grads'))
-    for key in filter(has, dict.fromkeys([c.record['metric'], 'valid_loss', 'train_loss'])):
-        draw.append((f'{key} by epoch', lambda key=key: c.plot_curves(key), 'curves'))
+    keys = list(filter(has, dict.fromkeys([c.record['metric'], 'valid_loss', 'train_loss'])))
+    if keys: draw.append(('Learning curves', lambda: _curves(c, keys), 'curves'))
     return [(title, _inline(f()), _SHOWS[shows]) for title,f,shows in draw]
 
-# %% ../nbs/09_report.ipynb #b7af7a54
+# %% ../nbs/09_report.ipynb #cf2ad863
 _CSS = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
 *{box-sizing:border-box}
@@ -91,7 +97,7 @@ ul.say li.worked{border-color:var(--good)} ul.say li.did-not{border-color:var(--
 .wide,figure{overflow-x:auto} figure{margin:1rem 0} figure img{max-width:100%;height:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-.wide th,.wide td{min-width:6rem}
+.wide th,.wide td{min-width:6rem;overflow-wrap:normal}
 pre{background:#f6f8fa;padding:.7rem;white-space:pre-wrap;font-size:.85rem}
 @media(max-width:40rem){figure img{max-width:none;width:42rem}}
 @media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}}
@@ -125,16 +131,18 @@ def _again(r)->str:
     "How to run it again: the command or the text that the record has, or else a call with its numbers"
     if said := r['situation'].get('again'): return str(said)
     lrs = {p['name']: p['lr_max'] for p in r['policies']}
-    return (f'compare(make_learner, policies, n_epoch={r["budget"].get("n_epoch")}, seeds={r["seeds"]}, lr_max={lrs},\n'
-            f'        baseline={r["baseline"]!r}, metric={r["metric"]!r}) # make_learner and policies as described above')
+    return (f'# make_learner and policies as described above\n'
+            f'compare(make_learner, policies, n_epoch={r["budget"].get("n_epoch")}, seeds={r["seeds"]}, lr_max={lrs},\n'
+            f'        baseline={r["baseline"]!r}, metric={r["metric"]!r})')
 
 def _reading(r)->str:
     "How verdicts are read, in a sentence or two"
     margin = f' by more than {r["margin"]:.3g}' if r['margin'] else ''
     way,n = 'more' if r['higher'] else 'less',len(r['seeds'])
-    return (f'Compared with {r["baseline"]} by {r["metric"]}, where {way} is better, over {n} seed{"s"*(n!=1)}: the same weights to '
-            'begin with, the same batches and the same number of optimizer steps for every policy. Worked: surely better'
-            f'{margin}; did not: surely not; cannot tell: neither. Surely: at {r["level"]:.3g} for all policies together.')
+    return (f'Compared with {r["baseline"]} by {r["metric"]}, where {way} is better, over {n} seed{"s"*(n!=1)}: the same '
+            'weights to begin with, the same batches and the same number of optimizer steps for every policy. Worked: '
+            f'surely better{margin}; did not: surely not; cannot tell: neither. Surely: at {r["level"]:.0%} for all '
+            'policies together.')
 
 def _title(r)->str:
     s = r['situation']
@@ -189,14 +197,15 @@ def to_markdown(self:Comparison,
     if path is not None: Path(path).write_text(text, encoding='utf-8')
     return text
 
-# %% ../nbs/09_report.ipynb #42764329
+# %% ../nbs/09_report.ipynb #b9fa7f2e
 def merged_html(
     table:pd.DataFrame, # As `merge` gives
     path:str|Path|None=None # File to write; None for none
 )->str: # The page
     "A table over situations as a self-contained page"
     rows = [{k: _number(v) for k,v in row.items()} for row in table.to_dict('records')]
-    page = _pages.from_string(_TABLE + _HEAD + '{{ table(rows) }}</body></html>').render(title='Where it worked and where it did not', css=_CSS, rows=rows)
+    page = _pages.from_string(_TABLE + _HEAD + '{{ table(rows) }}</body></html>')
+    page = page.render(title='Where it worked and where it did not', css=_CSS, rows=rows)
     if path is not None: Path(path).write_text(page, encoding='utf-8')
     return page
 

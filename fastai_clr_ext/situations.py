@@ -33,13 +33,13 @@ from fastai.torch_core import default_device, no_random, params
 from .schedule import Cycle, clr_beta_07, constant, one_cycle, _need, _is_count, _is_real
 from .one_cycle import *
 
-# %% ../nbs/08_situations.ipynb #f12f9eb4
+# %% ../nbs/08_situations.ipynb #2dc2409c
 class BasicBlock(nn.Module):
     "Two 3×3 convolutions with batch normalisation, and a shortcut"
     def __init__(self,
         n_in:int, # Channels in
         n_out:int, # Channels out; the image is halved where they differ
-        option:str='A' # Shortcut where they differ: `'A'`, every second pixel and zero channels; `'B'`, a 1×1 convolution
+        option:str='A' # Shortcut where they differ: `'A'`, every second pixel, zero channels; `'B'`, a 1×1 convolution
     ):
         super().__init__()
         stride,self.n_pad = (1 if n_in==n_out else 2), n_out-n_in
