@@ -1,4 +1,4 @@
-"""`clr-demo`: the thread's experiment in a minute, on data that is already there. `clr-compare`: which policy worked, with an interval.
+"""`clr-demo`: the thread's experiment in a minute. `clr-compare`: which policy worked, with an interval.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.html.md"""
 
@@ -9,10 +9,11 @@ __all__ = ['CLR_BETA', 'CYCLES', 'demo_learner', 'train_demo', 'grad_levels', 'd
            'write_demo', 'demo_reading', 'check_out', 'clr_demo', 'parse_policies', 'read_options', 'compare_options',
            'clr_compare_options', 'clr_merge', 'clr_compare']
 
-# %% ../nbs/10_cli.ipynb #657b229e
+# %% ../nbs/10_cli.ipynb #7ed80535
 import os, shlex, sys, matplotlib, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from fastcore.script import anno_parser, call_parse, store_true
@@ -184,15 +185,15 @@ def clr_demo(
     print(demo_reading(table, learners['constant'].recorder.grads.step.max()+1))
     print('\nWritten: ' + ', '.join(map(str, write_demo(learners, path))))
 
-# %% ../nbs/10_cli.ipynb #f9796434
+# %% ../nbs/10_cli.ipynb #86d3ff9c
 #: Cycles that a policy on the command line can name, with what the thread gave their momentum
-CYCLES = {k: getattr(schedule, k) for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_fastai',
-                                            'warmup_cosine', 'wsd', 'step_decay', 'triangular', 'flat_cos')}
+CYCLES = {k: getattr(schedule, k) for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'triangular',
+                                            'one_cycle_fastai', 'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
 _MOMS = {'constant': dict(moms=.9), 'one_cycle': dict(moms=(.95, .85, .95))}
 _TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # Rates, by optimizer
 
 def parse_policies(
-    policies:str|list|dict, # Names, with commas or in a list; or a dict from name to a cycle's name or to `{cycle=NAME, …}`
+    policies:str|list|dict, # Names, with commas or in a list; or by name, a cycle's name or `{cycle=NAME, …}`
     sit:Situation # Whose cycle `use_clr_beta` is
 )->dict: # `Cycle` by name
     "Cycles from their names and parameters"
@@ -207,13 +208,14 @@ def _parse_cycle(name, spec, sit):
     args = dict(spec) if isinstance(spec, dict) else {'cycle': spec}
     cycle = args.pop('cycle', name)
     if cycle=='use_clr_beta' and not args: return sit.cycle
-    _need(isinstance(cycle, str) and cycle in CYCLES, f'policy {name!r}', f'name a cycle: use_clr_beta, {", ".join(CYCLES)}', cycle)
+    there = isinstance(cycle, str) and cycle in CYCLES
+    _need(there, f'policy {name!r}', f'name a cycle: use_clr_beta, {", ".join(CYCLES)}', cycle)
     try: return CYCLES[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../nbs/10_cli.ipynb #38685406
-_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5, optimizer=None, lr_max=None, tune=None,
-                 out='clr_compare', workers=None, resume=False, html=None)
+# %% ../nbs/10_cli.ipynb #1cbc8be4
+_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5, optimizer=None,
+                 lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
 
 def _numbers(x, name)->list|None:
     "Numbers with commas between, or a list of them"
@@ -223,10 +225,10 @@ def _numbers(x, name)->list|None:
 
 def _situation(data, arch, optimizer, **_)->Situation:
     "The situation that the options describe"
-    sit = situation(data) if data in SITUATIONS else situation('cifar10', data=data)
+    sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data)
     depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
     _need(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
-    return situation(data if data in SITUATIONS else 'cifar10', data=sit.data, depth=int(depth), optimizer=optimizer or sit.optimizer)
+    return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
 
 def read_options(
     config:str|None, # TOML file; None for none
@@ -236,30 +238,30 @@ def read_options(
     said = {}
     if config:
         try: said = tomllib.loads(Path(config).read_text(encoding='utf-8'))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e: raise ValueError(f'--config must be a TOML file; {e}') from e
+        except (OSError, ValueError) as e: raise ValueError(f'--config must be a TOML file; {e}') from e
     bad = [k for k in said if k not in _DEFAULTS]
     _need(not bad, '--config', f'have options of clr-compare: {", ".join(_DEFAULTS)}', bad)
-    return _DEFAULTS | said | {k: v for k,v in given.items() if v not in (None, False)}
+    return _DEFAULTS | said | {k: v for k,v in given.items() if v is not None and v is not False}
 
-# %% ../nbs/10_cli.ipynb #3bf2c90b
+# %% ../nbs/10_cli.ipynb #31f97376
 def compare_options(
     o:dict, # As `read_options` gives
     again:str='' # The command, for the report
 )->Comparison: # Its folder has `report.html`, `report.md` and `record.json`
     "Run the comparison that options describe, and write its report"
     sit = _situation(**o)
-    _need(isinstance(o['seeds'], (int, list)) and o['seeds'], '--seeds', 'be at least 1', o['seeds'])
     policies,lr_max,tune = parse_policies(o['policies'], sit),o['lr_max'],_numbers(o['tune'], '--tune')
     if lr_max is None and tune is None: tune = _TRIED[sit.optimizer]
     out = check_out(o['out'], o['resume'], '--resume')
-    result = compare(sit, policies, o['epochs'] or sit.n_epoch, o['seeds'], lr_max, out, tune=tune, situation=dict(again=again),
-                     n_workers=o['workers'] or os.cpu_count(), with_bar=sys.stdout.isatty())
+    n_epoch,n_workers = sit.n_epoch if o['epochs'] is None else o['epochs'],o['workers'] or os.cpu_count()
+    result = compare(sit, policies, n_epoch, o['seeds'], lr_max, out, tune=tune, situation=dict(again=again),
+                     n_workers=n_workers, with_bar=sys.stdout.isatty())
     result.to_html(out/'report.html')
     result.to_markdown(out/'report.md')
     return result
 
 def clr_compare_options(
-    data:str=None, # Name of a situation (digits, fashion-mnist, cifar10, thread, transfer-digits) or folder of images; default digits
+    data:str=None, # digits, fashion-mnist, cifar10, thread, transfer-digits, or a folder of images; default digits
     arch:str=None, # resnet8, resnet20, … resnet110; default the situation's
     policies:str=None, # Cycles with commas between; default constant,use_clr_beta,one_cycle
     epochs:int=None, # Of each run; default the situation's
@@ -272,10 +274,11 @@ def clr_compare_options(
     config:str=None, # TOML file with these options
     resume:store_true=False # Go on with the comparison in the folder
 ):
-    "Compare policies at the same budget over seeds, and write a report (clr-compare merge RECORD… puts records into one table)"
+    "Compare policies at the same budget over seeds, and write a report. With merge RECORD…, put records into one table"
     given = {k: v for k,v in locals().items() if k!='config'}
     result = compare_options(read_options(config, **given), f'clr-compare {shlex.join(sys.argv[1:])}'.strip())
-    print('\n' + result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']].to_string(float_format='{:.4g}'.format))
+    table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
+    print('\n' + table.to_string(float_format='{:.4g}'.format))
     print('\n' + '\n'.join(result.verdicts()))
     print('\nWritten: ' + ', '.join(str(result.path/n) for n in ('report.html', 'report.md', 'record.json')))
 
@@ -288,14 +291,14 @@ def clr_merge(
     if html: merged_html(table, html)
     print(merged_markdown(table), end='')
 
-# %% ../nbs/10_cli.ipynb #f2bfc0c7
+# %% ../nbs/10_cli.ipynb #5e088448
 def clr_compare():
     "The command: options, or `merge` and records; a mistake is one line, Ctrl-C leaves what is done"
     matplotlib.use('Agg') # no display is needed
     is_merge = sys.argv[1:2]==['merge']
     f = clr_merge if is_merge else clr_compare_options
-    args = vars(anno_parser(f, prog='clr-compare merge' if is_merge else 'clr-compare').parse_args(sys.argv[1+is_merge:]))
-    args = {k: v for k,v in args.items() if k not in ('pdb', 'xtra')}
+    parser = anno_parser(f, prog='clr-compare merge' if is_merge else 'clr-compare')
+    args = {k: v for k,v in vars(parser.parse_args(sys.argv[1+is_merge:])).items() if k not in ('pdb', 'xtra')}
     try: f(*args.pop('records', ()), **args)
     except (ValueError, OSError) as e: raise SystemExit(f'clr-compare: {e}')
     except KeyboardInterrupt as e:

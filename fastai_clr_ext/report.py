@@ -82,7 +82,7 @@ def _figures(c)->list: # Title, image, what it shows
     if keys: draw.append(('Learning curves', lambda: _curves(c, keys), 'curves'))
     return [(title, _inline(f()), _SHOWS[shows]) for title,f,shows in draw]
 
-# %% ../nbs/09_report.ipynb #cf2ad863
+# %% ../nbs/09_report.ipynb #b7af7a54
 _CSS = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
 *{box-sizing:border-box}
@@ -139,7 +139,8 @@ def _reading(r)->str:
     "How verdicts are read, in a sentence or two"
     margin = f' by more than {r["margin"]:.3g}' if r['margin'] else ''
     way,n = 'more' if r['higher'] else 'less',len(r['seeds'])
-    return (f'Compared with {r["baseline"]} by {r["metric"]}, where {way} is better, over {n} seed{"s"*(n!=1)}: the same '
+    seeds = f'{n} seed{"s"*(n!=1)}'
+    return (f'Compared with {r["baseline"]} by {r["metric"]}, where {way} is better, over {seeds}: the same '
             'weights to begin with, the same batches and the same number of optimizer steps for every policy. Worked: '
             f'surely better{margin}; did not: surely not; cannot tell: neither. Surely: at {r["level"]:.0%} for all '
             'policies together.')

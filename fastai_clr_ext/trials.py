@@ -27,11 +27,12 @@ from .one_cycle import *
 from .record import GradRecorder
 from .plot import add_up
 
-# %% ../nbs/08_trials.ipynb #feb954e8
+# %% ../nbs/08_trials.ipynb #3300f638
 class RunWatch(Callback):
     "Count batches and optimizer steps over all fits of a run, and keep the losses and metrics of each epoch"
     order,run_valid = Recorder.order+5,False # after `Recorder` closed the epoch, and mixed precision cancelled a step
-    def __init__(self): self.n_batches,self.n_tried,self.n_steps,self.epochs,self.open = 0,0,0,[],False
+    def __init__(self): self.n_batches,self.n_tried,self.n_steps,self.epochs,self.open,self.last = 0,0,0,[],False,None
+    def after_loss(self): self.last = self.learn.loss.detach() # stays on its device
     def before_step(self): self.open = True
     def after_cancel_step(self): self.open = False
     def after_step(self):
@@ -116,10 +117,10 @@ def _curves(learn, watch)->dict: # By name, values along the run
     return {k: [e.get(k) for e in watch.epochs] for k in names} | {'mean |g|': grads}
 
 def _outcome(learn, watch, error)->dict:
-    "What a run came to. It diverged if a loss of its last epoch is not finite, or a guard says so"
+    "What a run came to. It diverged if a loss of its last epoch or batch is not finite, or a guard says so"
     last = {k: v for k,v in (watch.epochs or [{}])[-1].items() if k!='time'}
     losses = [v for k,v in last.items() if k.endswith('loss')]
-    losses += getattr(learn.recorder, 'losses', [])[-1:] # of a run that was stopped within an epoch
+    if watch.last is not None: losses.append(watch.last.mean().item()) # of a run that was stopped within an epoch
     stopped = getattr(learn.recorder, 'divergence', None) is not None
     counts = dict(n_steps=watch.n_steps, n_tried=watch.n_tried, n_batches=watch.n_batches)
     diverged = not error and (stopped or not all(map(math.isfinite, losses)))
@@ -235,7 +236,7 @@ def _best(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-# %% ../nbs/08_trials.ipynb #9e299c97
+# %% ../nbs/08_trials.ipynb #20965b24
 _DEATHS = 3 # Pools that may die without a run coming to its end
 
 def train_all(
@@ -251,11 +252,11 @@ def train_all(
     check_budget(done.values(), n_batches)
     while todo := [r for r in runs if r.path not in done]:
         try:
-            bar = progress_bar(_dispatch(make_learner, todo, n_workers), len(todo), with_bar, False)
-            for path,result in bar:
+            results = _dispatch(make_learner, todo, n_workers)
+            for path,result in (bar := progress_bar(results, len(todo), leave=False) if with_bar else results):
                 done[path],deaths = result,0
                 check_budget(done.values(), n_batches)
-                bar.comment = _best(done.values(), *best)
+                if with_bar: bar.comment = _best(done.values(), *best)
         except BrokenProcessPool as e:
             done,deaths = done | _on_disk(runs),deaths+1
             if deaths==_DEATHS: raise RuntimeError(f'Workers were killed {_DEATHS} times and no run came to its end. '
