@@ -92,10 +92,11 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
     record = read_record(tmp_path/'there').record
     assert record['seeds']==[0, 1] and [p['lr_max'] for p in record['policies']]==[.2, 1.] and record['budget']['n_steps']==22, 'the command line is above the file'
     assert record['situation']['again']=='clr-compare --config mine.toml --seeds 2 --workers 1 --out there' and 'clr-compare --config mine.toml' in (tmp_path/'there'/'report.md').read_text()
-    r = compare_cmd('--config', 'mine.toml', '--seeds', '2', '--workers', '1', '--out', 'there', cwd=tmp_path)
-    assert r.returncode==1 and 'or give --resume' in r.stderr and 'Traceback' not in r.stderr
-    r = compare_cmd('--config', 'mine.toml', '--seeds', '3', '--workers', '1', '--out', 'there', '--resume', cwd=tmp_path)
-    assert r.returncode==0 and len(list((tmp_path/'there'/'runs').glob('*.json')))==6, r.stderr
+    from fastai_clr_ext.cli import compare_options, read_options
+    more = dict(seeds=3, workers=1, out=str(tmp_path/'there'))
+    with pytest.raises(ValueError, match='or give --resume'): compare_options(read_options(str(tmp_path/'mine.toml'), **more))
+    compare_options(read_options(str(tmp_path/'mine.toml'), resume=True, **more))
+    assert len(list((tmp_path/'there'/'runs').glob('*.json')))==6
     r = compare_cmd('merge', 'there/record.json', 'there', '--html', 'all.html', cwd=tmp_path)
     assert r.returncode==0 and r.stdout.count('gentle')==1 and '<td>gentle</td>' in (tmp_path/'all.html').read_text(), r.stderr
 
@@ -112,6 +113,7 @@ def test_options_by_hand():
     (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'), (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'), (dict(epochs=0), 'n_epoch must'),
     (dict(data='no/such'), 'folder that exists'), (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
 def test_bad_options(args, says, tmp_path):
+    "Where options meet what they are for"
     from fastai_clr_ext.cli import compare_options, read_options
     with pytest.raises(ValueError, match=says): compare_options(read_options(None, **dict(out=str(tmp_path/'out'), workers=1) | args))
 
@@ -120,3 +122,7 @@ def test_bad_config(text, says, tmp_path):
     from fastai_clr_ext.cli import read_options
     if text: (tmp_path/'c.toml').write_text(text)
     with pytest.raises(ValueError, match=says): read_options(str(tmp_path/'c.toml'))
+
+def test_a_mistake_is_one_line(tmp_path):
+    r = compare_cmd('--policies', 'constant,magic', cwd=tmp_path)
+    assert r.returncode==1 and r.stderr.startswith('clr-compare: ') and r.stderr.count('\n')==1 and not list(tmp_path.iterdir())
