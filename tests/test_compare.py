@@ -93,15 +93,16 @@ def test_steps_are_counted_for_real():
     c = compare(make_line, {'half': accumulate, 'also': lambda learn: learn.fit(2, .02, cbs=GradientAccumulation(32))}, seeds=1, n_epoch=2, with_bar=False)
     assert c.df.n_steps.tolist()==[10, 10]
 
-def test_a_cancelled_step_is_tried_but_not_done():
+@pytest.mark.parametrize('order', [MixedPrecision.order, RunWatch.order+1], ids=['before it is seen', 'after'])
+def test_a_cancelled_step_is_tried_but_not_done(order):
     from fastai.callback.core import Callback, CancelStepException
     class Skip(Callback):
-        order = MixedPrecision.order
         def before_step(self):
             if self.train_iter in (3, 4): raise CancelStepException
     learn = make_line(0)
     learn.add_cb(watch := RunWatch())
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Skip())
+    (skip := Skip()).order = order
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=skip)
     assert (watch.n_steps, watch.n_tried, watch.n_batches)==(8, 10, 10)
 
 @pytest.mark.parametrize('policy', [lambda learn: learn.fit(1, .05), lambda learn: learn.fit(3, .05), lambda learn: None], ids=['short', 'long', 'nothing'])
