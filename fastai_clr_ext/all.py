@@ -8,4 +8,9 @@ from fastai_clr_ext.guard import *
 from fastai_clr_ext.finetune import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.situations import *
+from fastai_clr_ext.trials import *
+from fastai_clr_ext.verdict import *
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.records import *
+from fastai_clr_ext.report import *
 from fastai_clr_ext.cli import *

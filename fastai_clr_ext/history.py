@@ -253,6 +253,16 @@ def grad_series(self:RunHistory,
         if what in stats and (len(at)==1 or what in ADD_UP): out[row] = stats[what][:,0] if len(at)==1 else ADD_UP[what](stats)
     return out
 
+# %% ../nbs/01_history.ipynb #68d1937e
+@patch
+def mean_grads(self:RunHistory)->np.ndarray: # One value for each recorded step, empty if there are none
+    "Mean |g| of all parameters, step by step"
+    if not len(self.grad_log): return np.zeros(0)
+    where,_ = self.batches()
+    parts = self.grad_parts(where)
+    rows = np.sort(np.concatenate([row for row,*_ in parts]))
+    return self.grad_series(where, parts)[rows]
+
 # %% ../nbs/01_history.ipynb #55d4da56
 @patch
 def phases(self:RunHistory,

@@ -1,7 +1,12 @@
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+
+COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli import clr_compare; clr_compare()'
+
+def compare_cmd(*args, cwd):
+    return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': ''})
 
 def run(*args, cwd):
     return subprocess.run([Path(sys.executable).with_name('clr-demo'), *args], cwd=cwd, capture_output=True, text=True,
@@ -70,3 +75,54 @@ def test_bad_input(tmp_path, args, says):
     r = run(*args, cwd=tmp_path)
     assert r.returncode==1 and says in r.stderr and 'Traceback' not in r.stderr
     assert sorted(p.name for p in tmp_path.iterdir())==['file'], 'nothing was made'
+
+TOML = """
+policies = {plain = {cycle = "constant", moms = 0.9}, gentle = {cycle = "one_cycle", div = 5}}
+lr_max = {plain = 0.2, gentle = 1.0}
+epochs = 1
+seeds = 7
+"""
+
+def test_compare_from_a_file_and_the_command_line(tmp_path):
+    (tmp_path/'mine.toml').write_text(TOML)
+    r = compare_cmd('--config', 'mine.toml', '--seeds', '2', '--workers', '1', '--out', 'there', cwd=tmp_path)
+    assert r.returncode==0, r.stderr
+    assert 'gentle' in r.stdout and 'report.html' in r.stdout and 'Traceback' not in r.stderr
+    from fastai_clr_ext.records import read_record
+    record = read_record(tmp_path/'there').record
+    assert record['seeds']==[0, 1] and [p['lr_max'] for p in record['policies']]==[.2, 1.] and record['budget']['n_steps']==22, 'the command line is above the file'
+    assert record['situation']['again']=='clr-compare --config mine.toml --seeds 2 --workers 1 --out there' and 'clr-compare --config mine.toml' in (tmp_path/'there'/'report.md').read_text()
+    from fastai_clr_ext.cli import compare_options, read_options
+    more = dict(seeds=3, workers=1, out=str(tmp_path/'there'))
+    with pytest.raises(ValueError, match='or give --resume'): compare_options(read_options(str(tmp_path/'mine.toml'), **more))
+    compare_options(read_options(str(tmp_path/'mine.toml'), resume=True, **more))
+    assert len(list((tmp_path/'there'/'runs').glob('*.json')))==6
+    r = compare_cmd('merge', 'there/record.json', 'there', '--html', 'all.html', cwd=tmp_path)
+    assert r.returncode==0 and r.stdout.count('gentle')==1 and '<td>gentle</td>' in (tmp_path/'all.html').read_text(), r.stderr
+
+def test_options_by_hand():
+    from fastai_clr_ext.cli import parse_policies, read_options, _situation
+    from fastai_clr_ext.situations import situation
+    o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
+    sit = _situation(**o)
+    assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5
+    assert _situation(**read_options(None, data='some/folder')).data=='some/folder'
+
+@pytest.mark.parametrize('args,says', [
+    (dict(policies='constant,constant'), 'named once each'), (dict(policies='constant'), 'two or more'), (dict(policies='constant,magic'), 'name a cycle'), (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
+    (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'), (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'), (dict(epochs=0), 'n_epoch must'),
+    (dict(data='no/such'), 'folder that exists'), (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
+def test_bad_options(args, says, tmp_path):
+    "Where options meet what they are for"
+    from fastai_clr_ext.cli import compare_options, read_options
+    with pytest.raises(ValueError, match=says): compare_options(read_options(None, **dict(out=str(tmp_path/'out'), workers=1) | args))
+
+@pytest.mark.parametrize('text,says', [('epochs = ', 'be a TOML file'), ('epoch = 3', 'have options of clr-compare'), (None, 'be a TOML file')], ids=['cut', 'unknown', 'none'])
+def test_bad_config(text, says, tmp_path):
+    from fastai_clr_ext.cli import read_options
+    if text: (tmp_path/'c.toml').write_text(text)
+    with pytest.raises(ValueError, match=says): read_options(str(tmp_path/'c.toml'))
+
+def test_a_mistake_is_one_line(tmp_path):
+    r = compare_cmd('--policies', 'constant,magic', cwd=tmp_path)
+    assert r.returncode==1 and r.stderr.startswith('clr-compare: ') and r.stderr.count('\n')==1 and not list(tmp_path.iterdir())

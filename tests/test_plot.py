@@ -143,7 +143,7 @@ def made(n=400, n_epoch=8, bad=(), groups=2, seed=0, stages=('head', 'body')):
     columns = ['total', 'norm', 'weight_norm'] + [f'bin {k}' for k in range(-40, 24)] + ['update_norm', 'total_sqrt_v', 'total_step', 'max_step']
     for f,stage in enumerate(stages):
         plan = Plan(one_cycle(), tuple(.1/10**(groups-1-g) for g in range(groups)), n_epoch//2, n//n_epoch)
-        h.fit_rows.append(dict(id=f'{seed}{f}', stage=stage, n_epoch=plan.n_epoch, n_iter=plan.n_iter, phases=[list(o) for o in plan.cycle.spans(plan.n)], n_batches=plan.n,
+        h.fit_rows.append(dict(id=f'{seed}{f}', started='', stage=stage, n_epoch=plan.n_epoch, n_iter=plan.n_iter, phases=[list(o) for o in plan.cycle.spans(plan.n)], n_batches=plan.n,
                                n_steps=plan.n, seconds=1., outcome='finished', lr_max=list(plan.lr_max)))
         for i in range(plan.n):
             k,g = f*plan.n+i,np.exp(-i/100)+.2*rng.random((groups, len(columns)))

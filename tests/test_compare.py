@@ -1,0 +1,267 @@
+import json, os, signal, subprocess, sys, time
+from functools import partial
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.training import GradientAccumulation
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from fastai.optimizer import SGD
+from fastai.test_utils import synth_dbunch
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.records import *
+from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
+from fastai_clr_ext.trials import *
+
+def make_line(seed, **kwargs):
+    "A line to fit: 10 batches of 16, a new model each time"
+    learn = Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1), **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
+    return learn
+
+POLICIES = {'constant': constant(moms=.9), '1cycle': one_cycle()}
+quick = dict(n_epoch=2, lr_max=.05, with_bar=False)
+numbers = lambda c: c.df.drop(columns='seconds')
+same = lambda a, b: pd.testing.assert_frame_equal(numbers(a), numbers(b))
+
+def test_one_row_a_run():
+    c = compare(make_line, POLICIES, seeds=[4, 9], **quick)
+    assert list(c.df)==['policy', 'seed', 'train_loss', 'valid_loss', 'diverged', 'n_steps', 'seconds', 'error']
+    assert list(zip(c.df.policy, c.df.seed))==[('constant', 4), ('1cycle', 4), ('constant', 9), ('1cycle', 9)] and (c.df.n_steps==20).all() and not c.df.diverged.any()
+    assert c.record['metric']=='valid_loss' and not c.record['higher']
+
+def test_a_run_is_what_training_by_hand_gives():
+    "The same weights and batches by plain means: seeds set before the learner is made and before it trains"
+    from fastai.torch_core import set_seed
+    c = compare(make_line, {**POLICIES, 'mine': lambda learn: learn.fit(2, .05)}, seeds=[3], n_epoch=2, lr_max={'constant': .05, '1cycle': .05}, with_bar=False)
+    set_seed(3, reproducible=True)
+    learn = make_line(3)
+    for dl in learn.dls.loaders: dl.rng.seed(3)
+    set_seed(3, reproducible=True)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, .05)
+    assert c.df.set_index('policy').valid_loss['mine']==learn.recorder.values[-1][1]
+
+def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
+    def look(learn, name):
+        seen = [p.detach().clone() for p in learn.model.parameters()]
+        learn.fit(1, 0.) # nothing moves
+        torch.save([o.tolist() for o in seen] + [float(o) for o in learn.recorder.losses], tmp_path/name)
+    def wasteful(learn, name):
+        torch.rand(1000); np.random.rand(7)
+        look(learn, name)
+    shared = synth_dbunch(n_train=10) # one set of loaders for all learners
+    maker = lambda seed: Learner(shared, torch.nn.Linear(1, 1), loss_func=MSELossFlat(), lr=.01)
+    compare(maker, {'a': lambda learn: look(learn, 'a'), 'b': lambda learn: wasteful(learn, 'b')}, n_epoch=1, seeds=[5], with_bar=False)
+    a,b = [torch.load(tmp_path/k) for k in 'ab']
+    assert a==b and len(a)==2+10
+
+def test_the_same_numbers_twice_and_with_any_number_of_workers(tmp_path):
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), torch.get_num_threads()
+    a = compare(make_line, POLICIES, seeds=3, **quick)
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1]==torch.get_num_threads(), 'what was there before is there after'
+    same(a, compare(make_line, POLICIES, seeds=3, **quick))
+    same(a, compare(make_line, POLICIES, seeds=3, n_workers=2, **quick))
+    back = compare(make_line, POLICIES, seeds=[2, 1, 0], **quick)
+    key = ['seed', 'policy']
+    pd.testing.assert_frame_equal(numbers(a).sort_values(key, ignore_index=True), numbers(back).sort_values(key, ignore_index=True))
+
+def test_threads_as_workers_take_turns():
+    import joblib
+    a = compare(make_line, POLICIES, seeds=3, **quick)
+    with joblib.parallel_config('threading', n_jobs=3): same(a, compare(make_line, POLICIES, seeds=3, **quick))
+
+def test_nothing_is_trained_twice(tmp_path):
+    log = tmp_path/'log'
+    def counted(learn):
+        with log.open('a') as f: f.write('x')
+        learn.fit(2, .05)
+    policies = {'constant': constant(), 'mine': counted}
+    args = quick | dict(lr_max={'constant': .05}, out=tmp_path/'out')
+    a = compare(make_line, policies, seeds=2, **args)
+    b = compare(make_line, policies, seeds=2, **args)
+    assert log.read_text()=='xx' and a.record==b.record
+    c = compare(make_line, policies, seeds=4, **args)
+    assert log.read_text()=='xxxx' and numbers(c)[:4].equals(numbers(a))
+    fewer = compare(make_line, policies, seeds=[1], **args)
+    assert log.read_text()=='xxxx' and len(fewer.df)==2
+
+def test_steps_are_counted_for_real():
+    "Two batches make one step; a step that was cancelled is none"
+    accumulate = lambda learn: learn.fit(2, .05, cbs=GradientAccumulation(32))
+    with pytest.raises(ValueError, match=r"take 20 optimizer steps, as 'constant' did; got 10"):
+        compare(make_line, {'constant': constant(), 'half': accumulate}, seeds=1, n_epoch=2, with_bar=False)
+    c = compare(make_line, {'half': accumulate, 'also': lambda learn: learn.fit(2, .02, cbs=GradientAccumulation(32))}, seeds=1, n_epoch=2, with_bar=False)
+    assert c.df.n_steps.tolist()==[10, 10]
+
+@pytest.mark.parametrize('order', [MixedPrecision.order, RunWatch.order+1], ids=['before it is seen', 'after'])
+def test_a_cancelled_step_is_tried_but_not_done(order):
+    from fastai.callback.core import Callback, CancelStepException
+    class Skip(Callback):
+        def before_step(self):
+            if self.train_iter in (3, 4): raise CancelStepException
+    learn = make_line(0)
+    learn.add_cb(watch := RunWatch())
+    (skip := Skip()).order = order
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=skip)
+    assert (watch.n_steps, watch.n_tried, watch.n_batches)==(8, 10, 10)
+
+@pytest.mark.parametrize('policy', [lambda learn: learn.fit(1, .05), lambda learn: learn.fit(3, .05), lambda learn: None], ids=['short', 'long', 'nothing'])
+def test_unequal_budgets_are_refused(policy):
+    with pytest.raises(ValueError, match=r"policies\['mine'\] must train n_epoch epochs, which have 20 batches"):
+        compare(make_line, {'constant': constant(), 'mine': policy}, seeds=3, n_epoch=2, with_bar=False)
+
+def test_lost_runs_are_results():
+    def fails(learn): raise RuntimeError('no memory')
+    policies = {'constant': constant(), 'wild': lambda learn: learn.fit(2, 1e12), 'fails': fails}
+    c = compare(make_line, policies, seeds=2, n_epoch=2, lr_max={'constant': .05}, with_bar=False)
+    df = c.df.set_index('policy')
+    assert df.diverged.to_dict()=={'constant': False, 'wild': True, 'fails': False} and df.error['fails'].tolist()==['RuntimeError: no memory']*2
+    assert c.summary().n_lost.tolist()==[0, 2, 2] and (c.summary().verdict[1:]=='cannot tell').all()
+    assert c.outcomes[['wild', 'fails']].isna().all(axis=None)
+
+def test_a_run_that_was_stopped_because_it_diverged():
+    from fastai.callback.tracker import TerminateOnNaNCallback
+    wild = lambda learn: learn.fit(2, 1e12, cbs=TerminateOnNaNCallback())
+    c = compare(make_line, {'constant': constant(), 'wild': wild}, seeds=1, n_epoch=2, lr_max={'constant': .05}, with_bar=False)
+    assert c.df.diverged.tolist()==[False, True] and c.df.n_steps[1]<20
+
+def test_tuning_is_equal_and_apart(tmp_path):
+    "Three trials each, on a seed and a validation set that are not reported; the best of them is used"
+    c = compare(make_line, POLICIES, n_epoch=2, seeds=2, tune=[1e-4, .05, 1e12], out=tmp_path, with_bar=False)
+    assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(3, .05), (3, .05)]
+    assert [r['diverged'] for r in c.record['tuning']]==[False, False, True]*2 and TUNE_SEED not in c.df.seed.values
+    trial = json.loads((tmp_path/'tuning'/'00-01.json').read_text())
+    assert trial['seed']==TUNE_SEED and trial['n_batches']==16, 'a fifth of ten batches is held out'
+    same(c, compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=.05, with_bar=False))
+
+def test_what_is_held_out_is_not_trained_on():
+    learn = make_line(0)
+    valid = {tuple(map(float, o)) for o in learn.dls.valid_ds}
+    hold_out(learn, .25)
+    parts = [{tuple(map(float, o)) for o in ds} for ds in (learn.dls.train_ds, learn.dls.valid_ds)]
+    assert list(map(len, parts))==[120, 40] and not parts[0] & parts[1] and not (parts[0] | parts[1]) & valid
+
+def slow(learn):
+    time.sleep(.15)
+    learn.fit(2, .05)
+
+def long_one(out, n_workers=None): return compare(make_line, {'constant': constant(), 'slow': slow}, seeds=6, n_epoch=2, lr_max={'constant': .05}, out=out, n_workers=n_workers, with_bar=False)
+
+SCRIPT = '''
+import sys
+sys.path.insert(0, {here!r})
+from test_compare import long_one
+print(long_one(sys.argv[1], int(sys.argv[2]) or None).df.drop(columns='seconds').to_json())
+'''
+
+def start(script, out, n_workers): return subprocess.Popen([sys.executable, '-W', 'ignore', script, out, str(n_workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+def wait_for(out, n, p):
+    until = time.time()+60
+    while len(list(out.glob('runs/*.json')))<n and time.time()<until and p.poll() is None: time.sleep(.02)
+
+def children(pid):
+    "Worker processes of joblib"
+    kids = [Path(f'/proc/{c}') for t in Path(f'/proc/{pid}/task').iterdir() for c in (t/'children').read_text().split()]
+    return [int(k.name) for k in kids if k.exists() and b'popen_loky' in (k/'cmdline').read_bytes()]
+
+@pytest.fixture(scope='module')
+def stopped(tmp_path_factory):
+    d = tmp_path_factory.mktemp('stopped')
+    (d/'script.py').write_text(SCRIPT.format(here=str(Path(__file__).parent)))
+    return d, numbers(long_one(d/'whole')).to_json()
+
+def test_a_killed_comparison_goes_on(stopped):
+    d,whole = stopped
+    p = start(d/'script.py', d/'cut', 0)
+    wait_for(d/'cut', 5, p)
+    os.kill(p.pid, signal.SIGKILL); p.wait()
+    done = {f: f.read_bytes() for f in (d/'cut'/'runs').glob('*.json')}
+    assert 5<=len(done)<12
+    assert numbers(long_one(d/'cut')).to_json()==whole
+    assert all(f.read_bytes()==b for f,b in done.items()), 'nothing that was done is done again'
+
+@pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
+def test_a_killed_worker_costs_its_run(stopped):
+    d,whole = stopped
+    p = start(d/'script.py', d/'worker', 2)
+    wait_for(d/'worker', 3, p)
+    os.kill(children(p.pid)[0], signal.SIGKILL)
+    out,err = p.communicate()
+    assert out.strip()==whole and p.returncode==0, err[-2000:]
+
+def test_workers_that_always_die_are_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr('fastai_clr_ext.trials._DEATHS', 1)
+    killer = lambda learn: os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(RuntimeError, match='Workers were killed 1 times'):
+        compare(make_line, {'constant': constant(), 'killer': killer}, seeds=1, n_epoch=1, n_workers=2, out=tmp_path, with_bar=False)
+
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    calls = []
+    def interrupted(learn):
+        calls.append(1)
+        if len(calls)==2: raise KeyboardInterrupt
+        learn.fit(2, .05)
+    policies = {'constant': constant(), 'mine': interrupted}
+    args = quick | dict(lr_max={'constant': .05}, out=tmp_path)
+    with pytest.raises(KeyboardInterrupt): compare(make_line, policies, seeds=3, **args)
+    assert len(list((tmp_path/'runs').glob('*.json')))==3 and not list((tmp_path/'runs').glob('*.part'))
+    assert len(compare(make_line, policies, seeds=3, **args).df)==6 and len(calls)==4
+
+kept = make_line(0)
+@pytest.mark.parametrize('change,says', [
+    (dict(policies={'a': constant()}), 'policies must be a dict of two or more'), (dict(policies=[constant()]*2), 'policies must be a dict'), (dict(policies={'a': constant(), 'A': constant()}), 'differ in more than capitals'),
+    (dict(policies={'a': constant(), 'b ': constant()}), 'one line of 1 to 80'), (dict(policies={'a': constant(), 'b': 3}), r"policies\['b'\] must be a cycle"), (dict(policies={'a': constant(), 'b': clr_beta_07(10, 95)}), 'give every phase a batch'),
+    (dict(seeds=0), 'seeds must'), (dict(seeds=[]), 'seeds must'), (dict(seeds=[1, 1]), 'different whole numbers'), (dict(seeds=-1), 'seeds must'), (dict(seeds=[2**31-1]), 'seeds must'), (dict(seeds='5'), 'seeds must'),
+    (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'), (dict(lr_max={'constant': .1}), 'lr_max must have a rate for each policy'), (dict(lr_max=-1), 'lr_max must'),
+    (dict(tune=[.1, .2]), 'tune must be given without lr_max'), (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'), (dict(lr_max=None, tune=[0]), 'tune must be a list'),
+    (dict(baseline='z'), 'baseline must'), (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'), (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
+    (dict(make_learner=lambda seed: kept), 'the same object twice'), (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
+    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed'), (dict(make_learner=lambda seed: (torch.seed(), make_line(0))[1]), 'the same initial weights for the same seed'),
+    (dict(make_learner=lambda seed: 3), 'return a Learner'), (dict(make_learner=3), 'be a function')], ids=lambda o: '' if isinstance(o, str) else ','.join(o))
+def test_bad_input(change, says, tmp_path):
+    args = dict(make_learner=make_line, policies=POLICIES, seeds=2, out=tmp_path/'out') | quick | change
+    with pytest.raises(ValueError, match=says): compare(**args)
+    assert not (tmp_path/'out').exists(), 'refused before anything was written'
+
+def test_a_pretrained_start_is_allowed_when_it_is_said():
+    fixed = lambda seed: (torch.manual_seed(0), make_line(0))[1]
+    assert len(compare(fixed, POLICIES, seeds=2, same_start=True, **quick).df)==4
+
+def test_unpicklable_functions_with_workers():
+    import threading
+    lock = threading.Lock()
+    def maker(seed): return lock and make_line(seed)
+    with pytest.raises(ValueError, match='picklable for workers'): compare(maker, POLICIES, seeds=1, n_workers=2, **quick)
+
+def test_one_seed_has_no_interval():
+    c = compare(make_line, POLICIES, seeds=1, **quick)
+    assert c.summary().verdict['1cycle']=='cannot tell' and '1 seed to compare: no interval' in repr(c)
+
+def test_a_folder_of_something_else(tmp_path):
+    compare(make_line, POLICIES, seeds=1, out=tmp_path/'a', **quick)
+    for change,name in [(dict(n_epoch=3), 'n_epoch'), (dict(lr_max=.1), 'lr_max'), (dict(n_threads=2), 'n_threads'), (dict(policies={'constant': constant(), '1cycle': one_cycle(div=5)}), 'policies'),
+                        (dict(make_learner=partial(make_line, wd=.1)), 'learner'), (dict(make_learner=lambda seed: (torch.manual_seed(seed+1), make_line(seed))[1]), 'weights')]:
+        with pytest.raises(ValueError, match=f'that one differs in .*{name}'): compare(**dict(make_learner=make_line, policies=POLICIES, seeds=1, out=tmp_path/'a') | quick | change)
+    (tmp_path/'b').mkdir(); (tmp_path/'b'/'thesis.txt').write_text('mine')
+    with pytest.raises(ValueError, match='out must be a new or empty folder'): compare(make_line, POLICIES, seeds=1, out=tmp_path/'b', **quick)
+    with pytest.raises(ValueError, match='out must be a folder'): compare(make_line, POLICIES, seeds=1, out=tmp_path/'b'/'thesis.txt', **quick)
+
+def test_plots_draw_what_was_asked(tmp_path):
+    import matplotlib.pyplot as plt
+    c = compare(make_line, POLICIES, seeds=3, **quick)
+    axs = plt.subplots(1, 2)[1]
+    got = c.plot(axs)
+    assert got is axs and 'valid_loss' in axs[0].get_ylabel() and np.allclose(axs[0].lines[0].get_ydata(), c.outcomes.iloc[0])
+    s = c.summary()
+    assert axs[1].containers[0].lines[0].get_xdata()==pytest.approx(s.gain.iloc[1]) and '1cycle: ' in axs[1].get_yticklabels()[0].get_text()
+    ax = c.plot_curves('train_loss')
+    assert np.allclose(ax.lines[0].get_ydata(), c.record['runs'][0]['curves']['train_loss'])
+    assert len(c.plot_grads())==2
+
+def test_the_record_is_the_comparison(tmp_path):
+    c = compare(make_line, POLICIES, seeds=2, out=tmp_path, situation={'data': 'a line'}, **quick)
+    other = read_record(tmp_path)
+    assert other.record==c.record==json.loads((tmp_path/'record.json').read_text()) and other.record['situation']['data']=='a line'
+    same(other, c)
+    assert c.record['situation']['optimizer']=='SGD(mom=0.9)' and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20}

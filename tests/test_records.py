@@ -1,0 +1,133 @@
+import copy, json, re
+from functools import partial
+from pathlib import Path
+import pandas as pd, pytest
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.records import *
+from fastai_clr_ext.report import *
+
+def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
+    "A record by hand: the gain is .02, .03 and .04"
+    runs = [dict(policy=p, seed=s, scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, diverged=False, error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
+                 curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1], 'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
+    return dict(kind=RECORD_KIND, version=1, situation=dict(data='digits', model='resnet8', n_train=1437, n_params=75002, pretrained=False, optimizer='sgd', batch_size=64, wd=.005),
+                budget=dict(n_epoch=2, n_batches=20, n_steps=20), policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds), baseline=policies[0],
+                metric='accuracy', higher=True, level=.95, method='t', margin=0., tuning=[], runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
+
+def test_verdicts_are_worked_out_anew(tmp_path):
+    (tmp_path/'r.json').write_text(json.dumps(made() | {'verdict': 'worked', 'summary': 'trust me'}))
+    row = merge([tmp_path/'r.json']).iloc[0]
+    assert (row.policy, row.baseline, row.verdict, row.n_better, row.n_seeds)==('1cycle', 'constant', 'worked', 3, 3)
+    assert row.gain==pytest.approx(.03) and row.gain_lo==pytest.approx(.03 - 4.30265*.01/3**.5, abs=1e-6)
+
+def test_merge_is_one_row_a_situation_and_policy(tmp_path):
+    a,b = made(),made(('constant', '1cycle', 'wsd'))
+    b['situation']['data'] = 'fashion-mnist'
+    (tmp_path/'record.json').write_text(json.dumps(a))
+    df = merge([tmp_path, a, Comparison(b)])
+    assert list(zip(df.data, df.policy))==[('digits', '1cycle'), ('fashion-mnist', '1cycle'), ('fashion-mnist', 'wsd')], 'the same record counts once'
+
+def but(*path, value):
+    r = made()
+    o = r
+    for k in path[:-1]: o = o[k]
+    if value is KeyError: del o[path[-1]]
+    else: o[path[-1]] = value
+    return r
+
+@pytest.mark.parametrize('record,says', [
+    ([], 'JSON object of kind'), ({}, 'JSON object of kind'), (but('kind', value='report'), 'kind'), (but('version', value=2), 'newer fastai_clr_ext made it'), (but('version', value='1'), 'with a version'), (but('version', value=True), 'with a version'),
+    (but('runs', value=KeyError), 'have runs'), (but('runs', value=[]), 'one for each policy and seed'), (but('runs', 0, 'seed', value=7), 'one for each policy and seed'), (but('runs', 0, 'seed', value=1), 'one for each policy and seed'),
+    (but('runs', 0, 'scores', 'accuracy', value=1e300), 'runs of a record must'), (but('runs', 0, 'scores', 'accuracy', value='high'), 'runs of a record must'), (but('runs', 0, 'scores', 'accuracy', value=10**400), 'runs of a record must'),
+    (but('runs', 0, 'n_steps', value=-1), 'runs of a record must'), (but('runs', 0, 'seconds', value=float('inf')), 'runs of a record must'), (but('runs', 0, 'scores', value={'valid_loss': 1.}), 'be a score of every run'),
+    (but('level', value=1), 'level of a record'), (but('method', value='guess'), 'method of a record'), (but('method', value=['t']), 'method of a record'), (but('baseline', value='other'), 'baseline of a record must be one of'),
+    (but('policies', 1, 'name', value='constant'), 'different names'), (but('policies', 1, 'name', value='a\nb'), 'policies of a record'), (but('policies', 1, 'name', value='x'*81), 'policies of a record'), (but('policies', value={}), 'policies of a record'),
+    (but('situation', 'data', value={'deep': {'er': 1}}), 'situation of a record'), (but('situation', 'data', value='x'*20_001), 'situation of a record'), (but('seeds', value=[0]*2000), 'seeds of a record'), (but('budget', value={'n_epoch': -1}), 'budget of'),
+    (but('higher', value='yes'), 'higher of'), (but('margin', value=-1), 'margin of'), (but('runs', 0, 'curves', value={'accuracy': 'x'}), 'runs of a record')], ids=lambda o: '' if not isinstance(o, str) else o[:30])
+def test_what_is_not_a_record(record, says, tmp_path):
+    with pytest.raises(ValueError, match=says): check_record(record)
+    for use in (lambda: Comparison(record).to_html(), lambda: merge([Comparison(record)])):
+        with pytest.raises(ValueError, match=says): use()
+
+@pytest.mark.parametrize('text', ['', 'no json', '{"a": NaN}', '['*100_000, '{"version": ' + '9'*5000 + '}', '\ufeff{}', 'null'], ids=['empty', 'text', 'NaN', 'deep', 'huge number', 'bom', 'null'])
+def test_files_that_are_no_record(text, tmp_path):
+    (tmp_path/'r.json').write_text(text)
+    with pytest.raises(ValueError, match='r.json'): read_record(tmp_path/'r.json')
+
+def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr('fastai_clr_ext.records.MOST_BYTES', 10)
+    (tmp_path/'r.json').write_text(json.dumps(made()))
+    for path in (tmp_path/'r.json', tmp_path/'none.json', tmp_path):
+        with pytest.raises(ValueError, match='be a file of at most'): read_record(path)
+    with pytest.raises(ValueError, match='records must be a list'): merge([])
+
+HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'-alert(1)-'", '</title><script>alert(1)</script>', '</style><script>alert(1)</script>', '{{ 7*7 }}{% for x in y %}', '</pre><iframe src="//evil">',
+           '| a | b |', '`x` **b** _i_', '[link](javascript:alert(1))', '![i](http://evil/x.png)', 'http://evil.example', '$\\frac{1$', '_hidden', '# title', '~~~', '<!-- ', '\u202egnp.exe', '&lt;b&gt;', '%s%n{0}']
+
+def poisoned(text):
+    "The text in every place of a record that holds text"
+    name = text[:70]
+    r = made((name, f'{name} 2'), metric=name)
+    for run in r['runs']:
+        run['scores'][name] = run['scores']['accuracy']
+        run['curves'][name] = [.1, .2]
+    r['runs'][0]['error'] = text
+    for d in ('situation', 'versions', 'hardware'): r[d] = {**r[d], **dict.fromkeys(r[d], text), name: text}
+    r['situation']['again'] = text
+    for p in r['policies']: p['what'],p['lr_max'] = text,text
+    return r
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_hostile_text_is_text(text):
+    "Only the page's own tags are left; and jinja2 leaves the text's own braces alone"
+    r = poisoned(text)
+    try: check_record(r)
+    except ValueError as e: return # not printable in a name: refused
+    c = Comparison(r)
+    page = c.to_html()
+    tags = set(re.findall(r'<\s*([a-zA-Z/!]\w*)', page))
+    assert tags <= {'!doctype', 'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'img', 'figcaption', 'b', 'pre',
+                    *('/' + o for o in ('html', 'head', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'figcaption', 'b', 'pre'))}, tags
+    assert not re.search(r'<[^>]*\son\w+=', page) and page.count('<img')==page.count('src="data:image/svg+xml;base64,')
+    md = c.to_markdown()
+    outside = re.sub(r'(?ms)^(`{3,})text\n.*?^\1$', '', md)
+    assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
+    assert len({line.count(' | ') for line in outside.splitlines() if line.startswith('| ')})<=2, 'no cell makes another'
+    assert merged_html(merge([c])) and '<' not in merged_markdown(merge([c]))
+
+def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
+    chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
+    sync_api = pytest.importorskip('playwright.sync_api')
+    if chromium is None: pytest.skip('no Chromium here')
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=str(chromium), args=['--no-sandbox'])
+        for i,text in enumerate(HOSTILE):
+            try: Comparison(poisoned(text)).to_html(tmp_path/'r.html')
+            except ValueError as e: continue
+            page,seen = browser.new_page(viewport=dict(width=390, height=800)),[]
+            page.on('dialog', lambda d: seen.append('dialog'))
+            page.on('request', lambda q: seen.append(q.url) if not q.url.startswith(('data:', 'file:')) else None)
+            page.goto(f'file://{tmp_path}/r.html')
+            assert not seen and page.evaluate('document.querySelectorAll("script,iframe,object,a,form").length')==0
+            assert page.evaluate('document.documentElement.scrollWidth')<=390, 'readable on a phone'
+            assert page.evaluate('[...document.images].every(i => i.complete && i.naturalWidth>0)')
+            page.close()
+        browser.close()
+
+def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
+    c = Comparison(made())
+    page = c.to_html()
+    assert page.index('1cycle: worked') < page.index('<table') < page.index('<img') < page.index('What was run') < page.index('How to run it again')
+    assert page==c.to_html() and page.count('<img')==3 and "default-src 'none'" in page
+    assert '1cycle: worked' in c.to_markdown() and '| 1cycle | worked |' in c.to_markdown()
+
+def test_files_are_written(tmp_path):
+    c = Comparison(made())
+    assert (tmp_path/'r.html').write_text('old') and c.to_html(tmp_path/'r.html')==(tmp_path/'r.html').read_text(encoding='utf-8')
+    assert c.to_markdown(tmp_path/'r.md')==(tmp_path/'r.md').read_text(encoding='utf-8')
+
+def test_a_record_with_nothing_to_draw():
+    r = made(seeds=(0,))
+    for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, error='RuntimeError: x')
+    page = Comparison(r).to_html()
+    assert page.count('<img')==1 and 'Runs that failed' in page and 'cannot tell' in page
