@@ -6,7 +6,9 @@ from fastai_clr_ext.record import *
 from fastai_clr_ext.forward import *
 from fastai_clr_ext.guard import *
 from fastai_clr_ext.finetune import *
+from fastai_clr_ext.view import *
 from fastai_clr_ext.plot import *
+from fastai_clr_ext.run import *
 from fastai_clr_ext.situations import *
 from fastai_clr_ext.trials import *
 from fastai_clr_ext.verdict import *

@@ -31,17 +31,20 @@ def _known(row)->dict:
     "What a row has to say, by the name it is sent under"
     return {f'clr/{k}': v for k,v in row.items() if not (isinstance(v, str) and v=='') and not pd.isna(v)}
 
-# %% ../nbs/04_forward.ipynb #3a0b878f
+# %% ../nbs/04_forward.ipynb #a9b0aaef
 class _ToTensorBoard:
     "Scalars, by the number of the batch"
     def __init__(self, cb): self.cb = cb
-    def send(self, df):
+    def send(self, df:pd.DataFrame):
+        "Write each number as a scalar"
         for i,row in zip(df.index, df.to_dict('records')):
             for k,v in _known(row).items():
                 if isinstance(v, Real): self.cb.writer.add_scalar(k, v, i)
 
-    def tick(self): pass
-    def close(self): self.cb.writer.close() # `TensorBoardCallback` closed it before the last rows came
+    def tick(self): "Nothing waits"
+    def close(self):
+        "`TensorBoardCallback` closed it before the last rows came"
+        self.cb.writer.close()
 
 class _ToWandb:
     "Rows wait until a batch comes that they can go with"
@@ -51,12 +54,17 @@ class _ToWandb:
         wandb.define_metric('clr/iteration')
         wandb.define_metric('clr/*', step_metric='clr/iteration')
 
-    def send(self, df): self.queue.extend({'clr/iteration': i} | _known(row) for i,row in zip(df.index, df.to_dict('records')))
+    def send(self, df:pd.DataFrame):
+        "Put rows into the queue"
+        self.queue.extend({'clr/iteration': i} | _known(row) for i,row in zip(df.index, df.to_dict('records')))
+
     def tick(self):
+        "Send one row with the batch that was just logged"
         if self.queue: self.wandb.log(self.queue.popleft(), step=self.cb._wandb_step)
 
     def close(self):
-        while self.queue: self.wandb.log(self.queue.popleft()) # after the fit each is a step of its own
+        "After the fit each row that is left is a step of its own"
+        while self.queue: self.wandb.log(self.queue.popleft())
 
 class _ToCSV:
     "A file beside the logger's own; `append` of the logger says whether what it held stays"
@@ -65,17 +73,18 @@ class _ToCSV:
         self.fname = fname.with_name(f'{fname.stem}_steps{fname.suffix}')
         if not cb.append: self.fname.unlink(missing_ok=True)
 
-    def send(self, df):
+    def send(self, df:pd.DataFrame):
+        "Append rows; a new column needs a new header"
         old = pd.read_csv(self.fname, index_col='iteration') if self.fname.exists() else df.iloc[:0]
         if not len(old) or list(old)!=list(df): pd.concat([o for o in (old, df) if len(o)]).to_csv(self.fname)
         else: df.to_csv(self.fname, mode='a', header=False)
 
-    def tick(self): pass
-    def close(self): pass
+    def tick(self): "Nothing waits"
+    def close(self): "Nothing is open"
 
 _DESTINATIONS = {'WandbCallback': _ToWandb, 'TensorBoardCallback': _ToTensorBoard, 'CSVLogger': _ToCSV}
 
-# %% ../nbs/04_forward.ipynb #be25889b
+# %% ../nbs/04_forward.ipynb #8530cd42
 class ForwardHistory(_Slim):
     "Send the rows of the history to the runs of fastai's `WandbCallback`, `TensorBoardCallback` and `CSVLogger`"
     order = Recorder.order+2 # after the loggers (51), which have then counted the batch
@@ -109,8 +118,10 @@ def before_batch(self:ForwardHistory):
     if self.to is not None or hasattr(learn, 'lr_finder'): return
     self.check_fit(learn, learn.opt, learn.cbs)
     source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
-    _need(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
-    self.to = [_DESTINATIONS[type(cb).__name__](cb) for cb in learn.cbs if type(cb).__name__ in _DESTINATIONS and cb.run]
+    _need(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it',
+          [cb.name for cb in learn.cbs])
+    self.to = [_DESTINATIONS[type(cb).__name__](cb) for cb in learn.cbs if type(cb).__name__ in _DESTINATIONS
+               and cb.run]
     self.sent = self.sent if self.history is source.history else source.now.began
     self.history,self.n_batch = source.history,0
 

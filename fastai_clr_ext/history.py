@@ -154,7 +154,7 @@ class RunHistory:
         if len(df): df.insert(1, 'stage', [self.fit_rows[f]['stage'] for f in df.fit])
         return df
 
-# %% ../nbs/01_history.ipynb #7c87b7a9
+# %% ../nbs/01_history.ipynb #f658be8f
 def derive(
     raw:dict # Arrays by raw column, and `n_params`; a DataFrame does too
 )->dict: # Arrays by the names that users see
@@ -168,8 +168,10 @@ def derive(
                                          grad_weight=get('norm')/get('weight_norm'))
     if 'inner' in raw: out['cosine'] = get('inner')/(get('norm')*get('prev_norm'))
     if 'clipped_norm' in raw: out['clipped_norm'] = get('clipped_norm')
-    if 'update_norm' in raw: out |= dict(update_norm=get('update_norm'), update_weight=get('update_norm')/get('weight_norm'))
-    if 'total_sqrt_v' in raw: out |= dict(sqrt_v=get('total_sqrt_v')/n, eff_step=get('total_step')/n, eff_step_max=get('max_step'))
+    if 'update_norm' in raw: out |= dict(update_norm=get('update_norm'),
+                                         update_weight=get('update_norm')/get('weight_norm'))
+    if 'total_sqrt_v' in raw: out |= dict(sqrt_v=get('total_sqrt_v')/n, eff_step=get('total_step')/n,
+                                          eff_step_max=get('max_step'))
     return out
 
 #: Statistics that can be put together over units, from arrays `(n, units)`; a unit without gradients is NaN in `n_params`
@@ -189,7 +191,7 @@ def smooth(
     y = np.where(np.isfinite(y), y, np.nan)
     return np.where(np.isnan(y), y, pd.Series(y).ewm(alpha=1-beta).mean().to_numpy())
 
-# %% ../nbs/01_history.ipynb #8f0adcb9
+# %% ../nbs/01_history.ipynb #cc86f4cf
 @patch
 def batches(self:RunHistory)->tuple: # Fit, epoch, batch of the epoch, `train_iter`, step (-1 for none) and number in `SKIPPED` of each training batch, `(n, 6)`; its loss and hyper-parameters by column
     "What `steps` holds of each batch, as arrays, without gradients"
@@ -198,7 +200,9 @@ def batches(self:RunHistory)->tuple: # Fit, epoch, batch of the epoch, `train_it
     where,at = np.concatenate([part[0] for part in parts]),0
     columns = {'loss': np.concatenate([values[:,0] for _,_,values,_ in parts])}
     for _,numbers,_,names in parts:
-        for i,(k,g) in enumerate(names['hypers']): columns.setdefault(f'{k}_{g}', np.full(len(where), np.nan))[at:at+len(numbers)] = numbers[:,i]
+        for i,(k,g) in enumerate(names['hypers']):
+            column = columns.setdefault(f'{k}_{g}', np.full(len(where), np.nan))
+            column[at:at+len(numbers)] = numbers[:,i]
         at += len(numbers)
     return where, columns
 
@@ -217,7 +221,7 @@ def grad_parts(self:RunHistory,
         found.append((row, at[keep], names['units'], raw | {'n_params': np.where(counts==0, np.nan, counts)[keep]}))
     return found
 
-# %% ../nbs/01_history.ipynb #169094a4
+# %% ../nbs/01_history.ipynb #1bc44f4c
 @patch
 def raw_grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer`, raw columns, `n_params`
     "One row for each recorded step and unit that had gradients, as recorded"
@@ -250,7 +254,8 @@ def grad_series(self:RunHistory,
     for row,_,units,raw in parts:
         at = [i for i,(name,g) in enumerate(units) if of is None or (g==of if isinstance(of, Integral) else name==of)]
         stats = derive({k: v[:,at] for k,v in raw.items()}) if at else {}
-        if what in stats and (len(at)==1 or what in ADD_UP): out[row] = stats[what][:,0] if len(at)==1 else ADD_UP[what](stats)
+        if what in stats and (len(at)==1
+                              or what in ADD_UP): out[row] = stats[what][:,0] if len(at)==1 else ADD_UP[what](stats)
     return out
 
 # %% ../nbs/01_history.ipynb #68d1937e
@@ -263,7 +268,7 @@ def mean_grads(self:RunHistory)->np.ndarray: # One value for each recorded step,
     rows = np.sort(np.concatenate([row for row,*_ in parts]))
     return self.grad_series(where, parts)[rows]
 
-# %% ../nbs/01_history.ipynb #55d4da56
+# %% ../nbs/01_history.ipynb #735ca6a6
 @patch
 def phases(self:RunHistory,
     where:np.ndarray # As `batches` gives it
@@ -293,8 +298,10 @@ def steps(self:RunHistory)->pd.DataFrame: # `fit, stage, phase, epoch, step` (mi
     where,columns = self.batches()
     parts,loss = self.grad_parts(where),columns.pop('loss')
     names = list(dict.fromkeys(f['stage'] for f in self.fit_rows))
-    out = dict(fit=where[:,0], stage=pd.Categorical.from_codes(np.array([names.index(f['stage']) for f in self.fit_rows])[where[:,0]], names),
-               phase=pd.Categorical.from_codes(*self.phases(where)), epoch=where[:,1], step=pd.array(where[:,4], dtype='Int64'), train_iter=where[:,3],
+    out = dict(fit=where[:,0], stage=pd.Categorical.from_codes(np.array([names.index(f['stage'])
+                                                                         for f in self.fit_rows])[where[:,0]], names),
+               phase=pd.Categorical.from_codes(*self.phases(where)), epoch=where[:,1],
+               step=pd.array(where[:,4], dtype='Int64'), train_iter=where[:,3],
                skipped=pd.Categorical.from_codes(where[:,5], SKIPPED), loss=loss,
                smooth_loss=np.concatenate([smooth(loss[lo:hi]) for lo,hi in self.bounds(where)])) | columns
     out['step'][where[:,4]<0] = pd.NA
@@ -306,7 +313,8 @@ def _group_columns(parts)->list:
     found = {}
     for _,_,units,raw in parts:
         whole = all(name=='' for name,_ in units)
-        found |= {(g, what): None for what in derive(raw) if whole or what in ADD_UP for g in dict.fromkeys(g for _,g in units)}
+        found |= {(g, what): None for what in derive(raw) if whole or what in ADD_UP
+                  for g in dict.fromkeys(g for _,g in units)}
     return list(found)
 
 _NOTHING = ('No training is recorded. Train with learn.fit_one_cycle_ext(...), or give HistoryRecorder() or GradRecorder() to the '
@@ -321,7 +329,8 @@ def stages(self:RunHistory)->pd.DataFrame: # `stage`, first and last fit, sums o
     new = (fits.stage!=fits.stage.shift()) | (fits.stage=='')
     done = [sum(e['fit']==f for e in self.epoch_rows) for f in range(len(fits))]
     out = fits.assign(fit=fits.index, n_epoch=done).groupby(new.cumsum()).agg(
-        stage=('stage', 'last'), first_fit=('fit', 'first'), last_fit=('fit', 'last'), n_epoch=('n_epoch', 'sum'), n_batches=('n_batches', 'sum'),
+        stage=('stage', 'last'), first_fit=('fit', 'first'), last_fit=('fit', 'last'), n_epoch=('n_epoch', 'sum'),
+        n_batches=('n_batches', 'sum'),
         n_steps=('n_steps', 'sum'), seconds=('seconds', 'sum'), outcome=('outcome', 'last'))
     out['smooth_loss'] = [last[f] for f in out.last_fit]
     if not len(epochs := self.epochs): return out.reset_index(drop=True)
@@ -341,10 +350,11 @@ def tail(self:RunHistory,
     new.grad_log.blocks = _packed(self.grad_log.parts(n_grads))
     return new
 
-# %% ../nbs/01_history.ipynb #adf1d624
+# %% ../nbs/01_history.ipynb #b932bbb7
 def _numeric(opt)->list:
     "Name and group of every hyper-parameter that is a number"
-    return [[k, g] for g,h in enumerate(opt.hypers) for k,v in h.items() if isinstance(v, Real) and not isinstance(v, bool)]
+    return [[k, g] for g,h in enumerate(opt.hypers) for k,v in h.items() if isinstance(v, Real)
+            and not isinstance(v, bool)]
 
 def _kind(learn)->str:
     "What the optimizer is called: fastai's are all of one class, made by a function"
@@ -361,19 +371,25 @@ def _planned(learn)->dict:
     "What `fit_one_cycle_ext` is about to do, if it is that"
     plan = next((o for cb in learn.cbs if isinstance(o := vars(cb).get('plan'), Plan)), None)
     if plan is None: return dict(n_iter=len(learn.dls.train), lr_max=None, sched=None, phases=[])
-    return dict(n_iter=plan.n_iter, lr_max=list(plan.lr_max), sched=_cycle_of(plan), phases=[list(o) for o in plan.cycle.spans(plan.n, -1)])
+    return dict(n_iter=plan.n_iter, lr_max=list(plan.lr_max), sched=_cycle_of(plan),
+                phases=[list(o) for o in plan.cycle.spans(plan.n, -1)])
 
-def _versions()->dict: return dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__, fastai_clr_ext=__version__)
+def _versions()->dict: return dict(python=platform.python_version(), torch=torch.__version__,
+                                   fastai=fastai.__version__, fastai_clr_ext=__version__)
 
 def _describe(learn, device)->dict:
     "The row of a fit that begins"
     ps,opt = list(learn.model.parameters()),learn.opt
     stage = vars(learn).get('stage') # not getattr, which would ask the model
-    return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch, **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),
-                wd=[h.get('wd') for h in opt.hypers], bs=getattr(learn.dls.train, 'bs', None), n_params=sum(p.numel() for p in ps),
-                n_trainable=sum(p.numel() for p in ps if p.requires_grad), loss_func=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__),
+    return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch,
+                **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),
+                wd=[h.get('wd') for h in opt.hypers], bs=getattr(learn.dls.train, 'bs', None),
+                n_params=sum(p.numel() for p in ps),
+                n_trainable=sum(p.numel() for p in ps if p.requires_grad),
+                loss_func=getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__),
                 cbs=[cb.name for cb in learn.cbs], device=str(device), **_versions(),
-                started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0, outcome='unfinished')
+                started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
+                outcome='unfinished')
 
 # %% ../nbs/01_history.ipynb #ae530b9d
 _OUTER = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # the others happen in validation too
@@ -385,11 +401,12 @@ class _Slim(Callback):
         if event_name not in self.answers or not self.run: return
         if event_name in _OUTER or self.learn.training: getattr(self, event_name)()
 
-# %% ../nbs/01_history.ipynb #02351570
+# %% ../nbs/01_history.ipynb #b5677587
 class HistoryRecorder(_Slim):
     "Record every training batch, epoch and fit in the `RunHistory` of the learner's `Recorder`"
     order = MixedPrecision.order+.5 # after gradients are unscaled or the step cancelled, before `GradientClip` (11)
-    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch', *_OUTER}
+    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
+               *_OUTER}
     now = None # what only a running fit needs; setting an attribute of a `Callback` in every batch would cost 5 µs each
     def __getstate__(self): return {k: v for k,v in vars(self).items() if k!='now'}
 
@@ -401,8 +418,10 @@ def check_fit(self:HistoryRecorder,
 )->HistoryRecorder: # Itself
     "Raise a `ValueError` if recording is not possible; `fit_one_cycle_ext` asks before it changes anything"
     twins = [cb for cb in cbs if isinstance(cb, HistoryRecorder)]
-    _need(hasattr(learn, 'recorder'), type(self).__name__, "have fastai's Recorder in the learner, which keeps what it records", list(cbs))
-    _need(len(twins)==1, 'learn.cbs', 'have one HistoryRecorder or GradRecorder, or each step would be recorded twice', twins)
+    _need(hasattr(learn, 'recorder'), type(self).__name__,
+          "have fastai's Recorder in the learner, which keeps what it records", list(cbs))
+    _need(len(twins)==1, 'learn.cbs', 'have one HistoryRecorder or GradRecorder, or each step would be recorded twice',
+          twins)
     return self
 
 @patch
@@ -422,8 +441,10 @@ def _begin_fit(self:HistoryRecorder):
     if history.grad_log.open: history.grad_log.undo() # an interrupted fit's last step
     device = next((p.device for ps in learn.opt.param_lists for p in ps), torch.device('cpu'))
     names = _numeric(learn.opt)
-    self.now = SimpleNamespace(row=_describe(learn, device), i_fit=len(history.fit_rows), n_step=0, began=(len(history.batch_log), len(history.grad_log)),
-                               log=history.batch_log, layout=(device, (1,), {'hypers': names}), unknown=[np.nan]*len(names), t0=time.perf_counter(),
+    self.now = SimpleNamespace(row=_describe(learn, device), i_fit=len(history.fit_rows), n_step=0,
+                               began=(len(history.batch_log), len(history.grad_log)),
+                               log=history.batch_log, layout=(device, (1,), {'hypers': names}),
+                               unknown=[np.nan]*len(names), t0=time.perf_counter(),
                                accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)])
     history.fit_rows.append(self.now.row)
 
@@ -471,9 +492,10 @@ def after_cancel_batch(self:HistoryRecorder):
     if now.where[5]==_INTERRUPTED: now.where[5] = _ACCUMULATED if any(cb.count for cb in now.accumulators) else _CANCELLED
     now.in_step = False
 
-# %% ../nbs/01_history.ipynb #bfb22b69
+# %% ../nbs/01_history.ipynb #2d50ada9
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
-_TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds', 'outcome', 'smooth_loss'}
+_TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds', 'outcome',
+          'smooth_loss'}
 
 def _metrics(rec)->dict:
     "What the `Recorder` is about to print of an epoch; it leaves out the training's part if that was cancelled, but not its names"
@@ -481,7 +503,7 @@ def _metrics(rec)->dict:
     if rec.cancel_train: names = names[1 + rec.train_metrics*len(rec.metrics):]
     return {f'{k}_metric' if k in _TAKEN else k: v for k,v in zip(names, rec.log[1:])}
 
-# %% ../nbs/01_history.ipynb #aa9e4bfc
+# %% ../nbs/01_history.ipynb #f3c9b28d
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep what the `Recorder` (50), whose log is complete but for the time, is about to print"
@@ -499,13 +521,14 @@ def after_fit(self:HistoryRecorder):
     "The fit came to its end"
     if self.now is None: return
     row = self.now.row
-    row.update(seconds=time.perf_counter()-self.now.t0, outcome='finished' if row['outcome']=='unfinished' else row['outcome'])
+    row.update(seconds=time.perf_counter()-self.now.t0, outcome='finished' if row['outcome']=='unfinished'
+               else row['outcome'])
     self.now = None
 
 # %% ../nbs/01_history.ipynb #867a6daf
 def _history(rec)->RunHistory|None: return vars(rec).get('run_history')
 
-# %% ../nbs/01_history.ipynb #d692f7d3
+# %% ../nbs/01_history.ipynb #81512432
 @patch(as_prop=True)
 def history(self:Recorder)->RunHistory: # Of all fits with a `HistoryRecorder`, a `GradRecorder` or by `fit_one_cycle_ext`
     "Everything that happened to this learner; assign a loaded one to go on with it"
@@ -513,18 +536,22 @@ def history(self:Recorder)->RunHistory: # Of all fits with a `HistoryRecorder`, 
     return _history(self)
 
 @patch(set_prop=True)
-def history(self:Recorder, value:RunHistory):
+def history(self:Recorder,
+    value:RunHistory # To go on with
+):
+    "Go on with another history, such as one that was loaded"
     _need(isinstance(value, RunHistory), 'history', 'be a RunHistory', value)
     self.run_history = value
 
-# %% ../nbs/01_history.ipynb #bbffcf32
+# %% ../nbs/01_history.ipynb #353f3b52
 _FORMAT = 1
 _LOGS = ('batch_log', 'grad_log')
 
 def _to_arrays(history, since:tuple)->dict:
     "What a file holds: the rows since, and all else"
     logs = {name: _packed(getattr(history, name).parts(start)) for name,start in zip(_LOGS, since)}
-    meta = dict(format=_FORMAT, since=since, rows=[len(getattr(history, name)) for name in _LOGS], fits=history.fit_rows, epochs=history.epoch_rows,
+    meta = dict(format=_FORMAT, since=since, rows=[len(getattr(history, name)) for name in _LOGS],
+                fits=history.fit_rows, epochs=history.epoch_rows,
                 names={name: [part[-1] for part in parts] for name,parts in logs.items()})
     arrays = {f'{name}.{i}.{j}.{k}': a for name,parts in logs.items() for i,part in enumerate(parts)
               for j,packed in enumerate(part[:-1]) for k,a in enumerate(packed)}
@@ -551,7 +578,7 @@ def _parts_of(path:Path)->list:
     found = [p for p in path.parent.glob(f'{escape(path.name)}.*') if p.suffix[1:].isdigit()]
     return sorted(found, key=lambda p: int(p.suffix[1:]))
 
-# %% ../nbs/01_history.ipynb #91f643b8
+# %% ../nbs/01_history.ipynb #cbeb2407
 def _read(path:Path)->tuple:
     "The text of one file, and the rows of its logs, checked"
     data = io.BytesIO(path.read_bytes()) # an error from here on is the file's
@@ -573,7 +600,8 @@ def _checked(meta)->dict:
     "The text, if what it says of itself can be"
     if not all(_is_count(n, 0) for n in [*meta['since'], *meta['rows']]): raise ValueError('rows are counted wrongly')
     if not all(isinstance(f['id'], str) for f in meta['fits']): raise ValueError('fits have no id')
-    if not all(_is_count(e['fit'], 0) and e['fit']<len(meta['fits']) for e in meta['epochs']): raise ValueError('epochs are of unknown fits')
+    if not all(_is_count(e['fit'], 0) and e['fit']<len(meta['fits'])
+               for e in meta['epochs']): raise ValueError('epochs are of unknown fits')
     return meta
 
 def _log_parts(meta, arrays, name):
@@ -582,13 +610,14 @@ def _log_parts(meta, arrays, name):
         packed = [tuple(arrays[f'{name}.{i}.{j}.{k}'] for k in range(3)) for j in range(3)]
         where,numbers,values = (_unpack(*p) for p in packed)
         width = len(names['hypers']) if 'hypers' in names else len(names['units'])
-        ok = where.dtype.kind=='i' and numbers.shape==(len(where), width) and len(values)==len(where) and {where.shape[1]} <= {4, 6}
+        ok = where.dtype.kind=='i' and numbers.shape==(len(where),
+                                                       width) and len(values)==len(where) and {where.shape[1]} <= {4, 6}
         if not ok: raise ValueError(f'part {i} of {name} has columns that do not belong together')
         if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all(): raise ValueError(f'part {i} of {name} has rows of unknown fits')
         if where.shape[1]==6 and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all(): raise ValueError(f'part {i} of {name} has unknown reasons')
         yield (*packed, names)
 
-# %% ../nbs/01_history.ipynb #6f41aa02
+# %% ../nbs/01_history.ipynb #7f3a4fd3
 @patch
 def save(self:RunHistory,
     path:str|Path # File to write; its parts, if there are any, are then no longer needed and removed
@@ -607,7 +636,8 @@ def _path(path, must_have_folder:bool=True)->Path:
     "A file name, with `~` and links resolved"
     _need(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
     path = Path(path).expanduser().resolve()
-    _need(not must_have_folder or path.parent.is_dir() and not path.is_dir(), 'path', 'be a file in a folder that exists', str(path))
+    _need(not must_have_folder or path.parent.is_dir() and not path.is_dir(), 'path',
+          'be a file in a folder that exists', str(path))
     return path
 
 def _files(path:Path)->list: return [path]*path.is_file() + _parts_of(path)
@@ -622,14 +652,16 @@ def load(cls:RunHistory,
     for p in _files(path): _append(history, *_read(p), p)
     return history
 
-# %% ../nbs/01_history.ipynb #34c4b766
+# %% ../nbs/01_history.ipynb #cea0efd6
 def _append(history, meta:dict, logs:dict, path):
     "Add the rows of one file, without those that are there already"
-    _need(_begins(history.fit_rows, meta['fits']), f'the history in {path}', 'go on with the fits of the part before it', [f['started'] for f in meta['fits']])
+    _need(_begins(history.fit_rows, meta['fits']), f'the history in {path}',
+          'go on with the fits of the part before it', [f['started'] for f in meta['fits']])
     history.fit_rows,history.epoch_rows = meta['fits'],meta['epochs']
     for name,since in zip(_LOGS, meta['since']):
         log = getattr(history, name)
-        _need(since<=len(log), f'the history in {path}', 'follow the part before it, which is missing', f'first row {since}, after {len(log)} rows')
+        _need(since<=len(log), f'the history in {path}', 'follow the part before it, which is missing',
+              f'first row {since}, after {len(log)} rows')
         log.blocks = log.blocks + _packed(Log(blocks=logs[name]).parts(len(log)-since))
 
 def _begins(a:list, b:list)->bool: return [f['id'] for f in a]==[f['id'] for f in b][:len(a)] # do the fits `b` begin with the fits `a`?
@@ -644,7 +676,7 @@ def _held(path:Path)->tuple:
         fits,rows = meta['fits'],tuple(meta['rows'])
     return fits, rows
 
-# %% ../nbs/01_history.ipynb #44d227ae
+# %% ../nbs/01_history.ipynb #647d3ca9
 class SaveHistory(_Slim):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right after it
@@ -667,13 +699,14 @@ def check_fit(self:SaveHistory,
     "Raise a `ValueError` if another history would be overwritten"
     if not _writes(): return self
     history,(fits,rows) = _history(learn.recorder) if hasattr(learn, 'recorder') else None,_held(self.save_path)
-    ours = history is not None and _begins(fits, history.fit_rows) and rows<=(len(history.batch_log), len(history.grad_log))
+    ours = history is not None and _begins(fits, history.fit_rows) and rows<=(len(history.batch_log),
+                                                                              len(history.grad_log))
     _need(ours or not fits, 'path', 'be new, or hold the history of this learner (learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
     return self
 
 def _writes()->bool: return rank_distrib()==0 # one process writes for all
 
-# %% ../nbs/01_history.ipynb #6e8ced20
+# %% ../nbs/01_history.ipynb #787a4018
 @patch
 def before_fit(self:SaveHistory): self.now = None
 
@@ -710,7 +743,8 @@ def _write_part(self:SaveHistory):
     history,old = _history(self.learn.recorder),_parts_of(self.save_path)
     n = int(old[-1].suffix[1:])+1 if old else 0
     arrays = _to_arrays(history, self.now.since)
-    if self._try(lambda: _write(self.save_path.with_name(f'{self.save_path.name}.{n}'), arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
+    if self._try(lambda: _write(self.save_path.with_name(f'{self.save_path.name}.{n}'),
+                                arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
 
 @patch
 def _try(self:SaveHistory, write)->bool:

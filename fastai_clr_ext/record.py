@@ -66,7 +66,7 @@ def _total(ts): return torch.stack([t.abs().sum() for t in ts]).sum() # on a CPU
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
 
-# %% ../nbs/03_record.ipynb #438d243b
+# %% ../nbs/03_record.ipynb #00783b27
 _BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
 def _hist(u):
@@ -104,7 +104,9 @@ _BEFORE = {'mean_abs': (['total'], lambda u: [_total(u.gs)]), 'norm': (['norm'],
            'zeros': (['n_nonzero'], lambda u: [torch.stack([torch.count_nonzero(g) for g in u.gs]).sum()]),
            'nonfinite': (['n_nonfinite'], lambda u: [torch.stack([torch.count_nonzero(g-g) for g in u.gs]).sum()]),
            'weight': (['weight_norm'], _weight), 'cosine': (['inner', 'prev_norm'], _cosine),
-           'hist': ([f'bin {i}' for i in range(*_BINS)], _hist), 'clipped': (['clipped_norm'], lambda u: [torch.full_like(_total(u.gs), torch.nan)]), 'update': ([], _keep_weights)}
+           'hist': ([f'bin {i}' for i in range(*_BINS)], _hist),
+           'clipped': (['clipped_norm'], lambda u: [torch.full_like(_total(u.gs), torch.nan)]),
+           'update': ([], _keep_weights)}
 _AFTER = {'update': (['update_norm'], _update)}
 
 # %% ../nbs/03_record.ipynb #c11dae99
@@ -176,7 +178,7 @@ def units_of(
             units.setdefault((name, g), Unit(name, g, [])).params.append(p)
     return list(units.values())
 
-# %% ../nbs/03_record.ipynb #4057bcc2
+# %% ../nbs/03_record.ipynb #8a80b41f
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     def __init__(self,
@@ -196,10 +198,11 @@ class GradRecorder(HistoryRecorder):
         if 'update' in wanted: wanted.add('weight')
         self.stat_names,self.per,self.every,self.adam = [s for s in _BEFORE if s in wanted],per,every,adam
         self.after_names = [s for s in self.stat_names if s in _AFTER]
-        self.columns = [c for o in ([_BEFORE[s] for s in self.stat_names], [_AFTER[s] for s in self.after_names]) for names,_ in o for c in names]
+        self.columns = [c for o in ([_BEFORE[s] for s in self.stat_names], [_AFTER[s] for s in self.after_names])
+                        for names,_ in o for c in names]
         if adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
 
-# %% ../nbs/03_record.ipynb #8b22ca38
+# %% ../nbs/03_record.ipynb #07384af2
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -273,7 +276,8 @@ def after_fit(self:GradRecorder):
     super(GradRecorder, self).after_fit()
 
 @patch
-def _drop_after_clip(self:GradRecorder): self.learn.remove_cbs([cb for cb in self.learn.cbs if isinstance(cb, _AfterClip)])
+def _drop_after_clip(self:GradRecorder): self.learn.remove_cbs([cb for cb in self.learn.cbs
+                                                                if isinstance(cb, _AfterClip)])
 
 # %% ../nbs/03_record.ipynb #e80e6feb
 def _fill(row, at:int, values:list):

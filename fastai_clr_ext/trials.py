@@ -232,7 +232,7 @@ def _best(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-# %% ../nbs/08_trials.ipynb #20965b24
+# %% ../nbs/08_trials.ipynb #9e299c97
 _DEATHS = 3 # Pools that may die without a run coming to its end
 
 def train_all(
@@ -266,8 +266,10 @@ def _task(make_learner, run): return run.path, train_run(make_learner, run)
 
 def _dispatch(make_learner, todo, n_workers):
     "Paths and results as they come, or all at the end where joblib's backend can't do better"
-    can = joblib.parallel.get_active_backend()[0].supports_return_generator
-    pool = joblib.Parallel(n_jobs=n_workers, batch_size=1, return_as='generator_unordered' if can else 'list')
+    backend = joblib.parallel.get_active_backend()[0]
+    ours = dict(idle_worker_timeout=5) if type(backend).__name__=='LokyBackend' else {} # seconds; else idle processes stay for 300
+    pool = joblib.Parallel(n_jobs=n_workers, batch_size=1, **ours,
+                           return_as='generator_unordered' if backend.supports_return_generator else 'list')
     try: yield from pool(joblib.delayed(_task)(make_learner, run) for run in todo)
     except PicklingError as e:
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '

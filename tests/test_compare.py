@@ -9,6 +9,9 @@ from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.finetune import stages_long
+from fastai_clr_ext.guard import DivergenceGuard
+from fastai_clr_ext.history import RunHistory
 from fastai_clr_ext.records import *
 from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
 from fastai_clr_ext.trials import *
@@ -265,3 +268,34 @@ def test_the_record_is_the_comparison(tmp_path):
     assert other.record==c.record==json.loads((tmp_path/'record.json').read_text()) and other.record['situation']['data']=='a line'
     same(other, c)
     assert c.record['situation']['optimizer']=='SGD(mom=0.9)' and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20}
+
+class TwoLayers(torch.nn.Sequential):
+    def __init__(self): super().__init__(torch.nn.Linear(1, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+
+def make_two(seed):
+    "Two parameter groups, so that a head can be trained alone"
+    return Learner(synth_dbunch(n_train=10, n_valid=2), TwoLayers(), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01,
+                   splitter=lambda m: [list(m[0].parameters()), list(m[2].parameters())])
+
+def test_lists_of_stages_are_policies_and_every_run_leaves_its_history(tmp_path):
+    policies = {'one': one_cycle(), 'B': stages_long(budget=2, base_lr=.05, head_epochs=.5), 'by hand': lambda learn: learn.fit_one_cycle_ext(2, .05)}
+    c = compare(make_two, policies, seeds=2, n_epoch=2, lr_max={'one': .05}, out=tmp_path/'c', with_bar=False)
+    assert (c.df.n_steps==20).all() and not c.df.error.notna().any()
+    found = sorted((tmp_path/'c'/'runs').glob('*.npz'))
+    assert len(found)==6
+    for p,(_,row) in zip(found, c.df.sort_values(['policy', 'seed'], key=lambda o: o.map({'one': 0, 'B': 1, 'by hand': 2}.get) if o.name=='policy' else o).iterrows()):
+        h = RunHistory.load(p)
+        assert len(h)==20 and h.epochs.valid_loss.iloc[-1]==row.valid_loss and len(h.grads)
+        if row.policy=='B': assert h.stages.stage.tolist()==['head', 'all'] and h.stages.n_steps.tolist()==[5, 15]
+
+def test_a_history_without_gradients(tmp_path):
+    compare(make_line, POLICIES, seeds=1, grads=False, out=tmp_path/'c', **quick)
+    h = RunHistory.load(next((tmp_path/'c'/'runs').glob('*.npz')))
+    assert len(h)==20 and not len(h.grad_log)
+
+def test_a_guarded_run_counts_as_diverged(tmp_path):
+    def guarded(seed):
+        learn = make_line(seed)
+        return learn.add_cb(DivergenceGuard(skip=2, patience=2, every=2))
+    with pytest.warns(UserWarning, match='diverged'): c = compare(guarded, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1, lr_max={'good': .05, 'too high': 3.}, with_bar=False)
+    assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}

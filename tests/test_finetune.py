@@ -13,6 +13,7 @@ from fastai_clr_ext.finetune import *
 from fastai_clr_ext.guard import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
+from fastai_clr_ext.run import *
 from fastai_clr_ext.schedule import *
 
 class Rows(Callback):
@@ -351,3 +352,18 @@ def test_preview_draws_and_says(make):
     s = plan.summary()
     assert s.stage.tolist()==['head']*3 + ['all']*3 and s.n_train.tolist()==[16, 0, 9, 32, 72, 9] and s.n_batch.tolist()==[10]*3 + [20]*3
     assert_allclose(s.lr_peak, [.1, .1, .1, .001, .01, .1])
+
+def test_the_history_of_a_run_of_stages(make):
+    learn = make()
+    stages = stages_long(budget=2, base_lr=.05, head_epochs=.5)
+    plans = learn.preview_stages(stages)
+    learn.fit_stages(stages, cbs=GradRecorder())
+    h,df = learn.recorder.history,learn.recorder.history.steps
+    assert h.stages.stage.tolist()==['head', 'all'] and df.stage.tolist()==['head']*(n := h.fits.n_batches[0]) + ['all']*(len(df)-n)
+    for f,plan in enumerate(plans.plans):
+        mine = df[df.fit==f]
+        for g in range(len(plan.lr_max)): np.testing.assert_allclose(mine[f'lr_{g}'], plan.table['lr'][plan.trained[0],g])
+        assert mine.phase.tolist()==plan.df.query(f'group=={len(plan.lr_max)-1}').phase.tolist()
+    assert df.mean_abs_0[:n].isna().all() and df.mean_abs_0[n:].notna().all(), 'a frozen group has no gradients'
+    ax = learn.recorder.plot_stages()[0]
+    assert [t.get_text() for t in ax.texts if t.get_fontweight()=='bold']==['head', 'all']

@@ -8,7 +8,7 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai.metrics import mse
 from fastai.optimizer import Adam, OptimWrapper
-from fastai_clr_ext import plot
+from fastai_clr_ext import run
 from fastai_clr_ext.all import *
 from fastai_clr_ext.history import _pack
 
@@ -434,7 +434,7 @@ def test_a_million_steps_draw_quickly():
 def test_live_figure(mlp, monkeypatch):
     import IPython.display
     shown,clock = [],[0.]
-    monkeypatch.setattr(plot, 'IN_NOTEBOOK', True)
+    monkeypatch.setattr(run, 'IN_NOTEBOOK', True)
     monkeypatch.setattr(time, 'perf_counter', lambda: clock[0])
     class Handle:
         def update(self, fig): shown.append(('update', len(fig.axes)))
