@@ -528,7 +528,7 @@ def after_fit(self:HistoryRecorder):
 # %% ../nbs/01_history.ipynb #867a6daf
 def _history(rec)->RunHistory|None: return vars(rec).get('run_history')
 
-# %% ../nbs/01_history.ipynb #81512432
+# %% ../nbs/01_history.ipynb #d692f7d3
 @patch(as_prop=True)
 def history(self:Recorder)->RunHistory: # Of all fits with a `HistoryRecorder`, a `GradRecorder` or by `fit_one_cycle_ext`
     "Everything that happened to this learner; assign a loaded one to go on with it"
@@ -542,6 +542,8 @@ def history(self:Recorder,
     "Go on with another history, such as one that was loaded"
     _need(isinstance(value, RunHistory), 'history', 'be a RunHistory', value)
     self.run_history = value
+
+del Recorder._orig_history # what fastcore keeps of the property before it had a setter
 
 # %% ../nbs/01_history.ipynb #353f3b52
 _FORMAT = 1
