@@ -9,7 +9,7 @@ __all__ = ['CLR_BETA', 'CYCLES', 'demo_learner', 'train_demo', 'grad_levels', 'd
            'write_demo', 'demo_reading', 'check_out', 'clr_demo', 'parse_policies', 'read_options', 'compare_options',
            'clr_compare_options', 'clr_merge', 'clr_compare']
 
-# %% ../nbs/10_cli.ipynb #657b229e
+# %% ../nbs/10_cli.ipynb #7ed80535
 import os, shlex, sys, matplotlib, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ from fastai.torch_core import set_seed
 from .schedule import constant, shade_phases, _need, _is_real, _is_count
 from .one_cycle import *
 from .record import GradRecorder
-from .plot import GRAD_LABELS # and `Recorder.plot_grads`
+from .plot import * # for `Recorder.plot_grads`
 from .situations import OPTIMIZERS, SITUATIONS, Situation, cifar_resnet, digits_dls, situation
 from .compare import Comparison, compare, check_names
 from .records import merge
@@ -127,7 +127,7 @@ def write_demo(
     demo_rows(learners).to_csv(steps, index=False)
     return [grads, sched, summary, steps]
 
-# %% ../nbs/10_cli.ipynb #a141fcff
+# %% ../nbs/10_cli.ipynb #71316547
 def demo_reading(
     table:pd.DataFrame, # As `demo_table`
     n_steps:int # Optimizer steps of each run
@@ -150,7 +150,7 @@ def check_out(
     flag:str='--overwrite' # Option that says so
 )->Path: # The folder, made if need be
     "The output folder, unless something in it could be lost"
-    _need(out.strip(), '--out', 'be the name of a folder', out)
+    _need(isinstance(out, str) and out.strip(), '--out', 'be the name of a folder', out)
     path = Path(out)
     _need(not path.exists() or path.is_dir(), '--out', 'be a folder', str(path))
     _need(overwrite or not path.exists() or not any(path.iterdir()), '--out',
@@ -242,12 +242,13 @@ def read_options(
     _need(not bad, '--config', f'have options of clr-compare: {", ".join(_DEFAULTS)}', bad)
     return _DEFAULTS | said | {k: v for k,v in given.items() if v is not None and v is not False}
 
-# %% ../nbs/10_cli.ipynb #31f97376
+# %% ../nbs/10_cli.ipynb #3bf2c90b
 def compare_options(
     o:dict, # As `read_options` gives
     again:str='' # The command, for the report
 )->Comparison: # Its folder has `report.html`, `report.md` and `record.json`
     "Run the comparison that options describe, and write its report"
+    _need(o['workers'] is None or _is_count(o['workers']), '--workers', 'be a whole number of at least 1', o['workers'])
     sit = _situation(**o)
     policies,lr_max,tune = parse_policies(o['policies'], sit),o['lr_max'],_numbers(o['tune'], '--tune')
     if lr_max is None and tune is None: tune = _TRIED[sit.optimizer]
@@ -275,7 +276,9 @@ def clr_compare_options(
 ):
     "Compare policies at the same budget over seeds, and write a report. With merge RECORD…, put records into one table"
     given = {k: v for k,v in locals().items() if k!='config'}
-    result = compare_options(read_options(config, **given), f'clr-compare {shlex.join(sys.argv[1:])}'.strip())
+    again = f'clr-compare {shlex.join(o for o in sys.argv[1:] if o!="--resume")}'.strip()
+    if config and Path(config).is_file(): again += f'\n\n# {Path(config).name}\n{Path(config).read_text(encoding="utf-8", errors="replace")[:10_000]}'
+    result = compare_options(read_options(config, **given), again)
     table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
     print('\n' + table.to_string(float_format='{:.4g}'.format))
     print('\n' + '\n'.join(result.verdicts()))

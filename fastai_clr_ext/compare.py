@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.html.md"""
 # %% auto #0
 __all__ = ['RECORD_KIND', 'RECORD_VERSION', 'check_names', 'about_learner', 'open_folder', 'Comparison', 'compare']
 
-# %% ../nbs/09_compare.ipynb #3b540679
-import json, math, os, platform, tempfile, numpy as np, pandas as pd, torch
+# %% ../nbs/09_compare.ipynb #9f237a6c
+import json, math, os, platform, re, tempfile, numpy as np, pandas as pd, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, we
                                    _plain, _write_json)
 from .verdict import paired_summary, say_verdicts
 
-# %% ../nbs/09_compare.ipynb #39cc550c
+# %% ../nbs/09_compare.ipynb #c6cb0fef
 def check_names(
     policies:dict # By name
 )->dict: # The same
@@ -47,15 +47,16 @@ def _check_policies(policies, learn, n_epoch, rates):
 
 def _seed_list(seeds)->list:
     "0, 1, … for a number"
-    if _is_count(seeds, 0): seeds = range(seeds)
-    seeds = list(seeds) if isinstance(seeds, range) else _as_list(seeds) or []
+    if _is_count(seeds): seeds = range(seeds)
+    given,seeds = seeds,list(seeds) if isinstance(seeds, range) else _as_list(seeds) or []
     ok = seeds and all(_is_count(s, 0) and s<TUNE_SEED for s in seeds) and len(set(seeds))==len(seeds)
-    _need(ok, 'seeds', f'be a number of at least 1, or a list of different whole numbers in [0, {TUNE_SEED})', seeds)
+    _need(ok, 'seeds', f'be a number of at least 1, or a list of different whole numbers in [0, {TUNE_SEED})', given)
     return [int(s) for s in seeds]
 
 def _rates(lr_max, policies)->dict:
     "A rate for each cycle; others set their own"
     cycles = [k for k,p in policies.items() if isinstance(p, Schedule)]
+    _need(lr_max is None or cycles, 'lr_max', 'be None where no policy is a cycle: the others set their own rates', lr_max)
     if not isinstance(lr_max, dict): return {k: lr_max if k in cycles else None for k in policies}
     rule = f'have a rate for each policy that is a cycle ({cycles}), and for no other, which sets its own'
     _need(set(lr_max)==set(cycles), 'lr_max', rule, list(lr_max))
@@ -67,8 +68,26 @@ def _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads
         _need(_is_count(value), name, 'be a whole number of at least 1', value)
     if tune is not None: _check_tune(tune, policies, rates)
     learn = check_maker(make_learner, same_start, n_threads)
+    _check_metrics([m.name for m in learn.metrics])
     _check_policies(policies, learn, n_epoch, rates)
     return learn, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
+
+#: Columns of `Comparison.df` and names of curves, which no metric may have
+_TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_steps', 'seconds', 'error', 'mean |g|'}
+
+def _check_metrics(names):
+    "Names that a table can have side by side"
+    bad = [k for k in names if k in _TAKEN or not k.isprintable() or not 0<len(k)<=80 or names.count(k)>1]
+    _need(not bad, 'the metrics of the learner', f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
+
+def _check_extra(situation, n_workers):
+    "What goes into the record beside what the learner shows; processes"
+    plain = lambda v: v is None or isinstance(v, (bool, str)) or _is_real(v)
+    ok = situation is None or isinstance(situation, dict) and all(
+        isinstance(k, str) and 0<len(k)<=80 and k.isprintable() and (plain(v) or isinstance(v, list) and all(map(plain, v)))
+        for k,v in situation.items())
+    _need(ok, 'situation', 'be a dict from names to numbers, texts or lists of these', situation)
+    _need(n_workers is None or _is_count(n_workers), 'n_workers', 'be None or a whole number of at least 1', n_workers)
 
 def _check_tune(tune, policies, rates):
     tunable = all(isinstance(p, Schedule) for p in policies.values()) and set(rates.values())=={None}
@@ -76,7 +95,7 @@ def _check_tune(tune, policies, rates):
     ok = _as_list(tune) and all(_is_real(lr) and lr>0 for lr in tune) and len(set(tune))==len(tune)
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
 
-# %% ../nbs/09_compare.ipynb #9b39a80d
+# %% ../nbs/09_compare.ipynb #c30e7697
 def _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
@@ -98,8 +117,8 @@ def about_learner(
     data = dict(data=name(type(dls.train_ds)), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds))
     model = dict(model=name(type(learn.model)), n_params=sum(p.numel() for p in learn.model.parameters()))
     how = dict(optimizer=f'{name(opt.func)}({args})' if args else name(opt), loss=name(learn.loss_func),
-               wd=wd if wd is None or _is_real(wd) else str(wd))
-    return data | model | how | dict(batch_size=dls.train.bs, n_batches=len(dls.train), device=str(dls.device or 'cpu'))
+               wd=wd if wd is None or _is_real(wd) else str(wd), lr=_rate(learn.lr), metrics=[m.name for m in learn.metrics])
+    return data | model | how | dict(batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), n_batches=len(dls.train), device=str(dls.device or 'cpu'))
 
 def open_folder(
     out:str|Path, # Folder, new or of the same comparison
@@ -138,7 +157,7 @@ def _tuned(go, first, tune, reading):
     keys = 'policy', 'lr_max', 'scores', 'diverged', 'error'
     return _best_rates(results, reading['metric'], reading['higher']), [{k: r[k] for k in keys} for r in results]
 
-# %% ../nbs/09_compare.ipynb #7b462a2b
+# %% ../nbs/09_compare.ipynb #e8e19189
 RECORD_KIND,RECORD_VERSION = 'fastai_clr_ext comparison', 1 # What a record says that it is
 
 @dataclass(eq=False)
@@ -152,7 +171,7 @@ class Comparison:
     def df(self)->pd.DataFrame: # `policy, seed`, losses, each metric, `diverged, n_steps, seconds, error`
         "One row for each run"
         runs = self.record['runs']
-        names = list(dict.fromkeys(['train_loss', 'valid_loss', *(k for r in runs for k in r['scores'])]))
+        names = list(dict.fromkeys(['train_loss', 'valid_loss', *(k for r in runs for k in r['scores']), self.record['metric']]))
         end = 'diverged', 'n_steps', 'seconds', 'error'
         rows = [{k: r[k] for k in ('policy', 'seed')} | {k: r['scores'].get(k) for k in names} | {k: r[k] for k in end}
                 for r in runs]
@@ -177,13 +196,13 @@ class Comparison:
 
     def __repr__(self): return '\n'.join(self.verdicts())
 
-# %% ../nbs/09_compare.ipynb #e4162adc
+# %% ../nbs/09_compare.ipynb #4e81de6e
 @patch
 def read(self:Comparison,
     baseline:str|None=None, # Policy that the others are compared with; None for the first
     metric:str|None=None, # What is compared; None means the learner's first metric, or `valid_loss`
     higher:bool|None=None, # Whether more of it is better; None means unless its name says loss or error
-    level:float=.95, # Confidence that all intervals together have, in (0, 1)
+    level:float=.95, # Confidence that all intervals together have, in [.5, .9999]
     method:str='t', # Interval: `'t'` or `'bootstrap'`
     margin:float=0. # Smallest gain that matters, in the metric's unit, at least 0
 )->Comparison: # Of the same runs
@@ -192,14 +211,16 @@ def read(self:Comparison,
     names = [p['name'] for p in self.record['policies']]
     return replace(self, record=self.record | _reading(names, metrics, baseline, metric, higher, level, method, margin))
 
+_LOWER = re.compile('loss|error|perplexity|brier|^(_?rmse|mse|mae|msle|_?exp_rmspe)$') # where lower is better
+
 def _reading(names, metrics, baseline=None, metric=None, higher=None, level=.95, method='t', margin=0.)->dict:
-    "Check how an outcome is to be read. Lower is better for a loss or an error, as in fastai's `TrackerCallback`"
+    "Check how an outcome is to be read. Lower is better for a loss or an error, as in fastai's `TrackerCallback`, and for fastai's metrics of that kind"
     there = [*metrics, 'valid_loss', 'train_loss']
     metric = there[0] if metric is None else metric
     _need(metric in there, 'metric', f'be one of {there}', metric)
     _need(baseline is None or baseline in names, 'baseline', f'be one of {names}', baseline)
     _need(higher is None or isinstance(higher, bool), 'higher', 'be True, False or None', higher)
-    higher = not ('loss' in metric or 'error' in metric) if higher is None else higher
+    higher = not _LOWER.search(metric) if higher is None else higher
     reading = dict(baseline=names[0] if baseline is None else baseline, level=level, method=method, margin=margin)
     paired_summary(pd.DataFrame([[0.]*len(names)], columns=names), higher=higher, **reading) # checks the rest
     return reading | dict(metric=metric, higher=higher)
@@ -231,12 +252,12 @@ def plot(self:Comparison,
     axs[0].legend()
     return axs
 
-# %% ../nbs/09_compare.ipynb #ef852484
+# %% ../nbs/09_compare.ipynb #511d36ef
 def _draw_runs(ax, runs, key, colour, label):
     "Faint lines for runs, a strong one for their mean"
     lines = [np.array([np.nan if v is None else v for v in r['curves'].get(key, [])], dtype=float) for r in runs]
     lines = [o for o in lines if len(o)]
-    for o in lines: ax.plot(np.linspace(1/len(o), 1, len(o)), o, color=colour, lw=.6, alpha=.4)
+    for o in lines: ax.plot(np.linspace(1/len(o), 1, len(o)), o, color=colour, lw=.6, alpha=.4, marker='o' if len(o)==1 else None)
     same = [o for o in lines if len(o)==len(lines[0])]
     if same: ax.plot(np.linspace(1/len(same[0]), 1, len(same[0])), np.mean(same, 0), color=colour, lw=1.6, label=label)
 
@@ -278,7 +299,7 @@ def _hardware(learn)->dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
-# %% ../nbs/09_compare.ipynb #500a3385
+# %% ../nbs/09_compare.ipynb #800727d9
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
     return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
@@ -317,7 +338,9 @@ def compare(
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and say which worked"
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
+    _check_extra(situation, n_workers)
     learn,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
+    tune = tune and [float(lr) for lr in _as_list(tune)]
     keep = None if out else tempfile.TemporaryDirectory()
     plan = _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)
     path = open_folder(out or keep.name, plan)

@@ -176,6 +176,7 @@ def _monitors(learn)->list:
 def _check_trackers(learn, cbs):
     for cb in cbs:
         if not isinstance(cb, TrackerCallback): continue
+        _need(hasattr(learn, 'recorder'), cb.name, "have fastai's Recorder in the learner, whose columns it watches", learn.cbs)
         names = _monitors(learn)
         _need(cb.monitor in names, f'monitor of {cb.name}', f'be recorded, one of {names}', cb.monitor)
 
@@ -184,13 +185,17 @@ def _check_freeze(opt, freeze_to):
     _need(-n<=freeze_to<n, 'freeze_to', f'lie in [{-n}, {n}): the optimizer has {n} parameter groups', freeze_to)
     _need(any(len(ps) for ps in opt.param_lists[freeze_to%n:]), 'freeze_to', 'leave a parameter to train', freeze_to)
 
+def _made(cbs)->list:
+    "Callbacks, made once where their class is given, so that they can remember across stages"
+    return [cb() if isinstance(cb, type) and issubclass(cb, Callback) else cb for cb in L(cbs)]
+
 def _plan_stage(learn, stage, before, cbs)->Plan:
     "Check one stage and lay its cycle over its batches"
     n_iter = len(learn.dls.train)
     n = n_batches(stage.n_epoch, n_iter, before)
     _need(n>0, 'n_epoch', f'give at least one batch: an epoch has {n_iter}', stage.n_epoch)
     _check_freeze(_peek(learn, False)[0], stage.freeze_to)
-    whole,every = -(-n//n_iter), [*cbs, *L(stage.cbs)]
+    whole,every = -(-n//n_iter), [*_made(cbs), *_made(stage.cbs)]
     plan = _make_plan(learn, whole, stage.lr_max, stage.wd, every, False, 0, None, None, stage.sched, **_SHAPE)
     _check_trackers(learn, [*learn.cbs, *every])
     if n==whole*n_iter: return plan
@@ -252,11 +257,7 @@ def _train_stage(learn, stage, plan, cbs):
     cbs = [*cbs, *([PartEpoch(part.n_epoch, part.before)] if part else [])]
     learn.fit_one_cycle_ext(plan.n_epoch, list(plan.lr_max), wd=stage.wd, sched=plan.cycle, cbs=cbs)
 
-# %% ../nbs/06_finetune.ipynb #53a04997
-def _made(cbs)->list:
-    "Callbacks, made once where their class is given, so that they can remember across stages"
-    return [cb() if isinstance(cb, type) and issubclass(cb, Callback) else cb for cb in L(cbs)]
-
+# %% ../nbs/06_finetune.ipynb #a177d458
 @patch
 def fit_stages(self:Learner,
     stages:list, # `Stage`s in order

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/guard.html.md"""
 # %% auto #0
 __all__ = ['LossTrend', 'Divergence', 'divergences', 'DivergenceGuard']
 
-# %% ../nbs/05_guard.ipynb #9ff8853a
+# %% ../nbs/05_guard.ipynb #df140511
 import math, numpy as np, torch, warnings
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -15,7 +15,9 @@ from fastcore.basics import patch
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
 from fastai.callback.core import CancelFitException
+from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
+from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
@@ -134,7 +136,7 @@ class DivergenceGuard(_Slim):
         self.watching,self.unread,self.params,self.units,self.kept,self.candidate = False,[],[],[],None,None
         return self
 
-# %% ../nbs/05_guard.ipynb #bc23c418
+# %% ../nbs/05_guard.ipynb #adb249d7
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -161,7 +163,7 @@ def _begin(self:DivergenceGuard):
     learn,opt = self.learn,self.learn.opt
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
     self.waiting,self.watching,self.n_batch = False,True,len(learn.dls.train)
-    self.n_step,self.scale,self.n_rewind,self.set_lrs = 0,1.,0,None
+    self.n_step,self.scale,self.n_rewind,self.is_scheduled = 0,1.,0,any(map(_sets_rate, learn.cbs))
     model = learn.model.module if isinstance(learn.model, (DataParallel, DistributedDataParallel)) else learn.model
     self.params = [(name, p) for name,p in model.named_parameters() if p.requires_grad and p.numel()]
     self.units = units_of(learn, 'group') if keeps_squares(opt) else []
@@ -175,7 +177,7 @@ def _watch_anew(self:DivergenceGuard):
     if self.on=='rewind' and self.kept is None: self.kept = _host_copy(self.learn.model)
     self.candidate,self.since_kept = None,0
 
-# %% ../nbs/05_guard.ipynb #07ff77cb
+# %% ../nbs/05_guard.ipynb #de19b05c
 @dataclass
 class _Batch:
     "A batch that the guard has not looked at"
@@ -195,16 +197,17 @@ def _norm(t)->torch.Tensor: # 0-d, `float32`: in half precision a sum of squares
 def before_batch(self:DivergenceGuard):
     "Lower the rate by what rewinds asked for; a scheduler writes its own before every batch"
     if self.waiting: self._begin()
-    if self.watching and self.scale<1: self._lower_rate(self.scale)
+    if self.watching and self.scale<1 and self.is_scheduled: self._lower_rate(self.scale)
 
 @patch
 def _lower_rate(self:DivergenceGuard, factor:float):
-    "Multiply all rates, unless they are still those that were set here"
+    "Multiply all rates"
     opt = self.learn.opt
-    now = [h['lr'] for h in opt.hypers]
-    if now==self.set_lrs: return
-    self.set_lrs = [lr*factor for lr in now]
-    opt.set_hyper('lr', self.set_lrs)
+    opt.set_hyper('lr', [h['lr']*factor for h in opt.hypers])
+
+def _sets_rate(cb)->bool:
+    "Does a callback write the rate before every batch?"
+    return isinstance(cb, CycleScheduler) and 'lr' in cb.plan.cycle.hypers or isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
 
 @patch
 def after_loss(self:DivergenceGuard):
@@ -307,7 +310,9 @@ def _phase(learn, row:int)->str:
     plan = next((cb.plan for cb in learn.cbs if isinstance(cb, CycleScheduler)), None)
     return next((name for name,lo,hi in plan.cycle.spans(plan.n) if lo<=row<hi), '') if plan else ''
 
-# %% ../nbs/05_guard.ipynb #124b0cac
+# %% ../nbs/05_guard.ipynb #a2ae3e30
+def _is_finite(state:dict)->bool: return all(v.isfinite().all() for v in state.values() if torch.is_tensor(v))
+
 def _host_copy(model)->dict:
     return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
 
@@ -338,7 +343,7 @@ def _note(self:DivergenceGuard, d:Divergence):
 def _act(self:DivergenceGuard, d:Divergence|None):
     "Do what `on` says, or keep the weights"
     if d is None: return self._keep()
-    if self.on=='rewind' and self.n_rewind==self.max_rewinds: d = replace(d, action='stopped')
+    if self.on=='rewind' and (self.n_rewind==self.max_rewinds or not _is_finite(self.kept)): d = replace(d, action='stopped')
     self._note(d)
     if d.action=='rewound': return self._rewind()
     self.release()
@@ -359,6 +364,8 @@ def _rewind(self:DivergenceGuard):
     learn.model.load_state_dict(self.kept)
     learn.opt.clear_state()
     learn.opt.zero_grad()
-    self.n_rewind,self.scale,self.set_lrs = self.n_rewind+1,self.scale*self.lower,None
-    self._lower_rate(self.lower)
+    for cb in learn.cbs:
+        if isinstance(cb, GradientAccumulation): cb.count = 0 # what it had added up is gone
+    self.n_rewind,self.scale = self.n_rewind+1,self.scale*self.lower
+    if not self.is_scheduled: self._lower_rate(self.lower) # once; a scheduler is lowered before every batch
     self._watch_anew()

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/07_plot.ipynb #05ed391a
+# %% ../nbs/07_plot.ipynb #aaa517b0
 import numpy as np
 import matplotlib.pyplot as plt
 from matplotlib.colors import LogNorm, Normalize
@@ -16,14 +16,14 @@ from fastcore.meta import delegates
 from .history import RunHistory, derive
 from .record import hist_quantiles
 from .schedule import UNITS, new_axes, _as_list, _need, _is_count
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
+from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress, _legend,
                                  _hyper,
                                  _line, _LINES, _need_grads, _split, _units)
 
-# %% ../nbs/07_plot.ipynb #2c02588f
+# %% ../nbs/07_plot.ipynb #7515e942
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(View, but='history', keep=True)
 def plot_lr(self:RunHistory,
     show_moms:bool=False, # Whether to draw momentum too, on a second y axis
     log_y:bool=False, # Whether the rate is on a log axis
@@ -39,15 +39,13 @@ def plot_lr(self:RunHistory,
     axs = [ax, _hyper(ax.twinx(), view, 'mom', shared_color='.3',
                       ls='-.')] if show_moms and 'mom_0' in view.columns else [ax]
     if len(axs)==2: axs[1].set_ylabel(UNITS['mom'])
-    handles,labels = [sum(o, []) for o in zip(*[a.get_legend_handles_labels() for a in axs])]
     for a in axs: a.margins(y=.2) # room for the legend at the top
-    ax.legend(handles, labels, loc='upper center', ncols=4, fontsize='small')
-    return _bottom([ax])[0]
+    return _bottom([_legend(ax, axs[1:], loc='upper center', ncols=4)])[0]
 
-# %% ../nbs/07_plot.ipynb #fed697dd
+# %% ../nbs/07_plot.ipynb #e0f8b90c
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(View, but='history', keep=True)
 def plot_grads(self:RunHistory,
     what:str='mean_abs', # Statistic to draw, a column of `RunHistory.grads`
     per_group:bool=True, # Whether each parameter group has a curve; else one for all together
@@ -75,7 +73,7 @@ def plot_grads(self:RunHistory,
     _dress(ax, view, GRAD_LABELS[what], log_y)
     return _bottom([ax])[0]
 
-# %% ../nbs/07_plot.ipynb #743a8043
+# %% ../nbs/07_plot.ipynb #ae127780
 @patch
 @on_recorder
 @delegates(View, but='history')
@@ -100,7 +98,7 @@ def plot_grad_heatmap(self:RunHistory,
                          norm=LogNorm() if log else Normalize(), rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
     ax.set(xlabel='iteration (batch)', ylabel='layer' if _units(view) else 'parameter group', ylim=(len(names), 0),
-           yticks=np.arange(len(names))+.5, yticklabels=names)
+           yticks=np.arange(len(names))[::(every := -(-len(names)//25))]+.5, yticklabels=names[::every])
     ax.set_facecolor('.85') # nothing recorded
     return ax
 
@@ -110,7 +108,7 @@ def _binned(x, y, edges)->np.ndarray:
     n,total = (np.histogram(x[ok]+.5, edges, weights=w)[0] for w in (None, y[ok]))
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
 
-# %% ../nbs/07_plot.ipynb #02dd2ad1
+# %% ../nbs/07_plot.ipynb #82e0cd20
 @patch
 @on_recorder
 @delegates(View, but='history')
@@ -138,7 +136,7 @@ def _quantiles_of(view, of, qs)->tuple:
     xs,rows = [],[]
     for row,_,units,raw in view.parts:
         at = [i for i,(name,g) in enumerate(units) if of is None or of in (name, g)]
-        bins = [raw[k][:,at].sum(1) for k in raw if k.startswith('bin ')] if at else []
+        bins = [np.nansum(raw[k][:,at], 1) for k in raw if k.startswith('bin ')] if at else [] # a unit without gradients has none
         if not bins: continue
         keep = np.isin(row, view.x)
         xs.append(row[keep])

@@ -16,8 +16,8 @@ from .schedule import _need, _is_count, _is_real, _as_list
 from .verdict import INTERVALS
 from .compare import Comparison, RECORD_KIND, RECORD_VERSION, check_names
 
-# %% ../nbs/09_records.ipynb #721db980
-_is_text = lambda x, most=20_000: isinstance(x, str) and len(x)<=most
+# %% ../nbs/09_records.ipynb #b0f33d7e
+_is_text = lambda x, most=20_000: isinstance(x, str) and len(x)<=most and x==x.encode('utf-8', 'ignore').decode('utf-8')
 _is_flag = lambda x: isinstance(x, bool)
 _is_number = lambda x: _is_real(x) and abs(x)<=1e15
 _is_score = lambda x: x is None or _is_number(x)
@@ -36,18 +36,19 @@ def _has(rules:dict)->Callable:
 
 _count = lambda x: _is_count(x, 0)
 _POLICY = dict(name=_is_line, what=_is_text, lr_max=_is_simple, n_trials=_count)
-_RUN = dict(policy=_is_line, scores=_dict_of(_is_score), diverged=_is_flag, error=lambda x: x is None or _is_text(x))
+_scores = lambda x: _dict_of(_is_score)(x) and not set(x) & {'policy', 'seed', 'diverged', 'n_steps', 'seconds', 'error'}
+_RUN = dict(policy=_is_line, scores=_scores, diverged=_is_flag, error=lambda x: x is None or _is_text(x))
 _TRIAL = _RUN | dict(lr_max=_is_number)
 _ENDED = _RUN | dict(seed=_count, n_steps=_count, seconds=lambda x: _is_number(x) and x>=0,
                      curves=_dict_of(_list_of(_is_score, 10_000)))
 _RULES = dict(
     situation=_dict_of(_is_simple), budget=_dict_of(_count), versions=_dict_of(_is_plain), hardware=_dict_of(_is_plain),
-    policies=_list_of(_has(_POLICY), 100), seeds=_list_of(_count, 1000), baseline=_is_line, metric=_is_line,
+    policies=_list_of(_has(_POLICY), 100), seeds=lambda x: _list_of(_count, 1000)(x) and len(set(x))==len(x), baseline=_is_line, metric=_is_line,
     higher=_is_flag, method=lambda x: _is_text(x) and x in INTERVALS,
-    level=lambda x: _is_real(x) and 0<x<1,
+    level=lambda x: _is_real(x) and .5<=x<=.9999,
     margin=lambda x: _is_number(x) and x>=0, tuning=_list_of(_has(_TRIAL), 10_000), runs=_list_of(_has(_ENDED), 10_000))
 
-# %% ../nbs/09_records.ipynb #593f0f67
+# %% ../nbs/09_records.ipynb #b3ed6c1b
 def check_record(
     record:dict # As JSON gives it
 )->dict: # The same
@@ -82,7 +83,7 @@ def read_record(
     if path.is_dir(): path = path/'record.json'
     small = path.is_file() and path.stat().st_size<=MOST_BYTES
     _need(small, 'a record', f'be a file of at most {MOST_BYTES:,} bytes', str(path))
-    try: record = json.loads(path.read_text(encoding='utf-8'), parse_constant=_refuse)
+    try: record = json.loads(path.read_text(encoding='utf-8-sig'), parse_constant=_refuse)
     except (ValueError, RecursionError) as e: raise ValueError(f'{path.name}: a record must be JSON; {e}') from e
     try: return Comparison(check_record(record))
     except ValueError as e: raise ValueError(f'{path.name}: {e}') from e

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/run.html.md"""
 # %% auto #0
 __all__ = ['ShowCycle', 'Figures']
 
-# %% ../nbs/07_run.ipynb #2c9025b5
+# %% ../nbs/07_run.ipynb #166f4f2f
 import time, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
@@ -16,7 +16,7 @@ from fastcore.meta import delegates
 from fastai.learner import Recorder
 from .history import HistoryRecorder, RunHistory, SKIPPED, smooth, _Slim
 from .schedule import UNITS, new_axes, _as_list, _need, _is_real
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
+from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress, _is_positive,
                                  _hyper,
                                  _legend, _line, _LINES, _mark, _need_grads, _panels, _runs)
 
@@ -183,7 +183,7 @@ def _any_series(view, what)->tuple:
     if what!='loss': _need_grads(view, what)
     return *view.series(what), False
 
-# %% ../nbs/07_run.ipynb #30e8ed45
+# %% ../nbs/07_run.ipynb #8f8732a5
 @patch
 def plot_lr_find_grads(self:Recorder,
     beta:float|None=.9, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
@@ -195,7 +195,7 @@ def plot_lr_find_grads(self:Recorder,
     axs = _panels(2, axs, 2.2)
     for ax,what in zip(axs, ('loss', 'mean_abs')):
         history.plot_vs_lr(what, beta, ax=ax)
-        ax.set_yscale('log')
+        if _is_positive(ax): ax.set_yscale('log')
         if ax is axs[0]: ax.set_xlabel('')
     return axs
 

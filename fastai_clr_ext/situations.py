@@ -324,7 +324,7 @@ def split_head(
     "Two parameter groups: the body, and the head that is new when fine-tuning"
     return [params(model[:-1]), params(model[-1])]
 
-# %% ../nbs/08_situations.ipynb #0cf61371
+# %% ../nbs/08_situations.ipynb #79ed7c7e
 def _learner(sit, seed:int)->Learner:
     "A learner from a random start"
     with no_random(seed):
@@ -357,7 +357,9 @@ def about(self:Situation)->dict: # Plain values by field
     "What was trained, for a record"
     data = 'DataLoaders' if isinstance(self.data, DataLoaders) else Path(self.data).name # where a folder is stays here
     named = dict(data=data, model=f'resnet{self.depth}', pretrained=bool(self.pretrain_on))
-    return {k: v for k,v in asdict(replace(self, data='')).items() if v is not None} | named
+    fields = asdict(replace(self, data=''))
+    for k in ('bs', 'n_epoch', 'lr_max', 'use_clr_beta', *([] if self.pretrain_on else ['pretrain_epochs'])): del fields[k] # the comparison says
+    return {k: v for k,v in fields.items() if v is not None} | named
 
 # %% ../nbs/08_situations.ipynb #cc765578
 SITUATIONS = {

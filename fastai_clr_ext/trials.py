@@ -65,7 +65,7 @@ def describe_policy(
         except (OSError, TypeError) as e: text = getattr(policy, '__qualname__', text)
     return re.sub(r' at 0x[0-9a-f]+', '', text).strip()
 
-# %% ../nbs/08_trials.ipynb #08aa0ca0
+# %% ../nbs/08_trials.ipynb #1f8bf8d5
 @dataclass(frozen=True)
 class Run:
     "One run of a comparison: a policy with a seed"
@@ -102,6 +102,7 @@ def fresh_learner(
     _need(ok, 'make_learner', 'return a Learner with a Recorder', learn)
     for dl in learn.dls.loaders:
         if hasattr(dl, 'rng'): dl.rng.seed(seed)
+        if hasattr(dl, 'fake_l'): dl.fake_l.num_workers = 0 # a worker can't start processes of its own
     return learn
 
 # %% ../nbs/08_trials.ipynb #17e9115a
@@ -232,7 +233,7 @@ def _best(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-# %% ../nbs/08_trials.ipynb #9e299c97
+# %% ../nbs/08_trials.ipynb #20965b24
 _DEATHS = 3 # Pools that may die without a run coming to its end
 
 def train_all(
@@ -244,7 +245,7 @@ def train_all(
     n_batches:int|None=None # Batches that every run has to train; None for any
 )->list: # What each run came to, in their order
     "Train the runs that are not on disk yet"
-    done,deaths = _on_disk(runs),0
+    done,deaths = {p: r for p,r in _on_disk(runs).items() if not r['error']},0 # what failed before is tried again
     check_budget(done.values(), n_batches)
     while todo := [r for r in runs if r.path not in done]:
         try:

@@ -91,7 +91,7 @@ def judge(
     if good==bad: return 'cannot tell'
     return 'did not' if bad else 'worked' if n_lost<=n_saved else 'cannot tell'
 
-# %% ../nbs/08_verdict.ipynb #bd5b1196
+# %% ../nbs/08_verdict.ipynb #e43a60fa
 def _against(outcomes, name, baseline, sign, level, method, margin)->dict:
     "One policy against the baseline"
     d = (sign*(outcomes[name]-outcomes[baseline])).dropna().to_numpy()
@@ -99,7 +99,9 @@ def _against(outcomes, name, baseline, sign, level, method, margin)->dict:
     n_lost,n_saved = [(lost[a] & ~lost[b]).sum() for a,b in ((name, baseline), (baseline, name))]
     lo,hi = map(float, mean_interval(d, level, method))
     said = judge(lo, hi, n_lost, n_saved, margin, 1-level)
-    more = seeds_needed(d.mean()-margin, d.std(ddof=1), 1-level) if said=='cannot tell' and np.isfinite(lo) else None
+    if said=='worked' and len(d) and d.mean()<margin: said = 'cannot tell' # it lost fewer runs, but is worse where both ended well
+    open_ = said=='cannot tell' and np.isfinite(lo) and n_lost<=n_saved # lost runs are not made good by more pairs
+    more = seeds_needed(d.mean()-margin, d.std(ddof=1), 1-level) if open_ else None
     return dict(gain=d.mean() if len(d) else np.nan, gain_lo=lo, gain_hi=hi, n_pairs=len(d), n_better=int((d>0).sum()),
                 verdict=said, seeds_needed=more)
 
@@ -115,14 +117,14 @@ def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a run that was lost
     baseline:str|None=None, # Policy that the others are compared with; None for the first
     higher:bool=True, # Whether a higher outcome is better
-    level:float=.95, # Confidence that all intervals together have, in (0, 1)
+    level:float=.95, # Confidence that all intervals together have, in [.5, .9999]
     method:str='t', # Interval: `'t'` or `'bootstrap'`
     margin:float=0. # Smallest gain that matters, in the outcome's unit, at least 0
 )->pd.DataFrame: # A row for each policy; `gain` is positive where the policy is better
     "Means, lost runs, gains over the baseline and verdicts"
     baseline = outcomes.columns[0] if baseline is None else baseline
     _need(baseline in outcomes, 'baseline', f'be one of {list(outcomes)}', baseline)
-    _need(_is_real(level) and 0<level<1, 'level', 'lie in (0, 1)', level)
+    _need(_is_real(level) and .5<=level<=.9999, 'level', 'lie in [.5, .9999]', level)
     _need(_is_real(margin) and margin>=0, 'margin', 'be at least 0', margin)
     each,sign,rows = 1-(1-level)/max(outcomes.shape[1]-1, 1), 1 if higher else -1, {}
     for name,o in outcomes.items():
@@ -131,7 +133,7 @@ def paired_summary(
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_COLUMNS).rename_axis('policy')
     return df.astype({k: 'Int64' for k in ('n_pairs', 'n_better', 'seeds_needed')})
 
-# %% ../nbs/08_verdict.ipynb #7d55cf77
+# %% ../nbs/08_verdict.ipynb #b389492e
 def _number(x)->str: return f'{x:.3g}'
 
 def _chance(row, level:float)->str:
@@ -158,5 +160,6 @@ def say_verdicts(
         how = (f'On average {_number(abs(row.gain))} {way} than {base} in {metric} ({_chance(row, level)}; better on '
                f'{row.n_better} of {row.n_pairs} seeds).' if row.n_pairs else f'It and {base} never both ended well.')
         lost = f' {row.n_lost} of {row.n_seeds} runs were lost.' if row.n_lost else ''
+        if summary.n_lost[base]: lost += f' {base} lost {summary.n_lost[base]} of {summary.n_seeds[base]}.'
         lines.append(f'{name}: {row.verdict}. {how}{lost}{_more(row)}')
     return lines

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/view.html.md"""
 # %% auto #0
 __all__ = ['GRAD_LABELS', 'View', 'envelope', 'EnvelopeLine']
 
-# %% ../nbs/06_view.ipynb #26159050
+# %% ../nbs/06_view.ipynb #da7ef081
 import inspect, numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -15,12 +15,13 @@ from functools import cached_property, update_wrapper
 from matplotlib.backend_bases import RendererBase
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.lines import Line2D
+from weakref import WeakSet
 from fastcore.basics import patch
 from fastai.learner import Recorder
-from .history import RunHistory, SKIPPED, derive, smooth
+from .history import ADD_UP, RunHistory, derive, smooth
 from .schedule import UNITS, shade_phases, _as_list, _need, _is_real, _is_count
 
-# %% ../nbs/06_view.ipynb #92b9da12
+# %% ../nbs/06_view.ipynb #eef9aec8
 class View:
     "A part of a history, as arrays"
     def __init__(self,
@@ -46,8 +47,8 @@ class View:
 
     @property
     def n_groups(self)->int: # At least 1
-        "Parameter groups of the optimizer"
-        return 1 + max(int(k.rpartition('_')[2]) for k in self.columns if k!='loss')
+        "Parameter groups of the optimizer in what is drawn"
+        return 1 + max((int(k.rpartition('_')[2]) for k,v in self.columns.items() if k!='loss' and not np.isnan(v[self.x]).all()), default=0)
 
 def _chosen(history, stage, fit)->np.ndarray:
     "Which fits are drawn"
@@ -59,28 +60,32 @@ def _chosen(history, stage, fit)->np.ndarray:
     _need(keep.any(), 'fit', f'belong to the stage {stage!r}', fit)
     return keep
 
-# %% ../nbs/06_view.ipynb #8b8d254c
+# %% ../nbs/06_view.ipynb #642c9196
 @patch
 def series(self:View,
     what:str, # `'loss'`, a hyper-parameter of a group such as `'lr_0'`, or a statistic of gradients, a column of `RunHistory.grads`
     of:int|str|None=None # Of a statistic: parameter group, name of a layer or parameter, or None for all together
 )->tuple: # Batches over all fits, and values; only those for which there is one
     "One curve"
-    if what in self.columns:
-        y,known = self.columns[what],self.columns[what]
-        if what=='loss': known = np.where(np.isin(self.where[:,5], [SKIPPED.index('cancelled'), SKIPPED.index('interrupted')]), y, 0) # there may be none
+    if what in self.columns: y,known = self.columns[what],self.columns['lr_0' if what=='loss' else what] # both are written once the loss is known
     else:
-        y,known = (self.history.grad_series(self.where, self.parts, k, of) for k in (what, 'n_params'))
-        if np.isnan(y).all(): known = y # a statistic that wasn't recorded, or can't be put together
+        parts = [part for part in self.parts if _holds(part, what, of)]
+        y,known = (self.history.grad_series(self.where, parts, k, of) for k in (what, 'n_params'))
     x = self.x[~np.isnan(known[self.x])]
     return x, y[x]
+
+def _holds(part, what, of)->bool:
+    "Has this part of the log the statistic, for one unit or put together?"
+    _,_,units,raw = part
+    n = sum(of is None or of in (name, g) for name,g in units)
+    return n>0 and what in derive({k: v[:0] for k,v in raw.items()}) and (n==1 or what in ADD_UP)
 
 @patch
 def has(self:View,
     what:str # As in `series`
 )->bool: # Whether there is anything to draw
     "Was it recorded?"
-    return what in self.columns or any(what in derive(raw) for *_,raw in self.parts)
+    return what in self.columns or any(what in derive({k: v[:0] for k,v in raw.items()}) for *_,raw in self.parts)
 
 @patch
 def spans(self:View)->list: # For each fit drawn, `(phase, first batch, one past the last)` of each of its phases
@@ -159,26 +164,39 @@ def _curve(ax, view, x, y, beta, label, **style):
               label='_' if i else label)
     _mark(ax, x[~np.isfinite(y)])
 
-# %% ../nbs/06_view.ipynb #02b7e8ca
+# %% ../nbs/06_view.ipynb #621dac6b
 def _dress(ax, view, ylabel:str, log_y:bool=False, names:bool=True, legend:bool=True):
     "Labels, phases, borders of fits and stages"
+    ax.set(ylabel=ylabel, **dict(yscale='log') if log_y and _is_positive(ax) else {})
+    if ax not in _dressed: _borders(ax, view, names) # a second history on the same axes has phases of its own
+    _dressed.add(ax)
+    return _legend(ax) if legend else ax
+
+_dressed = WeakSet()
+
+def _is_positive(ax)->bool: return any((np.asarray(l.get_ydata(), dtype=float)>0).any() for l in ax.lines) # or a log axis fails when drawn
+
+def _borders(ax, view, names:bool):
+    "Phases, and where fits and stages begin; a name only where there is room"
     spans = [s for s in view.spans() if any(name for name,*_ in s)]
     if spans: _shade(ax, spans, names)
+    char,free = (view.x[-1]-view.x[0]+1)*.018, -np.inf # a letter's width in data units, about; where the last name ends
     stage = [view.history.fit_rows[f]['stage']
              for f in view.where[view.x,0][[lo for lo,_ in _runs(view.where[view.x,0])]]]
     starts = [int(view.x[lo]) for lo,_ in _runs(view.where[view.x,0])]
     for i,(name,at) in enumerate(zip(stage, starts)):
         new = name and (i==0 or name!=stage[i-1])
         if i: ax.axvline(at-.5, color='.3' if new else '.5', ls='-' if new else ':', lw=1)
-        if new and names: ax.annotate(name, (at, 1.08), xycoords=('data', 'axes fraction'), fontsize='small',
-                                      fontweight='bold')
-    ax.set(ylabel=ylabel, **dict(yscale='log') if log_y else {})
-    return _legend(ax) if legend else ax
+        if not (new and names and at>=free): continue
+        ax.annotate(name, (at, 1.1), xycoords=('data', 'axes fraction'), fontsize='small', fontweight='bold')
+        free = at + char*len(name)
 
-def _legend(ax):
-    "A legend, if something has a name; to find it the best place among a million points takes seconds"
-    few = sum(len(l.get_xdata()) for l in ax.lines) < 50_000
-    if ax.get_legend_handles_labels()[0]: ax.legend(fontsize='small', loc='best' if few else 'upper right')
+def _legend(ax, others=(), **kwargs):
+    "A legend, if something has a name; of many the first, the middle and the last"
+    few = sum(len(l.get_xdata()) for l in ax.lines) < 50_000 # to find the best place among a million points takes seconds
+    handles,labels = [sum(o, []) for o in zip(*[a.get_legend_handles_labels() for a in (ax, *others)])]
+    pick = range(len(labels)) if len(labels)<=12 else (0, len(labels)//2, len(labels)-1)
+    if labels: ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **dict(fontsize='small', loc='best' if few else 'upper right') | kwargs)
     return ax
 
 def _shade(ax, spans, names):

@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from fastai.metrics import AvgMetric
 from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch
+from torch.utils.data import TensorDataset
 from fastai_clr_ext.compare import *
 from fastai_clr_ext.finetune import stages_long
 from fastai_clr_ext.guard import DivergenceGuard
@@ -299,3 +302,60 @@ def test_a_guarded_run_counts_as_diverged(tmp_path):
         return learn.add_cb(DivergenceGuard(skip=2, patience=2, every=2))
     with pytest.warns(UserWarning, match='diverged'): c = compare(guarded, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1, lr_max={'good': .05, 'too high': 3.}, with_bar=False)
     assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}
+
+def make_default_loaders(seed):
+    "Loaders as fastai makes them, with processes of their own"
+    torch.manual_seed(0)
+    x = torch.randn(64, 1)
+    dls = DataLoaders.from_dsets(TensorDataset(x, 2*x+1), TensorDataset(x, 2*x+1), bs=16, num_workers=2)
+    torch.manual_seed(seed)
+    return Learner(dls, torch.nn.Linear(1, 1), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01)
+
+def test_fastais_own_loaders_with_workers():
+    a,b = [compare(make_default_loaders, POLICIES, seeds=1, n_workers=n, **quick) for n in (1, 2)]
+    assert not a.df.error.notna().any() and (a.df.n_steps==8).all()
+    same(a, b)
+
+def fails(learn): raise OSError('disk full')
+
+def test_when_every_run_fails_that_is_the_result(tmp_path):
+    c = compare(make_line, {'a': fails, 'b': fails}, n_epoch=1, seeds=2, with_bar=False)
+    assert c.df.error.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None) and 'never both ended well' in repr(c)
+    assert c.to_html(tmp_path/'x.html') and c.to_markdown(tmp_path/'x.md')
+
+def test_what_failed_is_tried_again(tmp_path):
+    def once(learn):
+        if not (tmp_path/'there').exists(): raise OSError('disk full')
+        learn.fit_one_cycle_ext(2, .05)
+    args = dict(n_epoch=2, seeds=1, lr_max={'good': .05}, out=tmp_path/'c', with_bar=False)
+    before = compare(make_line, {'good': one_cycle(), 'once': once}, **args)
+    (tmp_path/'there').touch()
+    after = compare(make_line, {'good': one_cycle(), 'once': once}, **args)
+    assert before.df.error.notna().tolist()==[False, True] and after.df.error.notna().tolist()==[False, False]
+    assert before.df.seconds[0]==after.df.seconds[0], 'what ended well is not trained again'
+
+def named(name):
+    f = lambda inp, targ: torch.tensor(7.)
+    f.__name__ = name
+    return f
+
+@pytest.mark.parametrize('name', ['error', 'seconds', 'seed', 'time', 'valid_loss', 'a\nb', 'x'*100])
+def test_names_that_no_metric_may_have(name):
+    with pytest.raises(ValueError, match='the metrics of the learner must have names of one line'):
+        compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
+
+@pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False), ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
+def test_which_way_is_better(name, higher):
+    c = compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
+    assert c.record['higher'] is higher
+
+def test_another_rate_of_the_learner_is_another_comparison(tmp_path):
+    go = lambda lr: compare(lambda seed: make_line(seed, lr=lr), POLICIES, n_epoch=1, seeds=1, out=tmp_path/'c', with_bar=False)
+    go(.01)
+    with pytest.raises(ValueError, match='differs in learner'): go(.02)
+
+@pytest.mark.parametrize('change,says', [(dict(situation={'p': Path('x')}), 'situation must be a dict from names to numbers, texts'), (dict(n_workers=0), 'n_workers must be None or'),
+                                         (dict(seeds=0), r'seeds must be .*; got 0'), (dict(policies={'a': fails, 'b': fails}, lr_max=3.), 'lr_max must be None where no policy is a cycle')])
+def test_more_bad_input(change, says):
+    args = dict(policies=POLICIES, seeds=1) | quick | change
+    with pytest.raises(ValueError, match=says): compare(make_line, **args)

@@ -17,7 +17,10 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai.torch_core import set_seed
+from numpy.testing import assert_allclose
+from fastai.callback.tracker import ReduceLROnPlateau
 from fastai_clr_ext.guard import *
+from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
@@ -298,3 +301,34 @@ def test_refused_before_anything_changes(mlp):
     bare = mlp(default_cbs=False)
     with pytest.raises(ValueError, match="DivergenceGuard must have fastai's Recorder"): bare.fit_one_cycle_ext(1, cbs=DivergenceGuard())
     assert learn.opt is None and bare.opt is None
+
+class NanFrom(Callback):
+    "Spoils the predictions of one batch of the first epoch"
+    run_valid = False
+    def after_pred(self):
+        if self.learn.epoch==0 and self.learn.train_iter==3: self.learn.pred = self.learn.pred*float('nan')
+
+def test_a_rewind_lowers_a_schedule_of_equal_factor(mlp):
+    "A step of the schedule by the same factor as `lower` must not be taken for the guard's own"
+    learn = mlp(n_trn=12, cbs=[NanFrom(), DivergenceGuard(on='rewind', every=2, lower=.5)])
+    with pytest.warns(UserWarning, match='rewound'): learn.fit_one_cycle_ext(1, .08, sched=step_decay((.5,), .5))
+    lrs,plan = learn.recorder.history.steps.lr_0.to_numpy(),learn.recorder.plans[0].table['lr'][:,0]
+    assert_allclose(lrs, np.r_[plan[:4], plan[4:]*.5])
+
+def test_a_rewind_lowers_once_what_no_scheduler_writes(mlp):
+    learn = mlp(cbs=[NanFrom(), DivergenceGuard(on='rewind', every=1), HistoryRecorder(), ReduceLROnPlateau(patience=1, min_delta=100, factor=10)])
+    with pytest.warns(UserWarning, match='rewound'): learn.fit(4, .1)
+    assert_allclose(learn.recorder.history.steps.groupby('epoch').lr_0.first(), [.1, .05, .005, .0005])
+
+def test_there_is_nothing_to_rewind_to(mlp):
+    learn = mlp(cbs=DivergenceGuard(on='rewind', every=2))
+    for p in learn.model.parameters(): p.data.fill_(float('nan'))
+    with pytest.warns(UserWarning, match='stopped'): learn.fit(1)
+    assert learn.recorder.divergence.action=='stopped' and len(learn.recorder.losses)==2
+
+def test_a_rewind_forgets_what_was_accumulated(mlp):
+    acc = GradientAccumulation(32)
+    learn = mlp(cbs=[NanFrom(), acc, DivergenceGuard(on='rewind', every=1), GradRecorder()])
+    with pytest.warns(UserWarning, match='rewound'): learn.fit(1)
+    df = learn.recorder.history.steps
+    assert df.train_iter[df.step.notna()].tolist()[0]==1 and (df.skipped[4:].tolist()[:2]==['accumulation', ''])

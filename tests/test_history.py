@@ -78,8 +78,9 @@ def test_a_row_for_each_batch(mlp, name, recorder):
         assert sorted(grads.train_iter.unique())==sorted(taken.train_iter) and df.mean_abs_1.isna().tolist()==[i in gaps for i in range(n)]
         assert_array_equal(taken.norm_0, grads[grads.group==0].norm)
 
-def test_losses_are_fastais(mlp):
-    learn,losses = mlp(cbs=HistoryRecorder()),[]
+@pytest.mark.parametrize('sign', [1, -1])
+def test_losses_are_fastais(mlp, sign):
+    learn,losses = mlp(cbs=HistoryRecorder(), lr=1e-4, loss_func=lambda p, t: sign*((p.view(-1)-t.view(-1))**2).mean()),[]
     class Keep(Callback):
         run_valid = False
         def after_loss(self): losses.append(self.learn.loss.item())
@@ -203,6 +204,8 @@ def test_copies_do_not_overwrite_each_other(mlp, tmp_path):
     twin = copy.deepcopy(learn)
     learn.fit(1)
     with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): twin.fit(1)
+    twin.remove_cb(SaveHistory); twin.fit(3); twin.add_cb(SaveHistory(tmp_path/'x.npz'))
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): twin.fit(1) # longer, but of other fits
     old = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz')])
     old.recorder.history = RunHistory.load(tmp_path/'x.npz').tail(10)
     with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): old.fit_one_cycle_ext(1)

@@ -4,10 +4,12 @@ from pathlib import Path
 from hypothesis import given, settings, strategies as st
 from matplotlib.lines import Line2D
 from numpy.testing import assert_allclose, assert_array_equal
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelStepException
 from fastai.callback.training import GradientAccumulation
 from fastai.metrics import mse
 from fastai.optimizer import Adam, OptimWrapper
+from fastai.torch_core import trainable_params
+from torch import nn
 from fastai_clr_ext import run
 from fastai_clr_ext.all import *
 from fastai_clr_ext.history import _pack
@@ -491,3 +493,66 @@ def test_bad_input(learn, kwargs, says):
     n = len(plt.get_fignums())
     with pytest.raises(ValueError, match=says): learn.recorder.plot_grads(**kwargs)
     assert len(plt.get_fignums())==n, 'no empty figure is left behind'
+
+# What users met
+
+class SkipBad(Callback):
+    "Spoils the predictions of two batches, and skips their steps"
+    order,run_valid = -5,False
+    def after_pred(self):
+        if self.learn.train_iter in (5, 6): self.learn.pred = self.learn.pred*float('nan')
+    def before_step(self):
+        if not self.learn.loss.isfinite(): raise CancelStepException
+
+def test_a_loss_that_was_not_finite_is_said_also_if_its_step_was_skipped(mlp):
+    learn = mlp(cbs=[SkipBad(), HistoryRecorder()])
+    learn.fit_one_cycle_ext(1, .01)
+    assert learn.recorder.summary().value['first loss that is not finite']==5
+    assert [l.get_xdata().tolist() for l in learn.recorder.plot_losses().lines if l.get_label()=='not finite']==[[5, 6]]
+
+def test_spread_of_a_frozen_body(mlp):
+    learn = mlp(cbs=GradRecorder('hist'))
+    learn.freeze(); learn.fit_one_cycle_ext(1, .01)
+    whole,head = (learn.recorder.plot_grad_spread(of=of).lines[0].get_ydata() for of in (None, 1))
+    assert_array_equal(whole, head)
+    assert np.isfinite(whole).all()
+
+def test_fits_with_different_numbers_of_groups(mlp):
+    learn = mlp(cbs=GradRecorder())
+    learn.fit_one_cycle_ext(1, .01)
+    learn.splitter = trainable_params
+    learn.fit_one_cycle_ext(1, .03, reset_opt=True)
+    assert learn.recorder.summary().value['peak rate']==pytest.approx(.03) and learn.recorder.summary(0).value['peak rate']==pytest.approx(.01)
+    assert learn.recorder.plot_vs_lr().lines and learn.recorder.plot_lr().lines
+
+class AllBad(Callback):
+    def after_pred(self): self.learn.pred = self.learn.pred*float('nan')
+
+@pytest.mark.parametrize('name,args', [('plot_grads', {}), ('plot_cycle', {}), ('plot_losses', dict(log_y=True)), ('plot_adam', {})])
+def test_a_fit_that_is_all_nan_can_be_drawn(mlp, name, args, tmp_path):
+    learn = mlp(cbs=[GradRecorder(adam=True), AllBad()], opt_func=Adam)
+    learn.fit_one_cycle_ext(1, .01)
+    axs = axes_of(getattr(learn.recorder, name)(**args))
+    axs[0].figure.savefig(tmp_path/'x.png')
+    assert any(l.get_label()=='not finite' for l in axs[0].lines) or name=='plot_cycle'
+
+def overlaps(ax):
+    ax.figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+    return [(a, b) for i,a in enumerate(boxes) for b in boxes[i+1:] if a.overlaps(b)]
+
+def test_names_do_not_run_into_each_other(mlp):
+    learn = mlp(n_trn=5, model=nn.Sequential(*[nn.Linear(1, 1) for _ in range(5)]), splitter=lambda m: [list(c.parameters()) for c in m])
+    learn.fine_tune_gradual(10, .01, 1)
+    assert not overlaps(learn.recorder.plot_stages()[0])
+
+def test_a_second_history_does_not_shade_again(mlp):
+    ax = made().plot_grads(per_group=False, label='A')
+    n = len(ax.patches),len(ax.texts)
+    made(seed=1).plot_grads(per_group=False, label='B', ax=ax)
+    assert (len(ax.patches), len(ax.texts))==n and [t.get_text() for t in ax.get_legend().get_texts()]==['A', 'B']
+
+def test_many_groups_have_a_short_legend():
+    h = made(n=80, groups=30)
+    for name in ('plot_lr', 'plot_grads', 'plot_adam', 'plot_cycle'): assert len(axes_of(getattr(h, name)())[0].get_legend().get_texts())==3
+    assert len(h.plot_grad_heatmap().get_yticks())<=25

@@ -112,3 +112,13 @@ def test_one_seed_is_said():
 @pytest.mark.parametrize('kwargs,says', [(dict(baseline='z'), 'baseline must'), (dict(level=1), 'level must'), (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must')])
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): paired_summary(pd.DataFrame({'a': [1., 2], 'b': [2., 4]}), **kwargs)
+
+def test_fewer_lost_runs_do_not_make_a_worse_policy_work():
+    nan = float('nan')
+    s = paired_summary(pd.DataFrame(dict(a=[.9, .92] + [nan]*6, b=[.1, .12] + [.1]*6)))
+    assert s.verdict['b']=='cannot tell' and 'a lost 6 of 8' in say_verdicts(s)[0]
+
+def test_lost_runs_are_not_made_good_by_more_seeds():
+    nan = float('nan')
+    s = paired_summary(pd.DataFrame(dict(a=[.5]*8, b=[nan]*3 + [.52, .58, .53, .56, .57])))
+    assert s.verdict['b']=='cannot tell' and 'more seed' not in say_verdicts(s)[0]
