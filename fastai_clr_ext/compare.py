@@ -95,12 +95,12 @@ def _check_tune(tune, policies, rates):
     ok = _as_list(tune) and all(_is_real(lr) and lr>0 for lr in tune) and len(set(tune))==len(tune)
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
 
-# %% ../nbs/09_compare.ipynb #c30e7697
+# %% ../nbs/09_compare.ipynb #9b39a80d
 def _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
     lrs = {k: _rate(v) for k,v in rates.items()}
-    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune, grads=grads, n_threads=n_threads,
+    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and [float(lr) for lr in _as_list(tune)], grads=grads, n_threads=n_threads,
                        weights=weights_digest(learn.model), learner=about_learner(learn)))
 
 def _rate(lr)->float|list|str|None:
@@ -299,7 +299,7 @@ def _hardware(learn)->dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
-# %% ../nbs/09_compare.ipynb #800727d9
+# %% ../nbs/09_compare.ipynb #500a3385
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
     return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
@@ -340,12 +340,11 @@ def compare(
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
     _check_extra(situation, n_workers)
     learn,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
-    tune = tune and [float(lr) for lr in _as_list(tune)]
     keep = None if out else tempfile.TemporaryDirectory()
     plan = _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)
     path = open_folder(out or keep.name, plan)
-    best = reading['metric'],reading['higher']
-    go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best)
+    go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
+                 best=(reading['metric'], reading['higher']))
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]
     rates,trials = _tuned(go, first, tune, reading) if tune else (rates, [])
     results = go(_runs(first, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
