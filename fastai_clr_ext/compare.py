@@ -299,7 +299,7 @@ def _hardware(learn)->dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
-# %% ../nbs/09_compare.ipynb #500a3385
+# %% ../nbs/09_compare.ipynb #800727d9
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
     return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
@@ -341,8 +341,7 @@ def compare(
     _check_extra(situation, n_workers)
     learn,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
     keep = None if out else tempfile.TemporaryDirectory()
-    plan = _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)
-    path = open_folder(out or keep.name, plan)
+    path = open_folder(out or keep.name, _plan(learn, policies, n_epoch, rates, tune, n_threads, grads))
     go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                  best=(reading['metric'], reading['higher']))
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]

@@ -16,6 +16,7 @@ from fastai_clr_ext.finetune import stages_long
 from fastai_clr_ext.guard import DivergenceGuard
 from fastai_clr_ext.history import RunHistory
 from fastai_clr_ext.records import *
+from fastai_clr_ext.report import *
 from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
 from fastai_clr_ext.trials import *
 
