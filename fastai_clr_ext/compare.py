@@ -7,18 +7,18 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.html.md"""
 # %% auto #0
 __all__ = ['RECORD_KIND', 'RECORD_VERSION', 'check_names', 'about_learner', 'open_folder', 'Comparison', 'compare']
 
-# %% ../nbs/09_compare.ipynb #9f237a6c
+# %% ../nbs/09_compare.ipynb #d9aea776
 import json, math, os, platform, re, tempfile, numpy as np, pandas as pd, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Learner
 from .schedule import Schedule, _need, _is_count, _is_real, _as_list
+from .history import _versions
 from .one_cycle import _make_plan, _SHAPE
 from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, weights_digest,
                                    _plain, _write_json)
@@ -290,16 +290,12 @@ def plot_grads(self:Comparison,
     axs[0].set_ylabel('mean |gradient|')
     return axs
 
-# %% ../nbs/09_compare.ipynb #de47efdf
-def _versions()->dict:
-    ours = {k: version(k) for k in ('fastai_clr_ext', 'fastai', 'torch', 'numpy')}
-    return ours | {'python': platform.python_version()}
-
+# %% ../nbs/09_compare.ipynb #60400be9
 def _hardware(learn)->dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
-# %% ../nbs/09_compare.ipynb #800727d9
+# %% ../nbs/09_compare.ipynb #500a3385
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
     return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
@@ -314,7 +310,7 @@ def _record(path, make_learner, learn, first, rates, trials, situation, results,
     budget = dict(n_epoch=first[0].n_epoch, n_batches=first[0].n_epoch*len(learn.dls.train),
                   n_steps=max(r['n_steps'] for r in results))
     record = _plain(dict(kind=RECORD_KIND, version=RECORD_VERSION, situation=about, budget=budget, policies=said,
-                         **rest, tuning=trials, runs=results, versions=_versions(), hardware=_hardware(learn)))
+                         **rest, tuning=trials, runs=results, versions=_versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
     _write_json(path/'record.json', record)
     return record
 

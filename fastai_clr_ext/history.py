@@ -545,7 +545,7 @@ def history(self:Recorder,
 
 del Recorder._orig_history # what fastcore keeps of the property before it had a setter
 
-# %% ../nbs/01_history.ipynb #353f3b52
+# %% ../nbs/01_history.ipynb #bbffcf32
 _FORMAT = 1
 _LOGS = ('batch_log', 'grad_log')
 
@@ -565,14 +565,18 @@ def _plain(x):
 
 def _write(path:Path, arrays:dict):
     "Write a file beside its place, then move it there"
+    try: _replace(path, lambda f: np.savez(f, **arrays))
+    except OSError as e: raise OSError(e.errno, f'the history could not be written: {e.strerror}', str(path)) from e
+
+def _replace(path:Path, write):
+    "All of a file or nothing of it, also if the process is killed"
     tmp = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
     try:
         with open(tmp, 'wb') as f:
-            np.savez(f, **arrays)
+            write(f)
             f.flush()
             os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e: raise OSError(e.errno, f'the history could not be written: {e.strerror}', str(path)) from e
     finally: tmp.unlink(missing_ok=True)
 
 def _parts_of(path:Path)->list:

@@ -808,17 +808,18 @@ def summary(self:Plan)->pd.DataFrame: # Columns `group, phase, first, last` (bat
 @patch
 def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/00_schedule.ipynb #300d4db1
+# %% ../nbs/00_schedule.ipynb #e81c09ad
 def shade_phases(
     ax:plt.Axes, # Axes to shade
-    *fits:list # `(name, first, one past the last)` of each phase, for each fit, in data units
+    *fits:list, # `(name, first, one past the last)` of each phase, for each fit, in data units
+    with_names:bool=True # Whether to write the phases' names
 )->plt.Axes: # The axes drawn on
     "Shade every other phase of each fit and write its name at the top, where there is room"
     char,free = (fits[-1][-1][2]-fits[0][0][1])*.009, -np.inf # half a letter's width in data units, about; where the last name ends
     for spans in fits:
         for i,(name,lo,hi) in enumerate(spans):
             if i%2==0: ax.axvspan(lo, hi, color='.5', alpha=.12, lw=0)
-            if (mid := (lo+hi)/2) - char*len(name) <= free: continue
+            if not with_names or (mid := (lo+hi)/2) - char*len(name) <= free: continue
             ax.annotate(name, (mid, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
                         fontsize='small')
             free = mid + char*len(name)

@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/trials.html.md"""
 __all__ = ['TUNE_SEED', 'RunWatch', 'run_policy', 'describe_policy', 'Run', 'fresh_learner', 'train_run', 'DatasetPart',
            'hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
 
-# %% ../nbs/08_trials.ipynb #418c4365
+# %% ../nbs/08_trials.ipynb #7364f50e
 import hashlib, inspect, joblib, json, math, os, re, threading, time, numpy as np, pandas as pd, torch
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -24,10 +24,10 @@ from fastai.learner import Learner, Recorder
 from fastai.torch_core import no_random
 from .schedule import Schedule, _need
 from .one_cycle import *
-from .history import HistoryRecorder, RunHistory
+from .history import HistoryRecorder, RunHistory, _metrics, _replace
 from .record import GradRecorder
 
-# %% ../nbs/08_trials.ipynb #3300f638
+# %% ../nbs/08_trials.ipynb #feb954e8
 class RunWatch(Callback):
     "Count batches and optimizer steps over all fits of a run, and keep the losses and metrics of each epoch"
     order,run_valid = Recorder.order+5,False # after `Recorder` closed the epoch, and mixed precision cancelled a step
@@ -39,8 +39,7 @@ class RunWatch(Callback):
         self.n_tried,self.n_steps,self.open = self.n_tried+1,self.n_steps+self.open,False
     def after_batch(self): self.n_batches += 1
     def after_epoch(self):
-        names = self.learn.recorder.metric_names[1:]
-        self.epochs.append(dict(zip(names, self.learn.final_record)))
+        self.epochs.append({k: v for k,v in _metrics(self.learn.recorder).items() if k!='time'})
 
 # %% ../nbs/08_trials.ipynb #7291cdd7
 def run_policy(
@@ -105,19 +104,19 @@ def fresh_learner(
         if hasattr(dl, 'fake_l'): dl.fake_l.num_workers = 0 # a worker can't start processes of its own
     return learn
 
-# %% ../nbs/08_trials.ipynb #17e9115a
+# %% ../nbs/08_trials.ipynb #ac4c4c7b
 def _thin(values, n:int=100)->list: # Means of up to `n` equal stretches
     if not len(values): return []
     return [float(o.mean()) for o in np.array_split(np.asarray(values, dtype=float), min(n, len(values)))]
 
 def _curves(learn, watch)->dict: # By name, values along the run
     "What a report draws: every epoch's losses and metrics, and mean |g| in up to 100 stretches of steps"
-    names = [k for k in (watch.epochs or [{}])[0] if k!='time']
+    names = (watch.epochs or [{}])[0]
     return {k: [e.get(k) for e in watch.epochs] for k in names} | {'mean |g|': _thin(_history(learn).mean_grads())}
 
 def _outcome(learn, watch, error)->dict:
     "What a run came to. It diverged if a loss of its last epoch or batch is not finite, or a guard says so"
-    last = {k: v for k,v in (watch.epochs or [{}])[-1].items() if k!='time'}
+    last = (watch.epochs or [{}])[-1]
     losses = [v for k,v in last.items() if k.endswith('loss')]
     if watch.last is not None: losses.append(watch.last.mean().item()) # of a run that was stopped within an epoch
     stopped = getattr(learn.recorder, 'divergence', None) is not None
@@ -133,9 +132,8 @@ def _plain(x): # For JSON, which has no NaN: None
 
 def _write_json(path:Path, x):
     "All of a file or nothing of it, also if the process is killed"
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    part.write_text(json.dumps(_plain(x), indent=1, allow_nan=False, ensure_ascii=False), encoding='utf-8')
-    os.replace(part, path)
+    text = json.dumps(_plain(x), indent=1, allow_nan=False, ensure_ascii=False)
+    _replace(path, lambda f: f.write(text.encode('utf-8')))
 
 def _history(learn)->RunHistory: return getattr(learn.recorder, 'run_history', RunHistory()) # empty if nothing was trained
 

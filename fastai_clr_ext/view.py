@@ -164,7 +164,7 @@ def _curve(ax, view, x, y, beta, label, **style):
               label='_' if i else label)
     _mark(ax, x[~np.isfinite(y)])
 
-# %% ../nbs/06_view.ipynb #621dac6b
+# %% ../nbs/06_view.ipynb #02b7e8ca
 def _dress(ax, view, ylabel:str, log_y:bool=False, names:bool=True, legend:bool=True):
     "Labels, phases, borders of fits and stages"
     ax.set(ylabel=ylabel, **dict(yscale='log') if log_y and _is_positive(ax) else {})
@@ -179,7 +179,7 @@ def _is_positive(ax)->bool: return any((np.asarray(l.get_ydata(), dtype=float)>0
 def _borders(ax, view, names:bool):
     "Phases, and where fits and stages begin; a name only where there is room"
     spans = [s for s in view.spans() if any(name for name,*_ in s)]
-    if spans: _shade(ax, spans, names)
+    if spans: shade_phases(ax, *spans, with_names=names)
     char,free = (view.x[-1]-view.x[0]+1)*.018, -np.inf # a letter's width in data units, about; where the last name ends
     stage = [view.history.fit_rows[f]['stage']
              for f in view.where[view.x,0][[lo for lo,_ in _runs(view.where[view.x,0])]]]
@@ -198,11 +198,6 @@ def _legend(ax, others=(), **kwargs):
     pick = range(len(labels)) if len(labels)<=12 else (0, len(labels)//2, len(labels)-1)
     if labels: ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **dict(fontsize='small', loc='best' if few else 'upper right') | kwargs)
     return ax
-
-def _shade(ax, spans, names):
-    before = len(ax.texts)
-    shade_phases(ax, *spans)
-    for t in list(ax.texts)[before:] if not names else []: t.remove()
 
 def _panels(n:int, axs, height:float=1.7)->np.ndarray:
     "Axes below each other with one x axis, or those given"
