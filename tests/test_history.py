@@ -287,7 +287,7 @@ def test_save_and_load(mlp, tmp_path, kind):
     learn.fit_one_cycle_ext(1, .1)
     assert learn.recorder.history.fits.outcome.tolist()==['finished', 'finished', 'unfinished', 'finished'] and len(h)==34
 
-def test_export(mlp, tmp_path):
+def test_export_and_load(mlp, tmp_path):
     learn = mlp(cbs=GradRecorder())
     learn.dls = Datasets(range(176), [[to_x], [to_y]], splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
     learn.fit_one_cycle_ext(1, .1)
@@ -295,9 +295,13 @@ def test_export(mlp, tmp_path):
     learn.export()
     back = load_learner(tmp_path/'export.pkl')
     assert_frame_equal(back.recorder.history.steps, learn.recorder.history.steps)
+    assert_frame_equal(back.recorder.grads, learn.recorder.grads)
+    assert back.recorder.plans==learn.recorder.plans
     back.dls = learn.dls
     back.fit_one_cycle_ext(1, .1)
     assert len(back.recorder.history)==20 and len(learn.recorder.history)==10
+    learn.fit(1)
+    assert len(learn.recorder.grads)==40
 
 def test_a_callable_annealer_is_kept_as_text(mlp, tmp_path):
     learn = mlp()

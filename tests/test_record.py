@@ -157,18 +157,6 @@ def test_blocks_join_without_a_seam(mlp):
 def to_x(i): return torch.tensor([i/100])
 def to_y(i): return torch.tensor([i/50 + 1])
 
-def test_export_and_load(mlp, tmp_path):
-    learn = mlp(cbs=GradRecorder())
-    learn.dls = Datasets(range(176), [[to_x], [to_y]], splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
-    learn.fit_one_cycle_ext(1, .1)
-    learn.path = tmp_path
-    learn.export()
-    back = load_learner(tmp_path/'export.pkl')
-    pd.testing.assert_frame_equal(back.recorder.grads, learn.recorder.grads)
-    assert back.recorder.plans==learn.recorder.plans
-    learn.fit(1)
-    assert len(learn.recorder.grads)==40
-
 @pytest.mark.parametrize('kwargs', [{}, dict(stats=STATS, per='param'), dict(adam=True)], ids=['default', 'all', 'adam'])
 def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
     "On a GPU each of these would wait for the device; here they are counted instead"

@@ -1,3 +1,4 @@
+from html.parser import HTMLParser
 import copy, json, re
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,24 @@ def test_hostile_text_is_text(text):
     assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
     assert len({line.count(' | ') for line in outside.splitlines() if line.startswith('| ')})<=2, 'no cell makes another'
     assert merged_html(merge([c])) and '<' not in merged_markdown(merge([c]))
+
+class Elements(HTMLParser):
+    "Every element of a page with its attributes"
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+    def handle_starttag(self, tag, attrs): self.found.append((tag, dict(attrs)))
+
+@pytest.mark.parametrize('i', range(len(HOSTILE)))
+def test_hostile_pages_have_no_element_that_acts(i):
+    "What a parser sees, with or without a browser on the machine"
+    try: page = Comparison(poisoned(HOSTILE[i])).to_html()
+    except ValueError as e: return # refused
+    found,plain = Elements(page).found,Elements(Comparison(made()).to_html()).found
+    assert {tag for tag,_ in found} <= {tag for tag,_ in plain}, 'no element that an honest page does not have'
+    assert not {'script', 'iframe', 'object', 'a', 'form'} & {tag for tag,_ in found}
+    assert not [k for _,attrs in found for k in attrs if k.startswith('on')] and all(attrs['src'].startswith('data:image/') for tag,attrs in found if tag=='img')
 
 def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
     chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
