@@ -154,7 +154,7 @@ class RunHistory:
         if len(df): df.insert(1, 'stage', [self.fit_rows[f]['stage'] for f in df.fit])
         return df
 
-# %% ../nbs/01_history.ipynb #f658be8f
+# %% ../nbs/01_history.ipynb #7c87b7a9
 def derive(
     raw:dict # Arrays by raw column, and `n_params`; a DataFrame does too
 )->dict: # Arrays by the names that users see
@@ -174,9 +174,16 @@ def derive(
                                           eff_step_max=get('max_step'))
     return out
 
-#: Statistics that can be put together over units, from arrays `(n, units)`; a unit without gradients is NaN in `n_params`
-ADD_UP = {'mean_abs': lambda o: _sum(o['mean_abs']*o['n_params'], o)/_sum(o['n_params'], o),
-          'norm': lambda o: np.sqrt(_sum(o['norm']**2, o)), 'n_params': lambda o: _sum(o['n_params'], o)}
+def _mean(k): return lambda o: _sum(o[k]*o['n_params'], o)/_sum(o['n_params'], o)
+def _root(k): return lambda o: np.sqrt(_sum(o[k]**2, o))
+def _most(k):
+    there = lambda o: ~np.isnan(o['n_params'])
+    return lambda o: np.where(there(o).any(1), np.where(there(o), o[k], -np.inf).max(1), np.nan)
+
+#: What puts a statistic together over units, from arrays `(n, units)`; a unit without gradients is NaN in `n_params`
+ADD_UP = ({k: _mean(k) for k in ('mean_abs', 'sqrt_v', 'eff_step')} | {k: _most(k) for k in ('max_abs', 'eff_step_max')} |
+          {k: _root(k) for k in ('norm', 'clipped_norm', 'weight_norm', 'update_norm')} |
+          {k: lambda o, k=k: _sum(o[k], o) for k in ('n_params', 'n_zero', 'n_nonfinite')})
 
 def _sum(a, o)->np.ndarray:
     "Over the units that had gradients; one that is NaN itself stays so"

@@ -556,3 +556,20 @@ def test_many_groups_have_a_short_legend():
     h = made(n=80, groups=30)
     for name in ('plot_lr', 'plot_grads', 'plot_adam', 'plot_cycle'): assert len(axes_of(getattr(h, name)())[0].get_legend().get_texts())==3
     assert len(h.plot_grad_heatmap().get_yticks())<=25
+
+@pytest.mark.parametrize('per', ['layer', 'param'])
+def test_every_statistic_of_finer_rows_is_that_of_the_group(mlp, per):
+    "Means, norms, largest and counts of what was recorded finer, put together, against what was recorded by group"
+    hs = []
+    for how in ('group', per):
+        learn = mlp(cbs=GradRecorder(('max', 'zeros', 'nonfinite', 'weight', 'clipped'), per=how, adam=True), opt_func=Adam)
+        torch.manual_seed(1); learn.dls.train.rng.seed(1)
+        learn.freeze(); learn.fit(1, 1e-3); learn.unfreeze(); learn.fit(1, 1e-3, cbs=GradientAccumulation(32))
+        hs.append(learn.recorder.history)
+    a,b = (h.steps for h in hs)
+    names = [f'{k}_{g}' for k in ADD_UP for g in (0, 1)]
+    assert set(names) <= set(a) and set(names) <= set(b)
+    for k in names: assert_allclose(b[k], a[k], rtol=1e-5, atol=1e-12, err_msg=k)
+    for x,y in zip(hs[0].plot_adam(), hs[1].plot_adam()):
+        assert len(x.lines)==len(y.lines)>2
+        for l,m in zip(x.lines, y.lines): assert_allclose(l.get_ydata(), m.get_ydata(), rtol=1e-5)
