@@ -8,14 +8,17 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/trials.html.md"""
 __all__ = ['TUNE_SEED', 'RunWatch', 'run_policy', 'describe_policy', 'Run', 'fresh_learner', 'train_run', 'DatasetPart',
            'hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
 
-# %% ../nbs/08_trials.ipynb #7364f50e
+# %% ../nbs/08_trials.ipynb #418c4365
 import hashlib, inspect, joblib, json, math, os, re, threading, time, numpy as np, pandas as pd, torch
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
+from loky import ProcessPoolExecutor
 from fastprogress.fastprogress import progress_bar
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback # importing it is what lets `no_bar` take bars away
@@ -231,9 +234,7 @@ def _best(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-# %% ../nbs/08_trials.ipynb #20965b24
-_DEATHS = 3 # Pools that may die without a run coming to its end
-
+# %% ../nbs/08_trials.ipynb #3e71ee05
 def train_all(
     make_learner:Callable, # From a seed to a learner
     runs:list, # `Run`s
@@ -243,33 +244,58 @@ def train_all(
     n_batches:int|None=None # Batches that every run has to train; None for any
 )->list: # What each run came to, in their order
     "Train the runs that are not on disk yet"
-    done,deaths = {p: r for p,r in _on_disk(runs).items() if not r['error']},0 # what failed before is tried again
+    done = {r.path: json.loads(r.path.read_text(encoding='utf-8')) for r in runs if r.path.exists()}
+    done = {p: r for p,r in done.items() if not r['error']} # what failed before is tried again
     check_budget(done.values(), n_batches)
-    while todo := [r for r in runs if r.path not in done]:
-        try:
-            results = _dispatch(make_learner, todo, n_workers)
-            for path,result in (bar := progress_bar(results, len(todo), leave=False) if with_bar else results):
-                done[path],deaths = result,0
-                check_budget(done.values(), n_batches)
-                if with_bar: bar.comment = _best(done.values(), *best)
-        except BrokenProcessPool as e:
-            done,deaths = done | _on_disk(runs),deaths+1
-            if deaths==_DEATHS: raise RuntimeError(f'Workers were killed {_DEATHS} times and no run came to its end. '
-                                                   f'Is there enough memory for {n_workers} at once?') from e
+    todo = [r for r in runs if r.path not in done]
+    with closing(_dispatch(make_learner, todo, n_workers)) as results:
+        for path,result in (bar := progress_bar(results, len(todo), leave=False) if with_bar else results):
+            done[path] = result
+            check_budget(done.values(), n_batches)
+            if with_bar: bar.comment = _best(done.values(), *best)
     return [done[r.path] for r in runs]
-
-def _on_disk(runs)->dict: # What they came to, by path
-    return {r.path: json.loads(r.path.read_text(encoding='utf-8')) for r in runs if r.path.exists()}
 
 def _task(make_learner, run): return run.path, train_run(make_learner, run)
 
 def _dispatch(make_learner, todo, n_workers):
     "Paths and results as they come, or all at the end where joblib's backend can't do better"
-    backend = joblib.parallel.get_active_backend()[0]
-    ours = dict(idle_worker_timeout=5) if type(backend).__name__=='LokyBackend' else {} # seconds; else idle processes stay for 300
-    pool = joblib.Parallel(n_jobs=n_workers, batch_size=1, **ours,
+    backend,n = joblib.parallel.get_active_backend()[0],joblib.effective_n_jobs(n_workers)
+    is_local = n>1 and type(backend).__name__=='LokyBackend'
+    pool = joblib.Parallel(n_jobs=n_workers, batch_size=1,
                            return_as='generator_unordered' if backend.supports_return_generator else 'list')
-    try: yield from pool(joblib.delayed(_task)(make_learner, run) for run in todo)
+    try: yield from _by_processes(make_learner, todo, n) if is_local else pool(joblib.delayed(_task)(make_learner, run)
+                                                                               for run in todo)
     except PicklingError as e:
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
                          f'a lambda over such; got {e}') from e
+
+_DEATHS = 3 # Processes that may be killed at one run
+
+def _by_processes(make_learner, todo, n):
+    "Paths and results as they come from `n` processes, none of which is left"
+    todo,busy,deaths = deque(todo),{},Counter()
+    with ExitStack() as stack:
+        idle = [_process(stack) for _ in range(min(n, len(todo)))]
+        while todo or busy:
+            while todo and idle:
+                run,process = todo.popleft(),idle.pop()
+                busy[process.submit(_task, make_learner, run)] = run,process
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                run,process = busy.pop(future)
+                if isinstance(error := future.exception(), BrokenProcessPool):
+                    deaths[run.path] += 1
+                    if deaths[run.path]==_DEATHS: raise RuntimeError(_killed(run, n)) from error
+                    todo.appendleft(run)
+                    idle.append(_process(stack))
+                else:
+                    yield future.result()
+                    idle.append(process)
+
+def _process(stack)->ProcessPoolExecutor:
+    "A process, killed when the stack is left, or 5 seconds after its last run if this process is killed itself"
+    pool = ProcessPoolExecutor(1, timeout=5)
+    stack.callback(pool.shutdown, kill_workers=True)
+    return pool
+
+def _killed(run, n): return (f'The process that trained {run.policy!r} with seed {run.seed} was killed {_DEATHS} times. '
+                             f'Is there enough memory for {n} at once?')

@@ -197,11 +197,36 @@ def test_a_killed_worker_costs_its_run(stopped):
     out,err = p.communicate()
     assert out.strip()==whole and p.returncode==0, err[-2000:]
 
-def test_workers_that_always_die_are_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr('fastai_clr_ext.trials._DEATHS', 1)
-    killer = lambda learn: os.kill(os.getpid(), signal.SIGKILL)
-    with pytest.raises(RuntimeError, match='Workers were killed 1 times'):
-        compare(make_line, {'constant': constant(), 'killer': killer}, seeds=1, n_epoch=1, n_workers=2, out=tmp_path, with_bar=False)
+class Marked:
+    "Trains, and writes down that it began; `dies` times its process is killed instead"
+    def __init__(self, folder, dies=0, rest=0.): self.folder,self.dies,self.rest = folder,dies,rest
+    def __call__(self, learn):
+        (self.folder/f'{time.time_ns()}').touch()
+        time.sleep(self.rest)
+        if len(list(self.folder.iterdir()))<=self.dies: os.kill(os.getpid(), signal.SIGKILL)
+        learn.fit(1, .05)
+
+def marked(tmp_path, dies):
+    "A run that is under way when another one's process dies so many times, and how often each began"
+    folders = [tmp_path/name for name in ('slow', 'killer')]
+    for f in folders: f.mkdir()
+    policies = dict(slow=Marked(folders[0], rest=3.), killer=Marked(folders[1], dies))
+    try: return compare(make_line, policies, seeds=1, n_epoch=1, n_workers=2, out=tmp_path/'out', with_bar=False)
+    finally: assert len(list(folders[0].iterdir()))==1, 'the run beside it is not begun again'
+
+def test_a_run_is_begun_again_alone(tmp_path): assert len(marked(tmp_path, 2).df)==2 and len(list((tmp_path/'killer').iterdir()))==3
+
+def test_a_run_that_always_dies_is_given_up(tmp_path):
+    with pytest.raises(RuntimeError, match="'killer' with seed 0 was killed 3 times. Is there enough memory for 2 at once"): marked(tmp_path, 9)
+
+@pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
+def test_no_process_is_left(tmp_path):
+    def fail(learn): raise KeyboardInterrupt
+    compare(make_line, POLICIES, seeds=2, n_workers=2, **quick)
+    with pytest.raises(KeyboardInterrupt): compare(make_line, {'constant': constant(), 'mine': fail}, seeds=2, n_epoch=1, n_workers=2, out=tmp_path, with_bar=False)
+    until = time.time()+2
+    while children(os.getpid()) and time.time()<until: time.sleep(.05)
+    assert not children(os.getpid())
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     calls = []
