@@ -2,7 +2,8 @@
 
 The time spent inside the callback over the median time of a whole training step, both on the thread's own clock with one
 thread, because whole steps with and without it differ by less than they vary. Where wandb and tensorboard are installed,
-their histograms of the same gradients are timed beside it. Random data: only time is measured."""
+their histograms of the same gradients are timed beside it: `wandb.watch` as it is used (an offline run, every batch), the same
+without handing the histograms over, and TensorBoard's `add_histogram`. Random data: only time is measured."""
 import argparse, tempfile, time, warnings
 from functools import partial
 from statistics import median
@@ -33,8 +34,9 @@ class Timed(GradRecorder):
     def __call__(self, event_name):
         start = time.thread_time()
         super().__call__(event_name)
+        took = time.thread_time()-start
         if event_name=='before_batch': self.spans.append(0.)
-        if self.learn.training and self.spans: self.spans[-1] += time.thread_time()-start
+        if self.learn.training and self.spans: self.spans[-1] += took
 
 class StepClock(Callback):
     "Time of each whole training batch"
@@ -58,48 +60,70 @@ def share(size, kwargs)->tuple:
     steps = [b-a for a,b in zip(clock.marks[1:], clock.marks[2:])]
     return median(cb.spans[2:]), median(steps)
 
-class Beside(Callback):
-    "Gives every gradient to a function where `GradRecorder` stands, and counts the time"
-    order,run_valid = GradRecorder.order,False
-    def __init__(self, log): self.log,self.spans = log,[]
-    def before_step(self):
-        start = time.thread_time()
-        for name,p in self.learn.model.named_parameters(): self.log(name, p.grad)
-        self.spans.append(time.thread_time()-start)
+class Calls(Callback):
+    "Time inside functions in each training batch"
+    order,run_valid = -100,False
+    def __init__(self): self.spans = []
+    def before_batch(self): self.spans.append({})
+    def timed(self, name, f):
+        def wrapped(*args, **kwargs):
+            start = time.thread_time()
+            f(*args, **kwargs)
+            self.spans[-1][name] = self.spans[-1].get(name, 0.) + time.thread_time()-start
+        return wrapped
+    def median(self, name)->float: return median(o[name] for o in self.spans[2:])
 
-def beside(size, log)->float:
-    "Median over steps of the time that `log(name, gradient)` takes for all parameters, seconds"
-    cb = Beside(log)
-    make_learner(*SIZES[size], False).fit(1, cbs=cb)
-    return median(cb.spans[2:])
+class EachGradient(Callback):
+    "Gives every gradient to a function, where `GradRecorder` stands"
+    order,run_valid = GradRecorder.order,False
+    def __init__(self, log): self.log = log
+    def before_step(self):
+        for name,p in self.learn.model.named_parameters(): self.log(name, p.grad)
+
+def with_wandb(size)->dict:
+    "Seconds a step that `wandb.watch` takes in an offline run, and those of them that only make histograms"
+    import wandb
+    from wandb.integration.torch.wandb_torch import TorchHistory
+    learn,calls,real = make_learner(*SIZES[size], False),Calls(),TorchHistory.log_tensor_stats
+    with tempfile.TemporaryDirectory() as d, wandb.init(mode='offline', dir=d, settings=wandb.Settings(silent=True, console='off')) as run:
+        run._log = calls.timed('hand over', run._log)
+        TorchHistory.log_tensor_stats = calls.timed('watch', real)
+        try:
+            run.watch(learn.model, log='gradients', log_freq=1)
+            learn.fit(1, cbs=calls)
+        finally: TorchHistory.log_tensor_stats = real
+    return {'wandb.watch': calls.median('watch'), "wandb's histograms": calls.median('watch')-calls.median('hand over')}
+
+def with_tensorboard(size)->dict:
+    "Seconds a step that TensorBoard's histograms take"
+    from torch.utils.tensorboard import SummaryWriter
+    learn,calls = make_learner(*SIZES[size], False),Calls()
+    with tempfile.TemporaryDirectory() as d, SummaryWriter(d) as w:
+        learn.fit(1, cbs=[calls, EachGradient(calls.timed('add', lambda name, g: w.add_histogram(name, g, 0)))])
+    return {'TensorBoard': calls.median('add')}
+
+OTHERS = ['wandb.watch', "wandb's histograms", 'TensorBoard']
 
 def others(size)->dict:
-    "Time of histograms of all gradients by wandb and TensorBoard, seconds; those that are installed"
+    "Seconds a step of those that are installed"
     out = {}
-    try:
-        import wandb
-        from wandb.integration.torch.wandb_torch import TorchHistory
-        wandb.run = type('Sink', (), {'_log': lambda *args, **kwargs: None})() # computes, writes nothing
-        history = TorchHistory()
-        out['wandb'] = beside(size, lambda name, g: history.log_tensor_stats(g, name))
-    except ImportError: pass
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-        with tempfile.TemporaryDirectory() as d, SummaryWriter(d) as w: out['TensorBoard'] = beside(size, lambda name, g: w.add_histogram(name, g, 0))
-    except ImportError: pass
+    for f in (with_wandb, with_tensorboard):
+        try: out |= f(size)
+        except ImportError as e: print(f'({e})')
     return out
 
 def main(sizes):
     torch.set_num_threads(1)
     print('Share of a training step spent in GradRecorder, percent of the median step:\n')
-    print(f"| model, batch | step, ms | {' | '.join(RECORDERS)} | default ÷ wandb histograms | default ÷ TensorBoard histograms |\n|{'---|'*(len(RECORDERS)+4)}")
+    heads = ['model, batch', 'step, ms', *RECORDERS, *(f'default ÷ {o}' for o in OTHERS)]
+    print(f"| {' | '.join(heads)} |\n|{'---|'*len(heads)}")
     for size in sizes:
         cells,default = [],None
         for kwargs in RECORDERS.values():
             span,step = share(size, kwargs)
             if default is None: default,base,other = span,step,others(size)
             cells.append(f'{100*span/step:.2f}')
-        ratios = [f'{default/other[k]:.3f}' if k in other else '–' for k in ('wandb', 'TensorBoard')]
+        ratios = [f'{default/other[k]:.3f}' if k in other else '–' for k in OTHERS]
         print(f"| {size} | {base*1e3:.0f} | {' | '.join(cells)} | {' | '.join(ratios)} |", flush=True)
 
 def flatness(n:int=200_000)->list:

@@ -7,9 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.html.md"""
 # %% auto #0
 __all__ = ['STATS', 'Unit', 'adam_moments', 'adam_sums', 'keeps_squares', 'units_of', 'GradRecorder', 'hist_quantiles']
 
-# %% ../nbs/03_record.ipynb #3e575ebf
+# %% ../nbs/03_record.ipynb #3ef0387f
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
+from torch.linalg import vector_norm
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
@@ -20,7 +21,7 @@ from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
 from .history import HistoryRecorder, RunHistory, _Slim
 from .schedule import _as_list, _is_count, _need
 
-# %% ../nbs/03_record.ipynb #24664742
+# %% ../nbs/03_record.ipynb #966d0dc0
 class Unit:
     "The parameters that a row is about, and tensors kept for them between steps"
     def __init__(self,
@@ -28,92 +29,100 @@ class Unit:
         group:int, # Parameter group of the optimizer
         params:list # Parameters
     ):
-        self.name,self.group,self.params,self.kept,self.before = name,group,params,{},(None, None)
+        self.name,self.group,self.sized = name,group,[(p, p.numel()) for p in params]
+        self.before = None,None,None
         self.release()
 
     def release(self):
-        "Let go of the gradients, which the optimizer may want to free"
-        self.ps,self.gs,self.n = [],[],0
+        "Let go of the gradients, which the optimizer may want to free, and of copies of the weights"
+        self.ps,self.gs,self.n,self.weights = [],[],0,None
         return self
 
     def __getstate__(self): return {} # tensors don't belong into an exported learner; the next fit makes new units
 
     def gather(self)->bool: # Whether there is anything to record
-        "Take the trainable parameters that have a gradient, and their gradients in `float32` or wider"
-        self.ps = [p for p in self.params if p.requires_grad and p.grad is not None and p.numel()]
-        self.gs = _joined([_wide(p.grad.coalesce().values() if p.grad.is_sparse else p.grad) for p in self.ps])
-        self.n = sum(p.numel() for p in self.ps)
-        return bool(self.ps)
+        "Take the trainable parameters that have a gradient, and their gradients"
+        found = [(p, g, n) for p,n in self.sized if n and (g := p.grad) is not None and p.requires_grad]
+        self.ps,self.n = [p for p,*_ in found],sum([n for *_,n in found])
+        self.gs = [g.coalesce().values() if g.is_sparse else g for _,g,_ in found]
+        return bool(found)
 
-    def buffers(self,
-        what:str # What is kept: `'weight'` or `'grad'`
-    )->list: # A tensor for each parameter, zeros at first
-        "Persistent tensors in the parameters' shapes"
-        new = lambda p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
-        for p in self.ps:
-            if (what, id(p)) not in self.kept: self.kept[what, id(p)] = new(p)
-        return [self.kept[what, id(p)] for p in self.ps]
-
-# %% ../nbs/03_record.ipynb #6550281d
+# %% ../nbs/03_record.ipynb #2d47070d
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
-
-def _joined(ts):
-    "Flat tensors with the same elements, the small ones joined into one, so that a statistic visits few tensors"
-    small = [t.flatten() for t in ts if t.numel()<=_SMALL]
-    return [t for t in ts if t.numel()>_SMALL] + ([torch.cat(small)] if len(small)>1 else small)
-
-def _total(ts): return torch.stack([t.abs().sum() for t in ts]).sum() # on a CPU a third of the time of a norm of order 1
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
 
-# %% ../nbs/03_record.ipynb #00783b27
+def _split(ts):
+    "The small ones joined, flat, in one new tensor, and the large ones as they are: a statistic visits few tensors"
+    small,large = [],[]
+    for t in ts: (small if t.numel()<=_SMALL else large).append(t)
+    return [_wide(torch.cat([t.flatten() for t in small]))] if small else [], large
+
+def _joined(ts, f=lambda t: t):
+    "Tensors with the same elements, in `float32` or wider, and a function of the large ones"
+    joined,large = _split(ts)
+    return joined + [f(_wide(t)) for t in large]
+
+def _norm(ts): return vector_norm(ts[0]) if len(ts)==1 else get_total_norm(ts, 2.) # which takes thrice as long to begin
+
+def _magnitudes(ts):
+    "|g|, one tensor at a time, to be read while it is in the cache"
+    joined,large = _split(ts)
+    for t in joined: yield t.abs_()
+    for t in large: yield _wide(t).abs()
+
+# %% ../nbs/03_record.ipynb #438d243b
 _BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
-def _hist(u):
+def _hist(a):
     "Counts of |g| by power of 2; `histc` counts in float32, exactly up to 2**24"
     lo,hi = _BINS
-    chunks = [c for g in u.gs for c in g.flatten().split(2**24)]
-    return list(torch.stack([torch.histc(c.abs().log2().clamp(lo, hi-1e-3), hi-lo, lo, hi)
-                             for c in chunks]).double().sum(0))
+    return torch.stack([torch.histc(c.log2().clamp(lo, hi-1e-3), hi-lo, lo, hi)
+                        for c in a.flatten().split(2**24)]).double().sum(0)
+
+def _most(a): return a.amax() if a.numel() else a.sum() # a sparse gradient may have no entry
+
+#: By statistic of |g|: raw columns, what gives them for one tensor, and what puts together those of several
+_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], vector_norm, vector_norm),
+            'max': (['max_abs'], _most, _most), 'zeros': (['n_nonzero'], torch.count_nonzero, torch.sum),
+            'nonfinite': (['n_nonfinite'], lambda a: torch.count_nonzero(a-a), torch.sum),
+            'hist': ([f'bin {i}' for i in range(*_BINS)], _hist, lambda counts: counts.sum(0))}
+
+def _measured(u, names):
+    "Values of statistics of |g|"
+    parts = [[_OF_GRAD[s][1](a) for s in names] for a in _magnitudes(u.gs)]
+    each = parts[0] if len(parts)==1 else [_OF_GRAD[s][2](torch.stack(p)) for s,p in zip(names, zip(*parts))]
+    return [v for o in each for v in (o.unbind() if o.ndim else (o,))]
 
 def _cosine(u):
     "Inner product with the gradient recorded before, and that one's norm; NaN if it was of other parameters"
-    prev,ids = u.buffers('grad'), [id(p) for p in u.ps]
-    gs = [_wide(p.grad.to_dense() if p.grad.is_sparse else p.grad) for p in u.ps]
-    dot = torch.stack([torch.dot(g.flatten(), b.flatten()) for g,b in zip(gs, prev)]).sum()
-    norm,same = u.before[1], u.before[0]==ids
-    u.before = ids, get_total_norm(gs, 2.)
-    for b,g in zip(prev, gs): b.copy_(g)
-    return [dot, norm if same else torch.full_like(dot, torch.nan)]
+    gs,ids,(before,old,norm) = _joined([p.grad.to_dense() for p in u.ps], torch.clone),[id(p) for p in u.ps],u.before
+    u.before = ids, gs, _norm(gs)
+    if before!=ids: return [torch.full_like(u.before[2], torch.nan)]*2
+    return [torch.stack([torch.dot(a.flatten(), b.flatten()) for a,b in zip(gs, old)]).sum(), norm]
 
-def _weight(u): return [get_total_norm(_joined([_wide(p.detach()) for p in u.ps]), 2.)]
+def _weight(u): return [_norm(_joined(u.ps) if u.weights is None else u.weights)]
 
 def _keep_weights(u):
-    for b,p in zip(u.buffers('weight'), u.ps): b.copy_(p.detach())
+    u.weights = _joined(u.ps, torch.clone)
     return []
 
 def _update(u):
-    "Norm of what the step changed; the kept weights become the change"
-    ds = u.buffers('weight')
-    for b,p in zip(ds, u.ps): torch.sub(p.detach(), b, out=b)
-    return [get_total_norm(_joined(ds), 2.)]
+    "Norm of what the step changed"
+    return [_norm([a.sub_(b) for a,b in zip(u.weights, _joined(u.ps))])]
 
-#: By statistic: raw columns and what gives them before the step, then after it
-_BEFORE = {'mean_abs': (['total'], lambda u: [_total(u.gs)]), 'norm': (['norm'], lambda u: [get_total_norm(u.gs, 2.)]),
-           'max': (['max_abs'], lambda u: [torch.stack([o for g in u.gs for o in torch.aminmax(g)]).abs().max()]),
-           'zeros': (['n_nonzero'], lambda u: [torch.stack([torch.count_nonzero(g) for g in u.gs]).sum()]),
-           'nonfinite': (['n_nonfinite'], lambda u: [torch.stack([torch.count_nonzero(g-g) for g in u.gs]).sum()]),
-           'weight': (['weight_norm'], _weight), 'cosine': (['inner', 'prev_norm'], _cosine),
-           'hist': ([f'bin {i}' for i in range(*_BINS)], _hist),
-           'clipped': (['clipped_norm'], lambda u: [torch.full_like(_total(u.gs), torch.nan)]),
-           'update': ([], _keep_weights)}
+_ALWAYS = ['mean_abs', 'norm']
+
+#: By other statistic of a unit: raw columns and what gives them before the step, then after it. A row is NaN until it is filled
+_BEFORE = {'update': ([], _keep_weights), 'weight': (['weight_norm'], _weight), 'cosine': (['inner', 'prev_norm'], _cosine),
+           'clipped': (['clipped_norm'], lambda u: [])}
 _AFTER = {'update': (['update_norm'], _update)}
 
-# %% ../nbs/03_record.ipynb #c11dae99
+# %% ../nbs/03_record.ipynb #0a6e4787
 #: Names that `stats=` takes, beside `'mean_abs'` and `'norm'`, which are always recorded
-STATS = [k for k in _BEFORE if k not in ('mean_abs', 'norm')]
+STATS = [k for k in _OF_GRAD | _BEFORE if k not in _ALWAYS]
 
-# %% ../nbs/03_record.ipynb #23677cd6
+# %% ../nbs/03_record.ipynb #bd9066f6
 def adam_moments(
     opt:Optimizer|OptimWrapper, # Optimizer after its step
     p:torch.Tensor, # One of its parameters
@@ -122,10 +131,10 @@ def adam_moments(
     "First and second moment that Adam and its relatives divide"
     wrapped = isinstance(opt, OptimWrapper)
     s = opt.opt.state[p] if wrapped else opt.state[p]
-    m = _wide(s.get('exp_avg' if wrapped else 'grad_avg', p.grad))
-    v = _wide(next(s[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in s))
-    if wrapped and 'grad_avg' in s: v = v - _wide(s['grad_avg'])**2 # torch's centered RMSprop
-    if 'momentum_buffer' in s: return _wide(s['momentum_buffer'])*(v.sqrt()+hyper['eps']), v, 1, 1 # torch's RMSprop: momentum after the division
+    m = s.get('exp_avg' if wrapped else 'grad_avg', p.grad)
+    v = next(s[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in s)
+    if wrapped and 'grad_avg' in s: v = _wide(v) - _wide(s['grad_avg'])**2 # torch's centered RMSprop
+    if 'momentum_buffer' in s: return _wide(s['momentum_buffer'])*(_wide(v).sqrt()+hyper['eps']), v, 1, 1 # torch's RMSprop: momentum after the division
     if 'step' not in s or 'square_avg' in s: return m, v, 1, 1
     return m, v, 1-hyper['mom']**s['step'], 1-hyper['sqr_mom']**s['step']
 
@@ -135,20 +144,19 @@ def adam_sums(
     hyper:dict # Hyper-parameters of its group
 )->list: # Σ√v̂, Σ effective step, largest effective step: 0-d tensors
     "Sums of √v̂ and of the effective step over the parameters of a unit"
-    moments = [adam_moments(opt, p, hyper) for p in unit.ps]
-    rows = [_step_sums(*o, hyper) for o in moments if o[0].numel()>_SMALL]
-    if small := [o for o in moments if o[0].numel()<=_SMALL]:
-        joined = [torch.cat([(o[i]/o[i+2]).flatten() for o in small]) for i in (0, 1)]
-        rows.append(_step_sums(*joined, 1, 1, hyper))
-    rows = torch.stack(rows)
+    pairs = {} # by what corrects them, a number that the steps of a group mostly share
+    for m,v,c1,c2 in (adam_moments(opt, p, hyper) for p in unit.ps):
+        if isinstance(c1, torch.Tensor): m,v,c1,c2 = _wide(m)/c1,_wide(v)/c2,1,1 # it may be on a device, where it can't be read
+        pairs.setdefault((c1, c2), []).append((m, v))
+    rows = torch.stack([_step_sums(m, v, *c, hyper) for c,mvs in pairs.items() for m,v in zip(*map(_joined, zip(*mvs)))])
     return [rows[:,0].sum(), rows[:,1].sum(), rows[:,2].max()]
 
 def _step_sums(m, v, c1, c2, hyper)->torch.Tensor:
-    "Σ√v̂, Σ effective step and the largest, the corrections taken out of the large tensors"
+    "Σ√v̂, Σ effective step and the largest, the corrections taken out of the tensors"
     root = v.sqrt()
     total,scale = root.sum()/c2**.5, hyper['lr']*c2**.5/c1
-    step = torch.div(m, root.add_(hyper['eps']*c2**.5))
-    return torch.stack([total, step.abs().sum()*scale, torch.stack(torch.aminmax(step)).abs().max()*scale])
+    step = torch.div(m, root.add_(hyper['eps']*c2**.5)).abs_()
+    return torch.stack([total, step.sum()*scale, step.amax()*scale])
 
 def keeps_squares(
     opt:Optimizer|OptimWrapper # Optimizer, before its first step
@@ -158,7 +166,7 @@ def keeps_squares(
     if isinstance(opt, OptimWrapper): return isinstance(opt.opt, (o.Adam, o.AdamW, o.NAdam, o.RAdam, o.RMSprop))
     return any(getattr(cb, 'func', cb) is average_sqr_grad for cb in opt.cbs)
 
-# %% ../nbs/03_record.ipynb #08e1cf6d
+# %% ../nbs/03_record.ipynb #df6478ad
 def units_of(
     learn:Learner, # With an optimizer
     per:str # `'group'`, `'layer'` or `'param'`
@@ -170,15 +178,15 @@ def units_of(
     for cb in learn.cbs: # it steps on copies of the parameters
         if isinstance(cb, NonNativeMixedPrecision) and not cb.flat_master:
             names |= {id(copy): names[id(p)] for a,b in zip(cb.model_pgs, cb.master_pgs) for p,copy in zip(a, b)}
-    units = {}
+    found = {}
     for g,ps in enumerate(learn.opt.param_lists):
         for p in ps:
             name = names.get(id(p), f'group {g}')
             if per=='layer': name = name.rpartition('.')[0] or name
-            units.setdefault((name, g), Unit(name, g, [])).params.append(p)
-    return list(units.values())
+            found.setdefault((name, g), []).append(p)
+    return [Unit(name, g, ps) for (name,g),ps in found.items()]
 
-# %% ../nbs/03_record.ipynb #8a80b41f
+# %% ../nbs/03_record.ipynb #4057bcc2
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     def __init__(self,
@@ -189,17 +197,17 @@ class GradRecorder(HistoryRecorder):
     ):
         super().__init__()
         each = [stats] if isinstance(stats, str) else _as_list(stats)
-        _need(each is not None and all(isinstance(s, str) and s in _BEFORE for s in each), 'stats',
+        _need(each is not None and all(isinstance(s, str) and s in STATS+_ALWAYS for s in each), 'stats',
               f'be among {STATS}', stats)
         _need(isinstance(per, str) and per in ('group', 'layer', 'param'), 'per', "be 'group', 'layer' or 'param'", per)
         _need(_is_count(every), 'every', 'be a whole number of at least 1', every)
         _need(isinstance(adam, bool), 'adam', 'be True or False', adam)
-        wanted = {'mean_abs', 'norm', *each} | ({'update'} if adam else set())
+        wanted = {*_ALWAYS, *each} | ({'update'} if adam else set())
         if 'update' in wanted: wanted.add('weight')
-        self.stat_names,self.per,self.every,self.adam = [s for s in _BEFORE if s in wanted],per,every,adam
-        self.after_names = [s for s in self.stat_names if s in _AFTER]
-        self.columns = [c for o in ([_BEFORE[s] for s in self.stat_names], [_AFTER[s] for s in self.after_names])
-                        for names,_ in o for c in names]
+        self.per,self.every,self.adam = per,every,adam
+        self.of_grad,self.before,self.after = [[s for s in table if s in wanted] for table in (_OF_GRAD, _BEFORE, _AFTER)]
+        self.columns = [c for table,names in zip((_OF_GRAD, _BEFORE, _AFTER), (self.of_grad, self.before, self.after))
+                        for s in names for c in table[s][0]]
         if adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
 
 # %% ../nbs/03_record.ipynb #07384af2
@@ -225,7 +233,7 @@ def before_batch(self:GradRecorder):
     now,units = self.now,units_of(self.learn, self.per)
     now.units,now.pending,now.names = units,[],dict(units=[[u.name, u.group] for u in units], columns=self.columns)
     self._drop_after_clip() # an interrupted fit's
-    if 'clipped' in self.stat_names: self.learn.add_cb(_AfterClip(self))
+    if 'clipped' in self.before: self.learn.add_cb(_AfterClip(self))
 
 @patch
 @torch.no_grad()
@@ -234,13 +242,12 @@ def before_step(self:GradRecorder):
     learn,now = self.learn,self.now
     now.in_step = True
     if now.n_step % self.every: return
-    there = [u for u in now.units if u.gather()]
+    there = [(i, u) for i,u in enumerate(now.units) if u.gather()]
     if not there: return
-    layout = there[0].gs[0].device, (len(now.units), len(self.columns)), now.names
-    row = self.history.grad_log.add([now.i_fit, now.n_step, learn.train_iter, learn.epoch], [u.n for u in now.units],
-                                    layout, is_open=True)
-    now.pending = [(u, r) for u,r in zip(now.units, row) if u.ps]
-    for u,r in now.pending: _fill(r, 0, [v for s in self.stat_names for v in _BEFORE[s][1](u)])
+    layout = there[0][1].ps[0].device, (len(now.units), len(self.columns)), now.names
+    now.pending,now.values = there,self.history.grad_log.add([now.i_fit, now.n_step, learn.train_iter, learn.epoch],
+                                                             [u.n for u in now.units], layout, is_open=True)
+    for i,u in there: _fill(now.values, i, 0, _measured(u, self.of_grad) + [v for s in self.before for v in _BEFORE[s][1](u)])
 
 @patch
 @torch.no_grad()
@@ -248,10 +255,10 @@ def after_step(self:GradRecorder):
     "Add what can only be known after the step"
     opt,pending = self.learn.opt,self.now.pending
     hypers = opt.hypers if self.adam and pending else None
-    for u,r in pending if self.after_names or self.adam else []:
-        values = [v for s in self.after_names for v in _AFTER[s][1](u)]
+    for i,u in pending if self.after or self.adam else []:
+        values = [v for s in self.after for v in _AFTER[s][1](u)]
         if self.adam: values += adam_sums(u, opt, hypers[u.group])
-        _fill(r, len(self.columns)-len(values), values)
+        _fill(self.now.values, i, len(self.columns)-len(values), values)
     self._release(done=True)
     super(GradRecorder, self).after_step()
 
@@ -260,7 +267,7 @@ def _release(self:GradRecorder, done:bool):
     "Keep the last step's row, or take it back: a step that is cancelled or never came to its end is no step"
     pending = self.now.pending
     if pending: (self.history.grad_log.close if done else self.history.grad_log.undo)()
-    for u,_ in pending: u.release()
+    for _,u in pending: u.release()
     self.now.pending = []
 
 @patch
@@ -279,10 +286,10 @@ def after_fit(self:GradRecorder):
 def _drop_after_clip(self:GradRecorder): self.learn.remove_cbs([cb for cb in self.learn.cbs
                                                                 if isinstance(cb, _AfterClip)])
 
-# %% ../nbs/03_record.ipynb #e80e6feb
-def _fill(row, at:int, values:list):
-    "Write 0-d tensors into a row on the device"
-    row[at:at+len(values)] = torch.stack([v.to(row.dtype) for v in values])
+# %% ../nbs/03_record.ipynb #bdff7bae
+def _fill(rows, i:int, at:int, values:list):
+    "Write 0-d tensors into a unit's row on the device; counts may be too large for `float32`"
+    rows[i, at:at+len(values)] = torch.stack([v if v.dtype==torch.float32 else v.to(rows.dtype) for v in values])
 
 class _AfterClip(_Slim):
     "Reads the norm where `GradientClip` has left it; L2 weight decay changes gradients within the step"
@@ -291,8 +298,8 @@ class _AfterClip(_Slim):
 
     @torch.no_grad()
     def before_step(self):
-        at = self.recorder.columns.index('clipped_norm')
-        for u,r in self.recorder.now.pending: r[at] = get_total_norm([_wide(p.grad) for p in u.ps], 2.)
+        at,now = self.recorder.columns.index('clipped_norm'),self.recorder.now
+        for i,u in now.pending: now.values[i, at] = _norm([_wide(p.grad) for p in u.ps])
 
 # %% ../nbs/03_record.ipynb #f1e8f445
 @patch(as_prop=True)

@@ -3,7 +3,6 @@ from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose
 from torch import nn
-from torch.nn.utils import get_total_norm
 from torch.amp import GradScaler, autocast
 from fastai.callback.core import Callback, CancelBackwardException, CancelBatchException, CancelStepException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
@@ -14,6 +13,7 @@ from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, rang
 from fastai.learner import Recorder, load_learner
 from fastai_clr_ext.history import *
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record import _fill, _measured
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
 from conftest import two_groups
@@ -181,14 +181,47 @@ def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
 def sums(*params):
     u = Unit('', 0, list(params))
     u.gather()
-    return get_total_norm(u.gs, 1.).item(), get_total_norm(u.gs, 2.).item(), u.n
+    return *(v.item() for v in _measured(u, ['mean_abs', 'norm'])), u.n
 
 def test_half_precision_and_sparse_gradients():
     w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16)); w.grad = torch.full((300, 300), 2., dtype=torch.float16)
     assert sums(w)==(180_000., 600., 90_000), 'a float16 sum would be infinite'
+    w = nn.Parameter(torch.zeros(250, 160, dtype=torch.float16)); w.grad = torch.full((250, 160), 2., dtype=torch.float16)
+    assert sums(w)==(80_000., 400., 40_000), 'and a small one is joined'
     emb = nn.Embedding(10, 4, sparse=True)
     emb(torch.tensor([1, 1, 3])).sum().backward()
     assert sums(*emb.parameters())==(12., pytest.approx((4*4+4)**.5), 40)
+    emb.weight.grad = None
+    emb(torch.tensor([], dtype=torch.long)).sum().backward()
+    u = Unit('', 0, [emb.weight])
+    assert u.gather() and not any(_measured(u, ['mean_abs', 'norm', 'max', 'hist'])), 'no entry at all'
+
+def test_counts_beyond_float32():
+    rows = torch.full((2, 3), torch.nan, dtype=torch.float64)
+    _fill(rows, 1, 1, [torch.tensor(2**24+1), torch.tensor(1.5)])
+    assert rows[1,1:].tolist()==[2**24+1, 1.5] and rows.isnan().sum()==4
+
+def test_nothing_is_kept_between_steps(mlp):
+    "Neither gradients, which the optimizer may free, nor copies of the weights"
+    kept = []
+    class Look(Callback):
+        def after_batch(self):
+            if self.training: kept.extend([u.gs, u.weights] for u in rec.now.units)
+    rec = GradRecorder(adam=True)
+    mlp(cbs=rec, opt_func=Adam).fit(1, cbs=Look())
+    assert len(kept)==20 and all(o==[[], None] for o in kept)
+
+def test_parameters_of_one_group_whose_steps_differ():
+    "The correction is each parameter's own: one was trained two steps longer than the other"
+    a,b = [nn.Parameter(torch.tensor([1., 2.])) for _ in range(2)]
+    opt = Adam([a, b], lr=.1, eps=.3, wd=0.)
+    a.grad = torch.tensor([.5, -1.]); opt.step(); opt.step()
+    b.grad,before = torch.tensor([2., .1]),torch.stack([a, b]).detach().clone()
+    u = Unit('', 0, [a, b]); u.gather()
+    opt.step()
+    moved = (torch.stack([a, b])-before).abs()
+    root = torch.stack([a.grad.abs(), b.grad.abs()]).sum() # of a constant gradient √v̂ is |g|
+    assert [v.item() for v in adam_sums(u, opt, opt.hypers[0])]==pytest.approx([root.item(), moved.sum().item(), moved.max().item()], rel=1e-5)
 
 def test_two_recorders_are_refused(mlp):
     learn = mlp(cbs=GradRecorder())
@@ -236,7 +269,9 @@ MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 
 
 @pytest.mark.parametrize('per', ['group', 'layer', 'param'])
 @pytest.mark.parametrize('model', MODELS)
-def test_every_statistic_by_plain_means(mlp, model, per):
+@pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
+def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
+    monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
     torch.manual_seed(0)
     tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per=per))
     if model=='resnet':
@@ -387,14 +422,14 @@ def test_quantiles_of_nan_and_zero():
 
 def test_histogram_counts_beyond_float32():
     class U: gs = [torch.zeros(2**24+3), torch.ones(5)]
-    counts = __import__('fastai_clr_ext.record', fromlist=['_hist'])._hist(U)
+    counts = _measured(U, ['hist'])
     assert counts[0]==2**24+3 and counts[40]==5
 
 def test_half_precision_adam_is_finite(mlp):
-    u = Unit('', 0, [nn.Parameter(torch.zeros(300_000, dtype=torch.float16))])
-    u.params[0].grad = torch.ones_like(u.params[0])
+    w = nn.Parameter(torch.zeros(300_000, dtype=torch.float16))
+    w.grad,u = torch.ones_like(w),Unit('', 0, [w])
     u.gather()
-    opt = Adam(u.params, lr=.01, eps=1e-4); opt.step()
+    opt = Adam([w], lr=.01, eps=1e-4); opt.step()
     assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers[0]))
 
 def test_centered_rmsprop(mlp):
