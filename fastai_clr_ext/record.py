@@ -47,13 +47,13 @@ class Unit:
         self.gs = [g.coalesce().values() if g.is_sparse else g for _,g,_ in found]
         return bool(found)
 
-# %% ../nbs/03_record.ipynb #2d47070d
+# %% ../nbs/03_record.ipynb #50b7cafd
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
 
 def _split(ts):
-    "The small ones joined, flat, in one new tensor, and the large ones as they are: a statistic visits few tensors"
+    "The small ones flat in one new tensor, and the large ones as they are: a statistic visits few tensors"
     small,large = [],[]
     for t in ts: (small if t.numel()<=_SMALL else large).append(t)
     return [_wide(torch.cat([t.flatten() for t in small]))] if small else [], large
@@ -71,7 +71,7 @@ def _magnitudes(ts):
     for t in joined: yield t.abs_()
     for t in large: yield _wide(t).abs()
 
-# %% ../nbs/03_record.ipynb #438d243b
+# %% ../nbs/03_record.ipynb #00783b27
 _BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
 def _hist(a):
@@ -113,16 +113,16 @@ def _update(u):
 
 _ALWAYS = ['mean_abs', 'norm']
 
-#: By other statistic of a unit: raw columns and what gives them before the step, then after it. A row is NaN until it is filled
-_BEFORE = {'update': ([], _keep_weights), 'weight': (['weight_norm'], _weight), 'cosine': (['inner', 'prev_norm'], _cosine),
-           'clipped': (['clipped_norm'], lambda u: [])}
+#: By other statistic of a unit: raw columns and what gives them before the step, then after it; a row is NaN at first
+_BEFORE = {'update': ([], _keep_weights), 'weight': (['weight_norm'], _weight),
+           'cosine': (['inner', 'prev_norm'], _cosine), 'clipped': (['clipped_norm'], lambda u: [])}
 _AFTER = {'update': (['update_norm'], _update)}
 
 # %% ../nbs/03_record.ipynb #0a6e4787
 #: Names that `stats=` takes, beside `'mean_abs'` and `'norm'`, which are always recorded
 STATS = [k for k in _OF_GRAD | _BEFORE if k not in _ALWAYS]
 
-# %% ../nbs/03_record.ipynb #bd9066f6
+# %% ../nbs/03_record.ipynb #868d4f17
 def adam_moments(
     opt:Optimizer|OptimWrapper, # Optimizer after its step
     p:torch.Tensor, # One of its parameters
@@ -146,9 +146,11 @@ def adam_sums(
     "Sums of √v̂ and of the effective step over the parameters of a unit"
     pairs = {} # by what corrects them, a number that the steps of a group mostly share
     for m,v,c1,c2 in (adam_moments(opt, p, hyper) for p in unit.ps):
-        if isinstance(c1, torch.Tensor): m,v,c1,c2 = _wide(m)/c1,_wide(v)/c2,1,1 # it may be on a device, where it can't be read
+        if isinstance(c1, torch.Tensor): # it may be on a device, where it can't be read
+            m,v,c1,c2 = _wide(m)/c1,_wide(v)/c2,1,1
         pairs.setdefault((c1, c2), []).append((m, v))
-    rows = torch.stack([_step_sums(m, v, *c, hyper) for c,mvs in pairs.items() for m,v in zip(*map(_joined, zip(*mvs)))])
+    rows = torch.stack([_step_sums(m, v, *c, hyper)
+                        for c,mvs in pairs.items() for m,v in zip(*map(_joined, zip(*mvs)))])
     return [rows[:,0].sum(), rows[:,1].sum(), rows[:,2].max()]
 
 def _step_sums(m, v, c1, c2, hyper)->torch.Tensor:
@@ -186,7 +188,7 @@ def units_of(
             found.setdefault((name, g), []).append(p)
     return [Unit(name, g, ps) for (name,g),ps in found.items()]
 
-# %% ../nbs/03_record.ipynb #4057bcc2
+# %% ../nbs/03_record.ipynb #8a80b41f
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     def __init__(self,
@@ -205,12 +207,12 @@ class GradRecorder(HistoryRecorder):
         wanted = {*_ALWAYS, *each} | ({'update'} if adam else set())
         if 'update' in wanted: wanted.add('weight')
         self.per,self.every,self.adam = per,every,adam
-        self.of_grad,self.before,self.after = [[s for s in table if s in wanted] for table in (_OF_GRAD, _BEFORE, _AFTER)]
-        self.columns = [c for table,names in zip((_OF_GRAD, _BEFORE, _AFTER), (self.of_grad, self.before, self.after))
-                        for s in names for c in table[s][0]]
+        tables = _OF_GRAD,_BEFORE,_AFTER
+        self.of_grad,self.before,self.after = each = [[s for s in table if s in wanted] for table in tables]
+        self.columns = [c for table,names in zip(tables, each) for s in names for c in table[s][0]]
         if adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
 
-# %% ../nbs/03_record.ipynb #07384af2
+# %% ../nbs/03_record.ipynb #8b22ca38
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -247,7 +249,8 @@ def before_step(self:GradRecorder):
     layout = there[0][1].ps[0].device, (len(now.units), len(self.columns)), now.names
     now.pending,now.values = there,self.history.grad_log.add([now.i_fit, now.n_step, learn.train_iter, learn.epoch],
                                                              [u.n for u in now.units], layout, is_open=True)
-    for i,u in there: _fill(now.values, i, 0, _measured(u, self.of_grad) + [v for s in self.before for v in _BEFORE[s][1](u)])
+    for i,u in there:
+        _fill(now.values, i, 0, _measured(u, self.of_grad) + [v for s in self.before for v in _BEFORE[s][1](u)])
 
 @patch
 @torch.no_grad()

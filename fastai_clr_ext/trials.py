@@ -234,7 +234,7 @@ def _best(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-# %% ../nbs/08_trials.ipynb #3e71ee05
+# %% ../nbs/08_trials.ipynb #cd1f726e
 def train_all(
     make_learner:Callable, # From a seed to a learner
     runs:list, # `Run`s
@@ -260,11 +260,11 @@ def _task(make_learner, run): return run.path, train_run(make_learner, run)
 def _dispatch(make_learner, todo, n_workers):
     "Paths and results as they come, or all at the end where joblib's backend can't do better"
     backend,n = joblib.parallel.get_active_backend()[0],joblib.effective_n_jobs(n_workers)
-    is_local = n>1 and type(backend).__name__=='LokyBackend'
     pool = joblib.Parallel(n_jobs=n_workers, batch_size=1,
                            return_as='generator_unordered' if backend.supports_return_generator else 'list')
-    try: yield from _by_processes(make_learner, todo, n) if is_local else pool(joblib.delayed(_task)(make_learner, run)
-                                                                               for run in todo)
+    try:
+        if n>1 and type(backend).__name__=='LokyBackend': yield from _by_processes(make_learner, todo, n)
+        else: yield from pool(joblib.delayed(_task)(make_learner, run) for run in todo)
     except PicklingError as e:
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
                          f'a lambda over such; got {e}') from e
