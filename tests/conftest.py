@@ -21,16 +21,16 @@ class Spy(Callback):
 
 def two_groups(m): return [list(m[0].parameters()), list(m[2].parameters())]
 
+def make_mlp(n_trn=10, model=None, **kwargs):
+    "A silent learner with a two-group network"
+    set_seed(42)
+    if model is None: model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
+    learn.logger = lambda *_: None
+    return learn.remove_cb(ProgressCallback)
+
 @pytest.fixture
-def mlp():
-    "Makes silent learners with a two-group network"
-    def make(n_trn=10, model=None, **kwargs):
-        set_seed(42)
-        if model is None: model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
-        learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
-        learn.logger = lambda *_: None
-        return learn.remove_cb(ProgressCallback)
-    return make
+def mlp(): return make_mlp
 
 @pytest.fixture(autouse=True)
 def close_figures():

@@ -1,15 +1,16 @@
-import os, subprocess, sys
-from pathlib import Path
-import numpy as np, torch
+import numpy as np
 from numpy.testing import assert_array_equal
 from fastai_clr_ext.schedule import one_cycle
+from two_processes import guarded, in_two_processes, one_cycle_recorded
 
 def test_two_processes_share_the_batches_and_one_cycle(tmp_path):
     "Each of two processes sees 4 of 8 batches an epoch: the cycle spans these, and both record the averaged gradient"
-    here = Path(__file__).parent
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_port', '29531', str(here/'distributed_fit.py'), str(tmp_path)],
-                       capture_output=True, text=True, cwd=here, env=os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
-    assert r.returncode==0, r.stderr[-3000:]
-    a,b = [torch.load(tmp_path/f'{i}.pt', weights_only=False) for i in (0, 1)]
+    a,b = in_two_processes(one_cycle_recorded, tmp_path)
     assert_array_equal(np.array(a['lr'])[:,0], one_cycle().table(8, .1)['lr'])
     assert a==b and a['plan']==((0, 0, 8),) and len(a['grads']['step'])==16
+
+def test_processes_decide_together(tmp_path):
+    "The loss of one process explodes: both stop, after the same batch, for the same reason"
+    a,b = in_two_processes(guarded, tmp_path)
+    assert a==b and a['divergence'][:2]==('loss', 7) and a['n']==8, 'three of the last five are high at batch 7'
+    assert abs(a['divergence'][2]-5e5)<5e3, 'the mean of both'
