@@ -212,7 +212,7 @@ def _parse_cycle(name, spec, sit):
     try: return CYCLES[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../nbs/10_cli.ipynb #1cbc8be4
+# %% ../nbs/10_cli.ipynb #38685406
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5, optimizer=None,
                  lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
 
@@ -224,6 +224,8 @@ def _numbers(x, name)->list|None:
 
 def _situation(data, arch, optimizer, **_)->Situation:
     "The situation that the options describe"
+    for k,v in dict(data=data, optimizer=optimizer).items():
+        _need(v is None or isinstance(v, str), f'--{k}', 'be a name', v)
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data)
     depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
     _need(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
@@ -293,7 +295,7 @@ def clr_merge(
     if html: merged_html(table, html)
     print(merged_markdown(table), end='')
 
-# %% ../nbs/10_cli.ipynb #5e088448
+# %% ../nbs/10_cli.ipynb #f2bfc0c7
 def clr_compare():
     "The command: options, or `merge` and records; a mistake is one line, Ctrl-C leaves what is done"
     matplotlib.use('Agg') # no display is needed
@@ -302,7 +304,7 @@ def clr_compare():
     parser = anno_parser(f, prog='clr-compare merge' if is_merge else 'clr-compare')
     args = {k: v for k,v in vars(parser.parse_args(sys.argv[1+is_merge:])).items() if k not in ('pdb', 'xtra')}
     try: f(*args.pop('records', ()), **args)
-    except (ValueError, OSError) as e: raise SystemExit(f'clr-compare: {e}')
+    except (ValueError, OSError, RuntimeError) as e: raise SystemExit(f'clr-compare: {e}')
     except KeyboardInterrupt as e:
         print('\nclr-compare: stopped; runs that ended are kept, and --resume goes on', file=sys.stderr)
         raise SystemExit(130) from e

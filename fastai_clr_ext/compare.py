@@ -24,7 +24,7 @@ from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, we
                                    _plain, _write_json)
 from .verdict import paired_summary, say_verdicts
 
-# %% ../nbs/09_compare.ipynb #c6cb0fef
+# %% ../nbs/09_compare.ipynb #39cc550c
 def check_names(
     policies:dict # By name
 )->dict: # The same
@@ -45,12 +45,16 @@ def _check_policies(policies, learn, n_epoch, rates):
               'be a cycle, a list of stages, or a function of a learner', policy)
         if is_cycle: _make_plan(learn, n_epoch, rates[name], None, None, False, 0, None, None, policy, **_SHAPE)
 
+_MOST_SEEDS = 1000 # That a record may have
+
 def _seed_list(seeds)->list:
     "0, 1, … for a number"
-    if _is_count(seeds): seeds = range(seeds)
-    given,seeds = seeds,list(seeds) if isinstance(seeds, range) else _as_list(seeds) or []
-    ok = seeds and all(_is_count(s, 0) and s<TUNE_SEED for s in seeds) and len(set(seeds))==len(seeds)
-    _need(ok, 'seeds', f'be a number of at least 1, or a list of different whole numbers in [0, {TUNE_SEED})', given)
+    given = seeds
+    if _is_count(seeds): seeds = range(min(seeds, _MOST_SEEDS+1))
+    seeds = list(seeds[:_MOST_SEEDS+1]) if isinstance(seeds, range) else _as_list(seeds) or []
+    ok = seeds and all(_is_count(s, 0) and s<TUNE_SEED for s in seeds) and len(set(seeds))==len(seeds)<=_MOST_SEEDS
+    _need(ok, 'seeds', f'be a number of at least 1 and at most {_MOST_SEEDS}, or a list of so many different whole '
+          f'numbers in [0, {TUNE_SEED})', given)
     return [int(s) for s in seeds]
 
 def _rates(lr_max, policies)->dict:
@@ -95,7 +99,7 @@ def _check_tune(tune, policies, rates):
     ok = _as_list(tune) and all(_is_real(lr) and lr>0 for lr in tune) and len(set(tune))==len(tune)
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
 
-# %% ../nbs/09_compare.ipynb #9b39a80d
+# %% ../nbs/09_compare.ipynb #c30e7697
 def _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
@@ -120,6 +124,8 @@ def about_learner(
                wd=wd if wd is None or _is_real(wd) else str(wd), lr=_rate(learn.lr), metrics=[m.name for m in learn.metrics])
     return data | model | how | dict(batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), n_batches=len(dls.train), device=str(dls.device or 'cpu'))
 
+_HALF = re.compile(r'\..+\.(json|npz)\.[0-9a-f]{8}') # What a file is named while it is written
+
 def open_folder(
     out:str|Path, # Folder, new or of the same comparison
     plan:dict # What the comparison is
@@ -129,6 +135,7 @@ def open_folder(
     _need(not out.exists() or out.is_dir(), 'out', 'be a folder', str(out))
     out.mkdir(parents=True, exist_ok=True)
     path = out/'comparison.json'
+    for half in [p for p in out.rglob('.*') if _HALF.fullmatch(p.name)]: half.unlink() # of a process that was killed
     if not path.exists():
         _need(not any(out.iterdir()), 'out', 'be a new or empty folder, or one that compare has made', str(out))
         _write_json(path, plan)

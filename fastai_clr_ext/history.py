@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'ADD_UP', 'Log', 'RunHistory', 'derive', 'smooth', 'HistoryRecorder', 'SaveHistory']
 
-# %% ../nbs/01_history.ipynb #eb269f75
+# %% ../nbs/01_history.ipynb #eef57535
 import io, json, os, platform, tempfile, time, uuid, warnings, numpy as np, pandas as pd, torch, fastai
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
 from fastcore.basics import patch
+from torch.nn.parameter import UninitializedParameter
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
@@ -357,7 +358,7 @@ def tail(self:RunHistory,
     new.grad_log.blocks = _packed(self.grad_log.parts(n_grads))
     return new
 
-# %% ../nbs/01_history.ipynb #b932bbb7
+# %% ../nbs/01_history.ipynb #adf1d624
 def _numeric(opt)->list:
     "Name and group of every hyper-parameter that is a number"
     return [[k, g] for g,h in enumerate(opt.hypers) for k,v in h.items() if isinstance(v, Real)
@@ -386,7 +387,7 @@ def _versions()->dict: return dict(python=platform.python_version(), torch=torch
 
 def _describe(learn, device)->dict:
     "The row of a fit that begins"
-    ps,opt = list(learn.model.parameters()),learn.opt
+    opt,ps = learn.opt,[p for p in learn.model.parameters() if not isinstance(p, UninitializedParameter)]
     stage = vars(learn).get('stage') # not getattr, which would ask the model
     return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch,
                 **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),

@@ -7,13 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.html.md"""
 # %% auto #0
 __all__ = ['STATS', 'Unit', 'adam_moments', 'adam_sums', 'keeps_squares', 'units_of', 'GradRecorder', 'hist_quantiles']
 
-# %% ../nbs/03_record.ipynb #3ef0387f
+# %% ../nbs/03_record.ipynb #3e575ebf
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch.linalg import vector_norm
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
@@ -21,7 +20,10 @@ from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
 from .history import HistoryRecorder, RunHistory, _Slim
 from .schedule import _as_list, _is_count, _need
 
-# %% ../nbs/03_record.ipynb #966d0dc0
+# %% ../nbs/03_record.ipynb #170646d6
+_NO_GRADIENT = None,None,None # Ids of parameters, their gradient and its norm
+
+# %% ../nbs/03_record.ipynb #d1e0ec67
 class Unit:
     "The parameters that a row is about, and tensors kept for them between steps"
     def __init__(self,
@@ -29,25 +31,28 @@ class Unit:
         group:int, # Parameter group of the optimizer
         params:list # Parameters
     ):
-        self.name,self.group,self.sized = name,group,[(p, p.numel()) for p in params]
-        self.before = None,None,None
+        self.name,self.group,self.params,self.sized,self.before,self.now = name,group,params,None,_NO_GRADIENT,None
         self.release()
 
-    def release(self):
+    def release(self,
+        done:bool=False # Whether the step was done, so that the next one is compared with it
+    )->'Unit': # Itself
         "Let go of the gradients, which the optimizer may want to free, and of copies of the weights"
-        self.ps,self.gs,self.n,self.weights = [],[],0,None
+        if done and self.now is not None: self.before = self.now
+        self.ps,self.gs,self.n,self.weights,self.now = [],[],0,None,None
         return self
 
     def __getstate__(self): return {} # tensors don't belong into an exported learner; the next fit makes new units
 
     def gather(self)->bool: # Whether there is anything to record
         "Take the trainable parameters that have a gradient, and their gradients"
+        if self.sized is None: self.sized = [(p, p.numel()) for p in self.params] # a lazy module has none before its first batch
         found = [(p, g, n) for p,n in self.sized if n and (g := p.grad) is not None and p.requires_grad]
         self.ps,self.n = [p for p,*_ in found],sum([n for *_,n in found])
         self.gs = [g.coalesce().values() if g.is_sparse else g for _,g,_ in found]
         return bool(found)
 
-# %% ../nbs/03_record.ipynb #50b7cafd
+# %% ../nbs/03_record.ipynb #2d47070d
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
@@ -63,15 +68,22 @@ def _joined(ts, f=lambda t: t):
     joined,large = _split(ts)
     return joined + [f(_wide(t)) for t in large]
 
-def _norm(ts): return vector_norm(ts[0]) if len(ts)==1 else get_total_norm(ts, 2.) # which takes thrice as long to begin
+def _root(a): return a.square().sum().sqrt()
+
+def _l2(t):
+    "L2 norm by rows of 1024: on a CPU torch adds up the squares of a whole tensor one by one, and is 1e-3 off at 1e7 of them"
+    flat,n = t.flatten(),t.numel() % 1024
+    return _root(torch.cat([vector_norm(flat[n:].view(-1, 1024), dim=1), flat[:n].abs()]))
+
+def _norm(ts): return _l2(ts[0]) if len(ts)==1 else _root(torch.stack([_l2(t) for t in ts]))
 
 def _magnitudes(ts):
     "|g|, one tensor at a time, to be read while it is in the cache"
     joined,large = _split(ts)
-    for t in joined: yield t.abs_()
+    for t in joined: yield t.abs() if t.is_complex() else t.abs_()
     for t in large: yield _wide(t).abs()
 
-# %% ../nbs/03_record.ipynb #00783b27
+# %% ../nbs/03_record.ipynb #438d243b
 _BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
 def _hist(a):
@@ -83,7 +95,7 @@ def _hist(a):
 def _most(a): return a.amax() if a.numel() else a.sum() # a sparse gradient may have no entry
 
 #: By statistic of |g|: raw columns, what gives them for one tensor, and what puts together those of several
-_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], vector_norm, vector_norm),
+_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], _l2, _root),
             'max': (['max_abs'], _most, _most), 'zeros': (['n_nonzero'], torch.count_nonzero, torch.sum),
             'nonfinite': (['n_nonfinite'], lambda a: torch.count_nonzero(a-a), torch.sum),
             'hist': ([f'bin {i}' for i in range(*_BINS)], _hist, lambda counts: counts.sum(0))}
@@ -97,9 +109,9 @@ def _measured(u, names):
 def _cosine(u):
     "Inner product with the gradient recorded before, and that one's norm; NaN if it was of other parameters"
     gs,ids,(before,old,norm) = _joined([p.grad.to_dense() for p in u.ps], torch.clone),[id(p) for p in u.ps],u.before
-    u.before = ids, gs, _norm(gs)
-    if before!=ids: return [torch.full_like(u.before[2], torch.nan)]*2
-    return [torch.stack([torch.dot(a.flatten(), b.flatten()) for a,b in zip(gs, old)]).sum(), norm]
+    u.now = ids, gs, _norm(gs)
+    if before!=ids: return [torch.full_like(u.now[2], torch.nan)]*2
+    return [torch.stack([(a.conj()*b).sum().real for a,b in zip(gs, old)]).sum(), norm]
 
 def _weight(u): return [_norm(_joined(u.ps) if u.weights is None else u.weights)]
 
@@ -212,7 +224,7 @@ class GradRecorder(HistoryRecorder):
         self.columns = [c for table,names in zip(tables, each) for s in names for c in table[s][0]]
         if adam: self.columns += ['total_sqrt_v', 'total_step', 'max_step']
 
-# %% ../nbs/03_record.ipynb #8b22ca38
+# %% ../nbs/03_record.ipynb #07384af2
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -234,7 +246,6 @@ def before_batch(self:GradRecorder):
     if not is_new: return
     now,units = self.now,units_of(self.learn, self.per)
     now.units,now.pending,now.names = units,[],dict(units=[[u.name, u.group] for u in units], columns=self.columns)
-    self._drop_after_clip() # an interrupted fit's
     if 'clipped' in self.before: self.learn.add_cb(_AfterClip(self))
 
 @patch
@@ -270,7 +281,7 @@ def _release(self:GradRecorder, done:bool):
     "Keep the last step's row, or take it back: a step that is cancelled or never came to its end is no step"
     pending = self.now.pending
     if pending: (self.history.grad_log.close if done else self.history.grad_log.undo)()
-    for _,u in pending: u.release()
+    for _,u in pending: u.release(done)
     self.now.pending = []
 
 @patch
@@ -282,27 +293,24 @@ def after_cancel_step(self:GradRecorder):
 def after_fit(self:GradRecorder):
     "Let go of the copies that only a running fit needs"
     if self.now is not None: self._release(done=False)
-    self._drop_after_clip()
+    self.learn.remove_cbs([cb for cb in self.learn.cbs if isinstance(cb, _AfterClip)])
     super(GradRecorder, self).after_fit()
 
-@patch
-def _drop_after_clip(self:GradRecorder): self.learn.remove_cbs([cb for cb in self.learn.cbs
-                                                                if isinstance(cb, _AfterClip)])
-
-# %% ../nbs/03_record.ipynb #bdff7bae
+# %% ../nbs/03_record.ipynb #194417f4
 def _fill(rows, i:int, at:int, values:list):
     "Write 0-d tensors into a unit's row on the device; counts may be too large for `float32`"
     rows[i, at:at+len(values)] = torch.stack([v if v.dtype==torch.float32 else v.to(rows.dtype) for v in values])
 
 class _AfterClip(_Slim):
     "Reads the norm where `GradientClip` has left it; L2 weight decay changes gradients within the step"
-    order,answers = GradientClip.order+.5,{'before_step'}
+    order,answers = GradientClip.order+.5,{'before_fit','before_step'}
     def __init__(self, recorder): self.recorder = recorder
+    def before_fit(self): self.learn.remove_cb(self) # left by a fit that was interrupted
 
     @torch.no_grad()
     def before_step(self):
         at,now = self.recorder.columns.index('clipped_norm'),self.recorder.now
-        for i,u in now.pending: now.values[i, at] = _norm([_wide(p.grad) for p in u.ps])
+        for i,u in now.pending: now.values[i, at] = _norm(_joined([p.grad.to_dense() for p in u.ps]))
 
 # %% ../nbs/03_record.ipynb #f1e8f445
 @patch(as_prop=True)

@@ -82,7 +82,7 @@ def _figures(c)->list: # Title, image, what it shows
     if keys: draw.append(('Learning curves', lambda: _curves(c, keys), 'curves'))
     return [(title, _inline(f()), _SHOWS[shows]) for title,f,shows in draw]
 
-# %% ../nbs/09_report.ipynb #b7af7a54
+# %% ../nbs/09_report.ipynb #cf2ad863
 _CSS = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
 *{box-sizing:border-box}
@@ -127,6 +127,16 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 _pages = Environment(autoescape=True)
 
+def _seen(text)->str:
+    "Text without control characters, which a terminal would obey, and without signs that turn its direction"
+    return ''.join(c if c.isprintable() or c in '\n\t' else '\ufffd' for c in text)
+
+def _write_page(text, path)->str:
+    "What can be seen of a text, in a file if there is a path"
+    text = _seen(text)
+    if path is not None: Path(path).write_text(text, encoding='utf-8')
+    return text
+
 def _again(r)->str:
     "How to run it again: the command or the text that the record has, or else a call with its numbers"
     if said := r['situation'].get('again'): return str(said)
@@ -149,7 +159,7 @@ def _title(r)->str:
     s = r['situation']
     return f'Learning-rate policies compared: {_number(s.get("model"))} on {_number(s.get("data"))}'
 
-# %% ../nbs/09_report.ipynb #53487aef
+# %% ../nbs/09_report.ipynb #a88faa9a
 @patch
 def to_html(self:Comparison,
     path:str|Path|None=None # File to write; None for none
@@ -161,10 +171,9 @@ def to_html(self:Comparison,
         title=_title(r), css=_CSS, lines=list(zip(kinds, self.verdicts())), reading=_reading(r),
         rows=report_table(self).to_dict('records'), figures=_figures(self), facts=_facts(r), policies=r['policies'],
         errors=[o for o in r['runs'] if o['error']], again=_again(r))
-    if path is not None: Path(path).write_text(page, encoding='utf-8')
-    return page
+    return _write_page(page, path)
 
-# %% ../nbs/09_report.ipynb #9b242400
+# %% ../nbs/09_report.ipynb #0f0e8681
 def _md(x)->str:
     "Text that means itself within a line of Markdown, also where HTML is let through"
     text = re.sub(r'([\\`*_\[\]|~$])', r'\\\1', re.sub(r'\s+', ' ', str(x)))
@@ -194,11 +203,9 @@ def to_markdown(self:Comparison,
              _md_line(_reading(r)), _md_table(report_table(self).to_dict('records')),
              '### What was run', _md_table([{'what': k, 'value': v} for k,v in _facts(r).items()]),
              '### How to run it again', _fence(_again(r))]
-    text = '\n\n'.join(parts) + '\n'
-    if path is not None: Path(path).write_text(text, encoding='utf-8')
-    return text
+    return _write_page('\n\n'.join(parts) + '\n', path)
 
-# %% ../nbs/09_report.ipynb #b9fa7f2e
+# %% ../nbs/09_report.ipynb #42764329
 def merged_html(
     table:pd.DataFrame, # As `merge` gives
     path:str|Path|None=None # File to write; None for none
@@ -207,11 +214,10 @@ def merged_html(
     rows = [{k: _number(v) for k,v in row.items()} for row in table.to_dict('records')]
     page = _pages.from_string(_TABLE + _HEAD + '{{ table(rows) }}</body></html>')
     page = page.render(title='Where it worked and where it did not', css=_CSS, rows=rows)
-    if path is not None: Path(path).write_text(page, encoding='utf-8')
-    return page
+    return _write_page(page, path)
 
 def merged_markdown(
     table:pd.DataFrame # As `merge` gives
 )->str: # Markdown
     "A table over situations for a forum"
-    return _md_table([{k: _number(v) for k,v in row.items()} for row in table.to_dict('records')]) + '\n'
+    return _seen(_md_table([{k: _number(v) for k,v in row.items()} for row in table.to_dict('records')])) + '\n'

@@ -8,17 +8,17 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/trials.html.md"""
 __all__ = ['TUNE_SEED', 'RunWatch', 'run_policy', 'describe_policy', 'Run', 'fresh_learner', 'train_run', 'DatasetPart',
            'hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
 
-# %% ../nbs/08_trials.ipynb #418c4365
+# %% ../nbs/08_trials.ipynb #7364f50e
 import hashlib, inspect, joblib, json, math, os, re, threading, time, numpy as np, pandas as pd, torch
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
 from loky import ProcessPoolExecutor
+from loky.process_executor import TerminatedWorkerError
 from fastprogress.fastprogress import progress_bar
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback # importing it is what lets `no_bar` take bars away
@@ -269,7 +269,7 @@ def _dispatch(make_learner, todo, n_workers):
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
                          f'a lambda over such; got {e}') from e
 
-_DEATHS = 3 # Processes that may be killed at one run
+_DEATHS = 3 # Processes that may die at one run
 
 def _by_processes(make_learner, todo, n):
     "Paths and results as they come from `n` processes, none of which is left"
@@ -282,7 +282,7 @@ def _by_processes(make_learner, todo, n):
                 busy[process.submit(_task, make_learner, run)] = run,process
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 run,process = busy.pop(future)
-                if isinstance(error := future.exception(), BrokenProcessPool):
+                if isinstance(error := future.exception(), TerminatedWorkerError):
                     deaths[run.path] += 1
                     if deaths[run.path]==_DEATHS: raise RuntimeError(_killed(run, n)) from error
                     todo.appendleft(run)
@@ -292,10 +292,17 @@ def _by_processes(make_learner, todo, n):
                     idle.append(process)
 
 def _process(stack)->ProcessPoolExecutor:
-    "A process, killed when the stack is left, or 5 seconds after its last run if this process is killed itself"
-    pool = ProcessPoolExecutor(1, timeout=5)
-    stack.callback(pool.shutdown, kill_workers=True)
+    "A process that ends when the stack is left, and is killed if that is because of an exception"
+    pool = ProcessPoolExecutor(1, initializer=_end_with, initargs=(os.getpid(),))
+    stack.push(lambda kind, *_: pool.shutdown(kill_workers=kind is not None))
     return pool
 
-def _killed(run, n): return (f'The process that trained {run.policy!r} with seed {run.seed} was killed {_DEATHS} times. '
+def _end_with(parent:int):
+    "In a new process: end it when its parent is gone, but not within a run"
+    def watch():
+        while os.getppid()==parent: time.sleep(1)
+        with _one_at_a_time: os._exit(0)
+    threading.Thread(target=watch, daemon=True).start()
+
+def _killed(run, n): return (f'The process that trained {run.policy!r} with seed {run.seed} died {_DEATHS} times. '
                              f'Is there enough memory for {n} at once?')

@@ -1,3 +1,4 @@
+import atexit
 import json, os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
@@ -217,7 +218,51 @@ def marked(tmp_path, dies):
 def test_a_run_is_begun_again_alone(tmp_path): assert len(marked(tmp_path, 2).df)==2 and len(list((tmp_path/'killer').iterdir()))==3
 
 def test_a_run_that_always_dies_is_given_up(tmp_path):
-    with pytest.raises(RuntimeError, match="'killer' with seed 0 was killed 3 times. Is there enough memory for 2 at once"): marked(tmp_path, 9)
+    with pytest.raises(RuntimeError, match="'killer' with seed 0 died 3 times. Is there enough memory for 2 at once"): marked(tmp_path, 9)
+
+class Awkward(Exception):
+    "Can't be unpickled, since its arguments aren't those of `__init__`"
+    def __init__(self, a, b): super().__init__(f'{a} {b}')
+
+class OnlyHere:
+    "Makes learners in the process it was made in"
+    def __init__(self): self.pid = os.getpid()
+    def __call__(self, seed):
+        if os.getpid()!=self.pid: raise Awkward('no', 'way')
+        return make_line(seed)
+
+def test_an_error_that_cannot_be_read_is_no_death(tmp_path):
+    with pytest.raises(Exception, match='un-serialize'): compare(OnlyHere(), POLICIES, seeds=1, n_workers=2, out=tmp_path, **quick)
+
+def test_workers_end_as_programs_do(tmp_path):
+    "What they do at their end is done"
+    def talk(learn):
+        atexit.register((tmp_path/f'{os.getpid()}').touch)
+        learn.fit(2, .05)
+    compare(make_line, {'constant': constant(), 'talk': talk}, seeds=2, n_workers=2, **quick | dict(lr_max={'constant': .05}))
+    assert list(tmp_path.iterdir())
+
+def test_half_written_files_are_removed(tmp_path):
+    (tmp_path/'.comparison.json.0c25b700').write_text('{')
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    (tmp_path/'runs'/'.00-0.npz.0a76ccd2').touch()
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    assert not list(tmp_path.rglob('.*'))
+
+def test_too_many_seeds():
+    with pytest.raises(ValueError, match='seeds must be a number of at least 1 and at most 1000.*got 99999999999'): compare(make_line, POLICIES, seeds=99999999999, **quick)
+
+@pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
+def test_workers_end_soon_after_their_parent(stopped):
+    d,_ = stopped
+    p = start(d/'script.py', d/'orphans', 2)
+    wait_for(d/'orphans', 3, p)
+    kids = children(p.pid)
+    os.kill(p.pid, signal.SIGKILL); p.wait()
+    until = time.time()+15
+    alive = lambda: [k for k in kids if Path(f'/proc/{k}').exists() and 'State:\tZ' not in Path(f'/proc/{k}/status').read_text()]
+    while alive() and time.time()<until: time.sleep(.1)
+    assert kids and not alive()
 
 @pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
 def test_no_process_is_left(tmp_path):
