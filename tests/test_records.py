@@ -96,6 +96,15 @@ def test_hostile_text_is_text(text):
     assert len({line.count(' | ') for line in outside.splitlines() if line.startswith('| ')})<=2, 'no cell makes another'
     assert merged_html(merge([c])) and '<' not in merged_markdown(merge([c]))
 
+@pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
+def test_no_control_character_is_left(sign):
+    "A terminal would obey it, or the text be read backwards"
+    r,text = made(),f'a{sign}[31mb'
+    r['runs'][0]['error'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
+    c = Comparison(r)
+    pages = c.to_html(), c.to_markdown(), merged_html(merge([c])), merged_markdown(merge([c]))
+    assert not any(sign in page for page in pages) and all('a\ufffd' in page for page in pages)
+
 class Elements(HTMLParser):
     "Every element of a page with its attributes"
     def __init__(self, page):
