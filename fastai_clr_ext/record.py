@@ -54,6 +54,7 @@ class Unit:
 
 # %% ../nbs/03_record.ipynb #2d47070d
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
+_ROW = 2**14 # Elements: up to it torch's norm is exact to 1e-6
 
 def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
 
@@ -68,14 +69,13 @@ def _joined(ts, f=lambda t: t):
     joined,large = _split(ts)
     return joined + [f(_wide(t)) for t in large]
 
-def _root(a): return a.square().sum().sqrt()
-
 def _l2(t):
-    "L2 norm by rows of 1024: on a CPU torch adds up the squares of a whole tensor one by one, and is 1e-3 off at 1e7 of them"
-    flat,n = t.flatten(),t.numel() % 1024
-    return _root(torch.cat([vector_norm(flat[n:].view(-1, 1024), dim=1), flat[:n].abs()]))
+    "L2 norm, row by row if it is large: on a CPU torch adds up the squares of a tensor one by one, and is up to 1e-3 off at 1e7"
+    if t.numel()<=_ROW: return vector_norm(t)
+    flat,n = t.flatten(),t.numel() % _ROW
+    return vector_norm(torch.cat([vector_norm(flat[n:].view(-1, _ROW), dim=1), vector_norm(flat[:n]).view(1)]))
 
-def _norm(ts): return _l2(ts[0]) if len(ts)==1 else _root(torch.stack([_l2(t) for t in ts]))
+def _norm(ts): return _l2(ts[0]) if len(ts)==1 else vector_norm(torch.stack([_l2(t) for t in ts]))
 
 def _magnitudes(ts):
     "|g|, one tensor at a time, to be read while it is in the cache"
@@ -95,7 +95,7 @@ def _hist(a):
 def _most(a): return a.amax() if a.numel() else a.sum() # a sparse gradient may have no entry
 
 #: By statistic of |g|: raw columns, what gives them for one tensor, and what puts together those of several
-_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], _l2, _root),
+_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], _l2, vector_norm),
             'max': (['max_abs'], _most, _most), 'zeros': (['n_nonzero'], torch.count_nonzero, torch.sum),
             'nonfinite': (['n_nonfinite'], lambda a: torch.count_nonzero(a-a), torch.sum),
             'hist': ([f'bin {i}' for i in range(*_BINS)], _hist, lambda counts: counts.sum(0))}
