@@ -25,7 +25,8 @@ def make_mlp(n_trn=10, model=None, **kwargs):
     "A silent learner with a two-group network"
     set_seed(42)
     if model is None: model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
-    learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
+    learn = Learner(synth_dbunch(n_train=n_trn), model, **dict(
+        loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=two_groups, lr=.01) | kwargs)
     learn.logger = lambda *_: None
     return learn.remove_cb(ProgressCallback)
 

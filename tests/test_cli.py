@@ -6,7 +6,8 @@ from PIL import Image
 COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli import clr_compare; clr_compare()'
 
 def compare_cmd(*args, cwd):
-    return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, 'MPLBACKEND': ''})
+    return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, 'MPLBACKEND': ''})
 
 def run(*args, cwd):
     return subprocess.run([Path(sys.executable).with_name('clr-demo'), *args], cwd=cwd, capture_output=True, text=True,
@@ -29,7 +30,7 @@ def test_writes_what_it_says(demo):
         assert im.std()>5 and im.shape[0]>300
 
 def test_spikes_plateau_and_fall(demo):
-    "From the rows themselves: the start towers over the plateau, the plateau is level, and only the cycle falls in the annihilation phase"
+    "From the rows themselves: the start towers over a level plateau; only the cycle falls in the annihilation phase"
     df = pd.read_csv(demo[0]/'clr_demo'/'steps.csv')
     cycle,const = [df[df.policy==p].reset_index() for p in ('use_clr_beta', 'constant')]
     assert len(cycle)==len(const)==30*22 and (cycle.n_params==75002).all()
@@ -56,7 +57,8 @@ def test_an_existing_folder_is_not_overwritten(demo):
     d = demo[0]
     before = {p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
     r = run(cwd=d)
-    assert r.returncode==1 and 'clr-demo: --out must be a new or empty folder (or give --overwrite); got' in r.stderr and 'Traceback' not in r.stderr
+    assert (r.returncode==1 and 'clr-demo: --out must be a new or empty folder (or give --overwrite); got' in r.stderr
+            and 'Traceback' not in r.stderr)
     assert before=={p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
     r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr-max', '.5', cwd=d)
     assert r.returncode==0, r.stderr
@@ -68,8 +70,10 @@ def test_a_diverged_run_is_called_that(tmp_path):
     r = run('--lr-max', '1e30', '--epochs', '2', cwd=tmp_path)
     assert r.returncode==0 and 'A run diverged' in r.stdout and 'plateau:' not in r.stdout
 
-@pytest.mark.parametrize('args,says', [(['--epochs', '0'], '--epochs must be at least 1; got 0'), (['--lr-max', 'nan'], '--lr-max must be above 0'), (['--seed', '-1'], '--seed must lie'),
-                                       (['--out', 'file'], '--out must be a folder')], ids=lambda a: ' '.join(a) if isinstance(a, list) else '')
+@pytest.mark.parametrize('args,says', [
+    (['--epochs', '0'], '--epochs must be at least 1; got 0'), (['--lr-max', 'nan'], '--lr-max must be above 0'),
+    (['--seed', '-1'], '--seed must lie'), (['--out', 'file'], '--out must be a folder')],
+    ids=lambda a: ' '.join(a) if isinstance(a, list) else '')
 def test_bad_input(tmp_path, args, says):
     (tmp_path/'file').write_text('x')
     r = run(*args, cwd=tmp_path)
@@ -90,16 +94,21 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
     assert 'gentle' in r.stdout and 'report.html' in r.stdout and 'Traceback' not in r.stderr
     from fastai_clr_ext.records import read_record
     record = read_record(tmp_path/'there').record
-    assert record['seeds']==[0, 1] and [p['lr_max'] for p in record['policies']]==[.2, 1.] and record['budget']['n_steps']==22, 'the command line is above the file'
+    assert (record['seeds']==[0, 1] and [p['lr_max'] for p in record['policies']]==[.2, 1.]
+            and record['budget']['n_steps']==22), 'the command line is above the file'
     said = record['situation']['again']
-    assert said.startswith('clr-compare --config mine.toml --seeds 2 --workers 1 --out there\n\n# mine.toml\n') and said.endswith((tmp_path/'mine.toml').read_text()) and 'clr-compare --config mine.toml' in (tmp_path/'there'/'report.md').read_text()
+    assert (said.startswith('clr-compare --config mine.toml --seeds 2 --workers 1 --out there\n\n# mine.toml\n')
+            and said.endswith((tmp_path/'mine.toml').read_text())
+            and 'clr-compare --config mine.toml' in (tmp_path/'there'/'report.md').read_text())
     from fastai_clr_ext.cli import compare_options, read_options
     more = dict(seeds=3, workers=1, out=str(tmp_path/'there'))
-    with pytest.raises(ValueError, match='or give --resume'): compare_options(read_options(str(tmp_path/'mine.toml'), **more))
+    with pytest.raises(ValueError, match='or give --resume'):
+        compare_options(read_options(str(tmp_path/'mine.toml'), **more))
     compare_options(read_options(str(tmp_path/'mine.toml'), resume=True, **more))
     assert len(list((tmp_path/'there'/'runs').glob('*.json')))==6
     r = compare_cmd('merge', 'there/record.json', 'there', '--html', 'all.html', cwd=tmp_path)
-    assert r.returncode==0 and r.stdout.count('gentle')==1 and '<td>gentle</td>' in (tmp_path/'all.html').read_text(), r.stderr
+    assert (r.returncode==0 and r.stdout.count('gentle')==1
+            and '<td>gentle</td>' in (tmp_path/'all.html').read_text()), r.stderr
 
 def test_options_by_hand():
     from fastai_clr_ext.cli import parse_policies, read_options, _situation
@@ -110,15 +119,21 @@ def test_options_by_hand():
     assert _situation(**read_options(None, data='some/folder')).data=='some/folder'
 
 @pytest.mark.parametrize('args,says', [
-    (dict(policies='constant,constant'), 'named once each'), (dict(policies='constant'), 'two or more'), (dict(policies='constant,magic'), 'name a cycle'), (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
-    (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'), (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'), (dict(epochs=0), 'n_epoch must'),
-    (dict(data='no/such'), 'folder that exists'), (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
+    (dict(policies='constant,constant'), 'named once each'), (dict(policies='constant'), 'two or more'),
+    (dict(policies='constant,magic'), 'name a cycle'),
+    (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
+    (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'),
+    (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'),
+    (dict(epochs=0), 'n_epoch must'), (dict(data='no/such'), 'folder that exists'),
+    (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
 def test_bad_options(args, says, tmp_path):
     "Where options meet what they are for"
     from fastai_clr_ext.cli import compare_options, read_options
-    with pytest.raises(ValueError, match=says): compare_options(read_options(None, **dict(out=str(tmp_path/'out'), workers=1) | args))
+    with pytest.raises(ValueError, match=says):
+        compare_options(read_options(None, **dict(out=str(tmp_path/'out'), workers=1) | args))
 
-@pytest.mark.parametrize('text,says', [('epochs = ', 'be a TOML file'), ('epoch = 3', 'have options of clr-compare'), (None, 'be a TOML file')], ids=['cut', 'unknown', 'none'])
+@pytest.mark.parametrize('text,says', [('epochs = ', 'be a TOML file'), ('epoch = 3', 'have options of clr-compare'),
+                                       (None, 'be a TOML file')], ids=['cut', 'unknown', 'none'])
 def test_bad_config(text, says, tmp_path):
     from fastai_clr_ext.cli import read_options
     if text: (tmp_path/'c.toml').write_text(text)
@@ -126,4 +141,5 @@ def test_bad_config(text, says, tmp_path):
 
 def test_a_mistake_is_one_line(tmp_path):
     r = compare_cmd('--policies', 'constant,magic', cwd=tmp_path)
-    assert r.returncode==1 and r.stderr.startswith('clr-compare: ') and r.stderr.count('\n')==1 and not list(tmp_path.iterdir())
+    assert (r.returncode==1 and r.stderr.startswith('clr-compare: ') and r.stderr.count('\n')==1
+            and not list(tmp_path.iterdir()))

@@ -23,7 +23,8 @@ from fastai_clr_ext.trials import *
 
 def make_line(seed, **kwargs):
     "A line to fit: 10 batches of 16, a new model each time"
-    learn = Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1), **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
+    learn = Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1),
+                    **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
     return learn
 
 POLICIES = {'constant': constant(moms=.9), '1cycle': one_cycle()}
@@ -34,13 +35,15 @@ same = lambda a, b: pd.testing.assert_frame_equal(numbers(a), numbers(b))
 def test_one_row_a_run():
     c = compare(make_line, POLICIES, seeds=[4, 9], **quick)
     assert list(c.df)==['policy', 'seed', 'train_loss', 'valid_loss', 'diverged', 'n_steps', 'seconds', 'error']
-    assert list(zip(c.df.policy, c.df.seed))==[('constant', 4), ('1cycle', 4), ('constant', 9), ('1cycle', 9)] and (c.df.n_steps==20).all() and not c.df.diverged.any()
+    assert (list(zip(c.df.policy, c.df.seed))==[('constant', 4), ('1cycle', 4), ('constant', 9), ('1cycle', 9)]
+            and (c.df.n_steps==20).all() and not c.df.diverged.any())
     assert c.record['metric']=='valid_loss' and not c.record['higher']
 
 def test_a_run_is_what_training_by_hand_gives():
     "The same weights and batches by plain means: seeds set before the learner is made and before it trains"
     from fastai.torch_core import set_seed
-    c = compare(make_line, {**POLICIES, 'mine': lambda learn: learn.fit(2, .05)}, seeds=[3], n_epoch=2, lr_max={'constant': .05, '1cycle': .05}, with_bar=False)
+    c = compare(make_line, {**POLICIES, 'mine': lambda learn: learn.fit(2, .05)}, seeds=[3], n_epoch=2,
+                lr_max={'constant': .05, '1cycle': .05}, with_bar=False)
     set_seed(3, reproducible=True)
     learn = make_line(3)
     for dl in learn.dls.loaders: dl.rng.seed(3)
@@ -58,7 +61,8 @@ def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
         look(learn, name)
     shared = synth_dbunch(n_train=10) # one set of loaders for all learners
     maker = lambda seed: Learner(shared, torch.nn.Linear(1, 1), loss_func=MSELossFlat(), lr=.01)
-    compare(maker, {'a': lambda learn: look(learn, 'a'), 'b': lambda learn: wasteful(learn, 'b')}, n_epoch=1, seeds=[5], with_bar=False)
+    compare(maker, {'a': lambda learn: look(learn, 'a'), 'b': lambda learn: wasteful(learn, 'b')},
+            n_epoch=1, seeds=[5], with_bar=False)
     a,b = [torch.load(tmp_path/k) for k in 'ab']
     assert a==b and len(a)==2+10
 
@@ -66,12 +70,14 @@ def test_the_same_numbers_twice_and_with_any_number_of_workers(tmp_path):
     torch.manual_seed(7)
     before = torch.get_rng_state(), torch.get_num_threads()
     a = compare(make_line, POLICIES, seeds=3, **quick)
-    assert torch.equal(before[0], torch.get_rng_state()) and before[1]==torch.get_num_threads(), 'what was there before is there after'
+    assert (torch.equal(before[0], torch.get_rng_state())
+            and before[1]==torch.get_num_threads()), 'what was there before is there after'
     same(a, compare(make_line, POLICIES, seeds=3, **quick))
     same(a, compare(make_line, POLICIES, seeds=3, n_workers=2, **quick))
     back = compare(make_line, POLICIES, seeds=[2, 1, 0], **quick)
     key = ['seed', 'policy']
-    pd.testing.assert_frame_equal(numbers(a).sort_values(key, ignore_index=True), numbers(back).sort_values(key, ignore_index=True))
+    pd.testing.assert_frame_equal(numbers(a).sort_values(key, ignore_index=True),
+                                  numbers(back).sort_values(key, ignore_index=True))
 
 def test_threads_as_workers_take_turns():
     import joblib
@@ -98,7 +104,8 @@ def test_steps_are_counted_for_real():
     accumulate = lambda learn: learn.fit(2, .05, cbs=GradientAccumulation(32))
     with pytest.raises(ValueError, match=r"take 20 optimizer steps, as 'constant' did; got 10"):
         compare(make_line, {'constant': constant(), 'half': accumulate}, seeds=1, n_epoch=2, with_bar=False)
-    c = compare(make_line, {'half': accumulate, 'also': lambda learn: learn.fit(2, .02, cbs=GradientAccumulation(32))}, seeds=1, n_epoch=2, with_bar=False)
+    c = compare(make_line, {'half': accumulate, 'also': lambda learn: learn.fit(2, .02, cbs=GradientAccumulation(32))},
+                seeds=1, n_epoch=2, with_bar=False)
     assert c.df.n_steps.tolist()==[10, 10]
 
 @pytest.mark.parametrize('order', [MixedPrecision.order, RunWatch.order+1], ids=['before it is seen', 'after'])
@@ -113,7 +120,8 @@ def test_a_cancelled_step_is_tried_but_not_done(order):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=skip)
     assert (watch.n_steps, watch.n_tried, watch.n_batches)==(8, 10, 10)
 
-@pytest.mark.parametrize('policy', [lambda learn: learn.fit(1, .05), lambda learn: learn.fit(3, .05), lambda learn: None], ids=['short', 'long', 'nothing'])
+@pytest.mark.parametrize('policy', [lambda learn: learn.fit(1, .05), lambda learn: learn.fit(3, .05),
+                                    lambda learn: None], ids=['short', 'long', 'nothing'])
 def test_unequal_budgets_are_refused(policy):
     with pytest.raises(ValueError, match=r"policies\['mine'\] must train n_epoch epochs, which have 20 batches"):
         compare(make_line, {'constant': constant(), 'mine': policy}, seeds=3, n_epoch=2, with_bar=False)
@@ -123,14 +131,16 @@ def test_lost_runs_are_results():
     policies = {'constant': constant(), 'wild': lambda learn: learn.fit(2, 1e12), 'fails': fails}
     c = compare(make_line, policies, seeds=2, n_epoch=2, lr_max={'constant': .05}, with_bar=False)
     df = c.df.set_index('policy')
-    assert df.diverged.to_dict()=={'constant': False, 'wild': True, 'fails': False} and df.error['fails'].tolist()==['RuntimeError: no memory']*2
+    assert (df.diverged.to_dict()=={'constant': False, 'wild': True, 'fails': False}
+            and df.error['fails'].tolist()==['RuntimeError: no memory']*2)
     assert c.summary().n_lost.tolist()==[0, 2, 2] and (c.summary().verdict[1:]=='cannot tell').all()
     assert c.outcomes[['wild', 'fails']].isna().all(axis=None)
 
 def test_a_run_that_was_stopped_because_it_diverged():
     from fastai.callback.tracker import TerminateOnNaNCallback
     wild = lambda learn: learn.fit(2, 1e12, cbs=TerminateOnNaNCallback())
-    c = compare(make_line, {'constant': constant(), 'wild': wild}, seeds=1, n_epoch=2, lr_max={'constant': .05}, with_bar=False)
+    c = compare(make_line, {'constant': constant(), 'wild': wild}, seeds=1, n_epoch=2,
+                lr_max={'constant': .05}, with_bar=False)
     assert c.df.diverged.tolist()==[False, True] and c.df.n_steps[1]<20
 
 def test_tuning_is_equal_and_apart(tmp_path):
@@ -153,7 +163,9 @@ def slow(learn):
     time.sleep(.15)
     learn.fit(2, .05)
 
-def long_one(out, n_workers=None): return compare(make_line, {'constant': constant(), 'slow': slow}, seeds=6, n_epoch=2, lr_max={'constant': .05}, out=out, n_workers=n_workers, with_bar=False)
+def long_one(out, n_workers=None):
+    return compare(make_line, {'constant': constant(), 'slow': slow}, seeds=6, n_epoch=2, lr_max={'constant': .05},
+                   out=out, n_workers=n_workers, with_bar=False)
 
 SCRIPT = '''
 import sys
@@ -162,7 +174,9 @@ from test_compare import long_one
 print(long_one(sys.argv[1], int(sys.argv[2]) or None).df.drop(columns='seconds').to_json())
 '''
 
-def start(script, out, n_workers): return subprocess.Popen([sys.executable, '-W', 'ignore', script, out, str(n_workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def start(script, out, n_workers):
+    return subprocess.Popen([sys.executable, '-W', 'ignore', script, out, str(n_workers)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 def wait_for(out, n, p):
     until = time.time()+60
@@ -215,10 +229,12 @@ def marked(tmp_path, dies):
     try: return compare(make_line, policies, seeds=1, n_epoch=1, n_workers=2, out=tmp_path/'out', with_bar=False)
     finally: assert len(list(folders[0].iterdir()))==1, 'the run beside it is not begun again'
 
-def test_a_run_is_begun_again_alone(tmp_path): assert len(marked(tmp_path, 2).df)==2 and len(list((tmp_path/'killer').iterdir()))==3
+def test_a_run_is_begun_again_alone(tmp_path):
+    assert len(marked(tmp_path, 2).df)==2 and len(list((tmp_path/'killer').iterdir()))==3
 
 def test_a_run_that_always_dies_is_given_up(tmp_path):
-    with pytest.raises(RuntimeError, match="'killer' with seed 0 died 3 times. Is there enough memory for 2 at once"): marked(tmp_path, 9)
+    with pytest.raises(RuntimeError, match="'killer' with seed 0 died 3 times. Is there enough memory for 2 at once"):
+        marked(tmp_path, 9)
 
 class Awkward(Exception):
     "Can't be unpickled, since its arguments aren't those of `__init__`"
@@ -232,14 +248,16 @@ class OnlyHere:
         return make_line(seed)
 
 def test_an_error_that_cannot_be_read_is_no_death(tmp_path):
-    with pytest.raises(Exception, match='un-serialize'): compare(OnlyHere(), POLICIES, seeds=1, n_workers=2, out=tmp_path, **quick)
+    with pytest.raises(Exception, match='un-serialize'):
+        compare(OnlyHere(), POLICIES, seeds=1, n_workers=2, out=tmp_path, **quick)
 
 def test_workers_end_as_programs_do(tmp_path):
     "What they do at their end is done"
     def talk(learn):
         atexit.register((tmp_path/f'{os.getpid()}').touch)
         learn.fit(2, .05)
-    compare(make_line, {'constant': constant(), 'talk': talk}, seeds=2, n_workers=2, **quick | dict(lr_max={'constant': .05}))
+    compare(make_line, {'constant': constant(), 'talk': talk}, seeds=2, n_workers=2,
+            **quick | dict(lr_max={'constant': .05}))
     assert list(tmp_path.iterdir())
 
 def test_half_written_files_are_removed(tmp_path):
@@ -250,7 +268,8 @@ def test_half_written_files_are_removed(tmp_path):
     assert not list(tmp_path.rglob('.*'))
 
 def test_too_many_seeds():
-    with pytest.raises(ValueError, match='seeds must be a number of at least 1 and at most 1000.*got 99999999999'): compare(make_line, POLICIES, seeds=99999999999, **quick)
+    with pytest.raises(ValueError, match='seeds must be a number of at least 1 and at most 1000.*got 99999999999'):
+        compare(make_line, POLICIES, seeds=99999999999, **quick)
 
 @pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
 def test_workers_end_soon_after_their_parent(stopped):
@@ -260,7 +279,8 @@ def test_workers_end_soon_after_their_parent(stopped):
     kids = children(p.pid)
     os.kill(p.pid, signal.SIGKILL); p.wait()
     until = time.time()+15
-    alive = lambda: [k for k in kids if Path(f'/proc/{k}').exists() and 'State:\tZ' not in Path(f'/proc/{k}/status').read_text()]
+    alive = lambda: [k for k in kids if Path(f'/proc/{k}').exists()
+                     and 'State:\tZ' not in Path(f'/proc/{k}/status').read_text()]
     while alive() and time.time()<until: time.sleep(.1)
     assert kids and not alive()
 
@@ -268,7 +288,9 @@ def test_workers_end_soon_after_their_parent(stopped):
 def test_no_process_is_left(tmp_path):
     def fail(learn): raise KeyboardInterrupt
     compare(make_line, POLICIES, seeds=2, n_workers=2, **quick)
-    with pytest.raises(KeyboardInterrupt): compare(make_line, {'constant': constant(), 'mine': fail}, seeds=2, n_epoch=1, n_workers=2, out=tmp_path, with_bar=False)
+    with pytest.raises(KeyboardInterrupt):
+        compare(make_line, {'constant': constant(), 'mine': fail}, seeds=2, n_epoch=1, n_workers=2, out=tmp_path,
+                with_bar=False)
     until = time.time()+2
     while children(os.getpid()) and time.time()<until: time.sleep(.05)
     assert not children(os.getpid())
@@ -287,15 +309,27 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
 
 kept = make_line(0)
 @pytest.mark.parametrize('change,says', [
-    (dict(policies={'a': constant()}), 'policies must be a dict of two or more'), (dict(policies=[constant()]*2), 'policies must be a dict'), (dict(policies={'a': constant(), 'A': constant()}), 'differ in more than capitals'),
-    (dict(policies={'a': constant(), 'b ': constant()}), 'one line of 1 to 80'), (dict(policies={'a': constant(), 'b': 3}), r"policies\['b'\] must be a cycle"), (dict(policies={'a': constant(), 'b': clr_beta_07(10, 95)}), 'give every phase a batch'),
-    (dict(seeds=0), 'seeds must'), (dict(seeds=[]), 'seeds must'), (dict(seeds=[1, 1]), 'different whole numbers'), (dict(seeds=-1), 'seeds must'), (dict(seeds=[2**31-1]), 'seeds must'), (dict(seeds='5'), 'seeds must'),
-    (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'), (dict(lr_max={'constant': .1}), 'lr_max must have a rate for each policy'), (dict(lr_max=-1), 'lr_max must'),
-    (dict(tune=[.1, .2]), 'tune must be given without lr_max'), (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'), (dict(lr_max=None, tune=[0]), 'tune must be a list'),
-    (dict(baseline='z'), 'baseline must'), (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'), (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
-    (dict(make_learner=lambda seed: kept), 'the same object twice'), (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
-    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed'), (dict(make_learner=lambda seed: (torch.seed(), make_line(0))[1]), 'the same initial weights for the same seed'),
-    (dict(make_learner=lambda seed: 3), 'return a Learner'), (dict(make_learner=3), 'be a function')], ids=lambda o: '' if isinstance(o, str) else ','.join(o))
+    (dict(policies={'a': constant()}), 'policies must be a dict of two or more'),
+    (dict(policies=[constant()]*2), 'policies must be a dict'),
+    (dict(policies={'a': constant(), 'A': constant()}), 'differ in more than capitals'),
+    (dict(policies={'a': constant(), 'b ': constant()}), 'one line of 1 to 80'),
+    (dict(policies={'a': constant(), 'b': 3}), r"policies\['b'\] must be a cycle"),
+    (dict(policies={'a': constant(), 'b': clr_beta_07(10, 95)}), 'give every phase a batch'),
+    (dict(seeds=0), 'seeds must'), (dict(seeds=[]), 'seeds must'), (dict(seeds=[1, 1]), 'different whole numbers'),
+    (dict(seeds=-1), 'seeds must'), (dict(seeds=[2**31-1]), 'seeds must'), (dict(seeds='5'), 'seeds must'),
+    (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'),
+    (dict(lr_max={'constant': .1}), 'lr_max must have a rate for each policy'), (dict(lr_max=-1), 'lr_max must'),
+    (dict(tune=[.1, .2]), 'tune must be given without lr_max'),
+    (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'),
+    (dict(lr_max=None, tune=[0]), 'tune must be a list'), (dict(baseline='z'), 'baseline must'),
+    (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'),
+    (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
+    (dict(make_learner=lambda seed: kept), 'the same object twice'),
+    (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
+    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed'),
+    (dict(make_learner=lambda seed: (torch.seed(), make_line(0))[1]), 'the same initial weights for the same seed'),
+    (dict(make_learner=lambda seed: 3), 'return a Learner'), (dict(make_learner=3), 'be a function')],
+    ids=lambda o: '' if isinstance(o, str) else ','.join(o))
 def test_bad_input(change, says, tmp_path):
     args = dict(make_learner=make_line, policies=POLICIES, seeds=2, out=tmp_path/'out') | quick | change
     with pytest.raises(ValueError, match=says): compare(**args)
@@ -309,7 +343,8 @@ def test_unpicklable_functions_with_workers():
     import threading
     lock = threading.Lock()
     def maker(seed): return lock and make_line(seed)
-    with pytest.raises(ValueError, match='picklable for workers'): compare(maker, POLICIES, seeds=1, n_workers=2, **quick)
+    with pytest.raises(ValueError, match='picklable for workers'):
+        compare(maker, POLICIES, seeds=1, n_workers=2, **quick)
 
 def test_one_seed_has_no_interval():
     c = compare(make_line, POLICIES, seeds=1, **quick)
@@ -317,21 +352,29 @@ def test_one_seed_has_no_interval():
 
 def test_a_folder_of_something_else(tmp_path):
     compare(make_line, POLICIES, seeds=1, out=tmp_path/'a', **quick)
-    for change,name in [(dict(n_epoch=3), 'n_epoch'), (dict(lr_max=.1), 'lr_max'), (dict(n_threads=2), 'n_threads'), (dict(policies={'constant': constant(), '1cycle': one_cycle(div=5)}), 'policies'),
-                        (dict(make_learner=partial(make_line, wd=.1)), 'learner'), (dict(make_learner=lambda seed: (torch.manual_seed(seed+1), make_line(seed))[1]), 'weights')]:
-        with pytest.raises(ValueError, match=f'that one differs in .*{name}'): compare(**dict(make_learner=make_line, policies=POLICIES, seeds=1, out=tmp_path/'a') | quick | change)
+    for change,name in [
+            (dict(n_epoch=3), 'n_epoch'), (dict(lr_max=.1), 'lr_max'), (dict(n_threads=2), 'n_threads'),
+            (dict(policies={'constant': constant(), '1cycle': one_cycle(div=5)}), 'policies'),
+            (dict(make_learner=partial(make_line, wd=.1)), 'learner'),
+            (dict(make_learner=lambda seed: (torch.manual_seed(seed+1), make_line(seed))[1]), 'weights')]:
+        with pytest.raises(ValueError, match=f'that one differs in .*{name}'):
+            compare(**dict(make_learner=make_line, policies=POLICIES, seeds=1, out=tmp_path/'a') | quick | change)
     (tmp_path/'b').mkdir(); (tmp_path/'b'/'thesis.txt').write_text('mine')
-    with pytest.raises(ValueError, match='out must be a new or empty folder'): compare(make_line, POLICIES, seeds=1, out=tmp_path/'b', **quick)
-    with pytest.raises(ValueError, match='out must be a folder'): compare(make_line, POLICIES, seeds=1, out=tmp_path/'b'/'thesis.txt', **quick)
+    with pytest.raises(ValueError, match='out must be a new or empty folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path/'b', **quick)
+    with pytest.raises(ValueError, match='out must be a folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path/'b'/'thesis.txt', **quick)
 
 def test_plots_draw_what_was_asked(tmp_path):
     import matplotlib.pyplot as plt
     c = compare(make_line, POLICIES, seeds=3, **quick)
     axs = plt.subplots(1, 2)[1]
     got = c.plot(axs)
-    assert got is axs and 'valid_loss' in axs[0].get_ylabel() and np.allclose(axs[0].lines[0].get_ydata(), c.outcomes.iloc[0])
+    assert (got is axs and 'valid_loss' in axs[0].get_ylabel()
+            and np.allclose(axs[0].lines[0].get_ydata(), c.outcomes.iloc[0]))
     s = c.summary()
-    assert axs[1].containers[0].lines[0].get_xdata()==pytest.approx(s.gain.iloc[1]) and '1cycle: ' in axs[1].get_yticklabels()[0].get_text()
+    assert (axs[1].containers[0].lines[0].get_xdata()==pytest.approx(s.gain.iloc[1])
+            and '1cycle: ' in axs[1].get_yticklabels()[0].get_text())
     ax = c.plot_curves('train_loss')
     assert np.allclose(ax.lines[0].get_ydata(), c.record['runs'][0]['curves']['train_loss'])
     assert len(c.plot_grads())==2
@@ -339,25 +382,30 @@ def test_plots_draw_what_was_asked(tmp_path):
 def test_the_record_is_the_comparison(tmp_path):
     c = compare(make_line, POLICIES, seeds=2, out=tmp_path, situation={'data': 'a line'}, **quick)
     other = read_record(tmp_path)
-    assert other.record==c.record==json.loads((tmp_path/'record.json').read_text()) and other.record['situation']['data']=='a line'
+    assert (other.record==c.record==json.loads((tmp_path/'record.json').read_text())
+            and other.record['situation']['data']=='a line')
     same(other, c)
-    assert c.record['situation']['optimizer']=='SGD(mom=0.9)' and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20}
+    assert (c.record['situation']['optimizer']=='SGD(mom=0.9)'
+            and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20})
 
 class TwoLayers(torch.nn.Sequential):
     def __init__(self): super().__init__(torch.nn.Linear(1, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
 
 def make_two(seed):
     "Two parameter groups, so that a head can be trained alone"
-    return Learner(synth_dbunch(n_train=10, n_valid=2), TwoLayers(), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01,
+    return Learner(synth_dbunch(n_train=10, n_valid=2), TwoLayers(), loss_func=MSELossFlat(),
+                   opt_func=partial(SGD, mom=.9), lr=.01,
                    splitter=lambda m: [list(m[0].parameters()), list(m[2].parameters())])
 
 def test_lists_of_stages_are_policies_and_every_run_leaves_its_history(tmp_path):
-    policies = {'one': one_cycle(), 'B': stages_long(budget=2, base_lr=.05, head_epochs=.5), 'by hand': lambda learn: learn.fit_one_cycle_ext(2, .05)}
+    policies = {'one': one_cycle(), 'B': stages_long(budget=2, base_lr=.05, head_epochs=.5),
+                'by hand': lambda learn: learn.fit_one_cycle_ext(2, .05)}
     c = compare(make_two, policies, seeds=2, n_epoch=2, lr_max={'one': .05}, out=tmp_path/'c', with_bar=False)
     assert (c.df.n_steps==20).all() and not c.df.error.notna().any()
     found = sorted((tmp_path/'c'/'runs').glob('*.npz'))
     assert len(found)==6
-    for p,(_,row) in zip(found, c.df.sort_values(['policy', 'seed'], key=lambda o: o.map({'one': 0, 'B': 1, 'by hand': 2}.get) if o.name=='policy' else o).iterrows()):
+    for p,(_,row) in zip(found, c.df.sort_values(['policy', 'seed'], key=lambda o: (
+            o.map({'one': 0, 'B': 1, 'by hand': 2}.get) if o.name=='policy' else o)).iterrows()):
         h = RunHistory.load(p)
         assert len(h)==20 and h.epochs.valid_loss.iloc[-1]==row.valid_loss and len(h.grads)
         if row.policy=='B': assert h.stages.stage.tolist()==['head', 'all'] and h.stages.n_steps.tolist()==[5, 15]
@@ -371,7 +419,9 @@ def test_a_guarded_run_counts_as_diverged(tmp_path):
     def guarded(seed):
         learn = make_line(seed)
         return learn.add_cb(DivergenceGuard(skip=2, patience=2, every=2))
-    with pytest.warns(UserWarning, match='diverged'): c = compare(guarded, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1, lr_max={'good': .05, 'too high': 3.}, with_bar=False)
+    with pytest.warns(UserWarning, match='diverged'):
+        c = compare(guarded, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1,
+                    lr_max={'good': .05, 'too high': 3.}, with_bar=False)
     assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}
 
 def make_default_loaders(seed):
@@ -391,7 +441,8 @@ def fails(learn): raise OSError('disk full')
 
 def test_when_every_run_fails_that_is_the_result(tmp_path):
     c = compare(make_line, {'a': fails, 'b': fails}, n_epoch=1, seeds=2, with_bar=False)
-    assert c.df.error.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None) and 'never both ended well' in repr(c)
+    assert (c.df.error.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None)
+            and 'never both ended well' in repr(c))
     assert c.to_html(tmp_path/'x.html') and c.to_markdown(tmp_path/'x.md')
 
 def test_what_failed_is_tried_again(tmp_path):
@@ -415,18 +466,22 @@ def test_names_that_no_metric_may_have(name):
     with pytest.raises(ValueError, match='the metrics of the learner must have names of one line'):
         compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
 
-@pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False), ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
+@pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False),
+                                         ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
 def test_which_way_is_better(name, higher):
     c = compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
     assert c.record['higher'] is higher
 
 def test_another_rate_of_the_learner_is_another_comparison(tmp_path):
-    go = lambda lr: compare(lambda seed: make_line(seed, lr=lr), POLICIES, n_epoch=1, seeds=1, out=tmp_path/'c', with_bar=False)
+    go = lambda lr: compare(lambda seed: make_line(seed, lr=lr), POLICIES, n_epoch=1, seeds=1, out=tmp_path/'c',
+                            with_bar=False)
     go(.01)
     with pytest.raises(ValueError, match='differs in learner'): go(.02)
 
-@pytest.mark.parametrize('change,says', [(dict(situation={'p': Path('x')}), 'situation must be a dict from names to numbers, texts'), (dict(n_workers=0), 'n_workers must be None or'),
-                                         (dict(seeds=0), r'seeds must be .*; got 0'), (dict(policies={'a': fails, 'b': fails}, lr_max=3.), 'lr_max must be None where no policy is a cycle')])
+@pytest.mark.parametrize('change,says', [
+    (dict(situation={'p': Path('x')}), 'situation must be a dict from names to numbers, texts'),
+    (dict(n_workers=0), 'n_workers must be None or'), (dict(seeds=0), r'seeds must be .*; got 0'),
+    (dict(policies={'a': fails, 'b': fails}, lr_max=3.), 'lr_max must be None where no policy is a cycle')])
 def test_more_bad_input(change, says):
     args = dict(policies=POLICIES, seeds=1) | quick | change
     with pytest.raises(ValueError, match=says): compare(make_line, **args)

@@ -54,8 +54,12 @@ TWO = [Stage('head', 1, .1, -1), Stage('all', 2, slice(.001, .1))]
 # what is trained
 
 @pytest.mark.parametrize('n_trn', [10, 7])
-@pytest.mark.parametrize('stages', [TWO, [Stage('a', .5, .1, -1), Stage('b', 1.3, [.1, .2, .3], -2, wd=.1), Stage('c', 2.7, None, 0, clr_beta_07(4, 20, .95, .85))],
-                                    [Stage('a', 1, .1, 1, constant(.8)), Stage('gone', 0, .1), Stage('b', 1, .1, 0, {-1: one_cycle()})], [Stage('a', .5, .1, -1), Stage('b', 1.5, .1)]], ids=['two', 'parts', 'by group', 'halves'])
+@pytest.mark.parametrize('stages', [
+    TWO,
+    [Stage('a', .5, .1, -1), Stage('b', 1.3, [.1, .2, .3], -2, wd=.1),
+     Stage('c', 2.7, None, 0, clr_beta_07(4, 20, .95, .85))],
+    [Stage('a', 1, .1, 1, constant(.8)), Stage('gone', 0, .1), Stage('b', 1, .1, 0, {-1: one_cycle()})],
+    [Stage('a', .5, .1, -1), Stage('b', 1.5, .1)]], ids=['two', 'parts', 'by group', 'halves'])
 def test_trained_equals_the_preview(make, stages, n_trn):
     learn,log = make(n_trn=n_trn),Rows()
     plan = learn.preview_stages(stages)
@@ -70,7 +74,8 @@ def test_trained_equals_the_preview(make, stages, n_trn):
     groups = [0, 0, 0, 0, 1, 1, 2, 2]
     is_bn = [False, False, True, True] + [False]*4
     for name,on in zip(log.names, log.grads): assert on==[g>=first[name] or bn for g,bn in zip(groups, is_bn)]
-    assert len(learn.recorder.plans)==len({*log.names}) and [len(p.trained[0]) for p in learn.recorder.plans]==[log.names.count(s.name) for s in stages if s.n_epoch]
+    assert len(learn.recorder.plans)==len({*log.names}) and [len(p.trained[0]) for p in learn.recorder.plans]==[
+        log.names.count(s.name) for s in stages if s.n_epoch]
 
 @pytest.mark.parametrize('train_bn', [True, False])
 def test_batch_norm_of_a_frozen_body_follows_train_bn(make, train_bn):
@@ -82,24 +87,32 @@ def test_batch_norm_of_a_frozen_body_follows_train_bn(make, train_bn):
     assert not torch.equal(mean, learn.model[1].running_mean), 'statistics move either way, as in fastai'
 
 @pytest.mark.parametrize('n_trn', [10, 130], ids=['few batches', 'more than 100'])
-@pytest.mark.parametrize('kwargs', [{}, dict(base_lr=.1, freeze_epochs=2, lr_mult=10, pct_start=.5, div=10.)], ids=['defaults', 'others'])
+@pytest.mark.parametrize('kwargs', [{}, dict(base_lr=.1, freeze_epochs=2, lr_mult=10, pct_start=.5, div=10.)],
+                         ids=['defaults', 'others'])
 def test_fine_tune_as_stages_is_fastais(make, n_trn, kwargs):
     ours,theirs,(a,b) = make(n_trn=n_trn),make(n_trn=n_trn),(Rows(), Rows())
     torch.manual_seed(1); ours.fit_stages(stages_fine_tune(2, **kwargs), cbs=a)
     torch.manual_seed(1); theirs.fine_tune(2, cbs=b, **kwargs)
-    for k in ('lr', 'mom', 'wd'): assert_allclose(a.column(k), b.column(k), rtol=1e-11, atol=0) # the last rates are differences of cosines
-    assert a.grads==b.grads and a.names==['head']*(n_trn*kwargs.get('freeze_epochs', 1)) + ['all']*2*n_trn and set(b.names)=={None}
-    for p,q in zip(ours.model.parameters(), theirs.model.parameters()): assert_allclose(p.detach(), q.detach(), rtol=1e-5, atol=1e-7)
+    for k in ('lr', 'mom', 'wd'): # the last rates are differences of cosines
+        assert_allclose(a.column(k), b.column(k), rtol=1e-11, atol=0)
+    assert (a.grads==b.grads and a.names==['head']*(n_trn*kwargs.get('freeze_epochs', 1)) + ['all']*2*n_trn
+            and set(b.names)=={None})
+    for p,q in zip(ours.model.parameters(), theirs.model.parameters()):
+        assert_allclose(p.detach(), q.detach(), rtol=1e-5, atol=1e-7)
 
 def test_hypers_that_a_stage_does_not_set_are_those_before_the_run(make):
     learn,log = make(opt_func=partial(SGD, mom=.7, wd=.01)),Rows()
-    learn.fit_stages([Stage('a', 1, .1, -1, wd=.3), Stage('b', 1, .1, 0, constant()), Stage('c', 1, .1, 0, constant(.5)), Stage('d', 1, .1, 0, constant())], cbs=log)
+    learn.fit_stages([Stage('a', 1, .1, -1, wd=.3), Stage('b', 1, .1, 0, constant()),
+                      Stage('c', 1, .1, 0, constant(.5)), Stage('d', 1, .1, 0, constant())], cbs=log)
     assert set(log.column('wd')[:10].flat)=={.3} and set(log.column('wd')[10:].flat)=={.01}
-    assert set(log.column('mom')[10:20].flat)=={.7} and set(log.column('mom')[20:30].flat)=={.5} and set(log.column('mom')[30:].flat)=={.7}
+    assert (set(log.column('mom')[10:20].flat)=={.7} and set(log.column('mom')[20:30].flat)=={.5}
+            and set(log.column('mom')[30:].flat)=={.7})
 
 # fractions of an epoch
 
-@pytest.mark.parametrize('n_epoch,n_iter,before,n', [(.5, 10, 0, 5), (.5, 11, 0, 6), (9.5, 11, .5, 104), (.1, 10, 0, 1), (.3, 10, 0, 3), (1/3, 9, 0, 3), (2, 7, .5, 14), (.04, 10, 0, 0), (.29, 100, 0, 29)])
+@pytest.mark.parametrize('n_epoch,n_iter,before,n', [
+    (.5, 10, 0, 5), (.5, 11, 0, 6), (9.5, 11, .5, 104), (.1, 10, 0, 1), (.3, 10, 0, 3), (1/3, 9, 0, 3), (2, 7, .5, 14),
+    (.04, 10, 0, 0), (.29, 100, 0, 29)])
 def test_batches_of_a_fraction(n_epoch, n_iter, before, n): assert n_batches(n_epoch, n_iter, before)==n
 
 @pytest.mark.parametrize('n_iter', [7, 10, 11, 64])
@@ -116,7 +129,8 @@ def test_a_fraction_ends_within_an_epoch_and_is_recorded_as_a_whole(make):
     learn = make(metrics=Score([1., 2., 3.]))
     learn.fit_stages([Stage('half', .5, .1, -1), Stage('more', 1.5, .1)], cbs=Seen())
     assert seen==([True]*5 + [False]*2) + ([True]*10 + [False]*2) + ([True]*5 + [False]*2)
-    assert [len(v) for v in learn.recorder.values]==[3, 3] and [v[2] for v in learn.recorder.values]==[2., 3.], 'no column is missing'
+    assert ([len(v) for v in learn.recorder.values]==[3, 3]
+            and [v[2] for v in learn.recorder.values]==[2., 3.]), 'no column is missing'
     assert [p.runs for p in learn.recorder.plans]==[((0, 0, 5),), ((0, 0, 15),)]
     assert learn.recorder.hps['lr'][-1]==pytest.approx(.1/1000) and len(learn.recorder.losses)==15
     assert learn.pct_train==pytest.approx(1.)
@@ -150,8 +164,10 @@ class State(Callback):
         if self.learn.epoch==0: self.starts.append(self.state())
     def after_fit(self): self.ends.append(self.state())
 
-@pytest.mark.parametrize('opt_func,keys', [(partial(SGD, mom=.9), {'grad_avg'}), (Adam, {'grad_avg', 'sqr_avg', 'step'}),
-                                           (partial(OptimWrapper, opt=torch.optim.Adam), {'exp_avg', 'exp_avg_sq', 'step'})], ids=['SGD', 'Adam', 'torch Adam'])
+@pytest.mark.parametrize('opt_func,keys', [
+    (partial(SGD, mom=.9), {'grad_avg'}), (Adam, {'grad_avg', 'sqr_avg', 'step'}),
+    (partial(OptimWrapper, opt=torch.optim.Adam), {'exp_avg', 'exp_avg_sq', 'step'})],
+    ids=['SGD', 'Adam', 'torch Adam'])
 @pytest.mark.parametrize('keep', [True, False])
 def test_optimizer_state_is_kept_or_cleared(make, opt_func, keys, keep):
     learn,state = make(opt_func=opt_func),State()
@@ -160,7 +176,8 @@ def test_optimizer_state_is_kept_or_cleared(make, opt_func, keys, keep):
     if not keep: assert state.starts[1]=={}
     else:
         assert state.starts[1].keys()==keys
-        for k,v in state.ends[0].items(): assert torch.equal(v, state.starts[1][k]) if torch.is_tensor(v) else v==state.starts[1][k]
+        for k,v in state.ends[0].items():
+            assert torch.equal(v, state.starts[1][k]) if torch.is_tensor(v) else v==state.starts[1][k]
 
 def test_state_from_before_the_run_is_the_first_stages_choice(make):
     for keep in (True, False):
@@ -200,8 +217,10 @@ def test_a_tracker_of_the_learner_starts_anew_with_each_run(make, tmp_path, caps
 
 def test_early_stopping_ends_its_stage_and_compares_with_the_best_of_all(make, capsys):
     learn,log = make(metrics=Score([9., 8., 7., 6., 1., 2., 3.])),Rows()
-    learn.fit_stages([Stage('a', 5, .05, -1), Stage('b', 5, .05)], cbs=[log, EarlyStoppingCallback(monitor='score', patience=2)])
-    assert (log.names.count('a'), log.names.count('b'))==(30, 20), 'a: 9 then two worse; b: two that are no better than 9'
+    learn.fit_stages([Stage('a', 5, .05, -1), Stage('b', 5, .05)],
+                     cbs=[log, EarlyStoppingCallback(monitor='score', patience=2)])
+    assert (log.names.count('a'), log.names.count('b'))==(30, 20), (
+        'a: 9 then two worse; b: two that are no better than 9')
 
 def test_callback_classes_are_made_once(make, capsys):
     made = []
@@ -222,7 +241,8 @@ def test_callbacks_of_a_stage_are_there_for_that_stage(make):
 def test_stage_is_gone_however_the_run_ends(make, what):
     learn,save = make(),TrackerCallback()
     with pytest.raises(what): learn.fit_stages(TWO, cbs=[save, Raise(12, what('stop'))])
-    assert 'stage' not in vars(learn) and save.reset_on_fit and [len(p.trained[0]) for p in learn.recorder.plans]==[10, 13]
+    assert ('stage' not in vars(learn) and save.reset_on_fit
+            and [len(p.trained[0]) for p in learn.recorder.plans]==[10, 13])
     assert not [cb for cb in learn.cbs if isinstance(cb, (TrackerCallback, PartEpoch))]
 
 def test_a_cancelled_fit_ends_its_stage_a_divergence_the_run(make):
@@ -241,9 +261,11 @@ def test_a_cancelled_fit_ends_its_stage_a_divergence_the_run(make):
 def test_a_divergence_that_is_only_recorded_is_kept_to_the_end_of_the_run(make):
     class Nan(Callback):
         def after_loss(self):
-            if vars(self.learn)['stage'].name=='head' and self.learn.train_iter==3: self.learn.loss = self.learn.loss*float('nan')
+            if vars(self.learn)['stage'].name=='head' and self.learn.train_iter==3:
+                self.learn.loss = self.learn.loss*float('nan')
     log,learn = Rows(),make()
-    with pytest.warns(UserWarning, match='recorded'): learn.fit_stages(TWO, cbs=[log, DivergenceGuard(on='record'), Nan()])
+    with pytest.warns(UserWarning, match='recorded'):
+        learn.fit_stages(TWO, cbs=[log, DivergenceGuard(on='record'), Nan()])
     assert len(log.names)==30 and learn.recorder.divergence.stage=='head'
 
 # recipes
@@ -255,7 +277,8 @@ def test_recipes_as_data():
     assert names(stages_long(budget=10, head_epochs=.5))==[('head', .5, -1), ('all', 9.5, 0)]
     assert names(stages_two_cycles(4))==[('head', 4, -1), ('all', 4, 0)]
     assert names(stages_two_cycles(budget=4, head_epochs=1))==[('head', 1, -1), ('all', 3, 0)]
-    assert names(stages_gradual(4, budget=10))==[('head', 1, -1), ('groups from 2', 1, -2), ('groups from 1', 1, -3), ('all', 7, -4)]
+    assert names(stages_gradual(4, budget=10))==[('head', 1, -1), ('groups from 2', 1, -2), ('groups from 1', 1, -3),
+                                                 ('all', 7, -4)]
     a,b = stages_long(1, .1, lr_mult=10)
     assert (a.lr_max, b.lr_max)==(slice(.1), slice(.01, .1))
 
@@ -285,7 +308,8 @@ def test_a_model_without_a_split_is_told(mlp):
     from fastai.torch_core import trainable_params
     learn = mlp(splitter=trainable_params)
     for method in ('fine_tune_long', 'fine_tune_two_cycles', 'fine_tune_gradual'):
-        with pytest.raises(ValueError, match="the learner's splitter must give at least 2 parameter groups.*got 1"): getattr(learn, method)(1)
+        with pytest.raises(ValueError, match="the learner's splitter must give at least 2 parameter groups.*got 1"):
+            getattr(learn, method)(1)
     learn.fit_stages([Stage('all', 1, .01)])
 
 # bad input, learner unchanged
@@ -301,13 +325,17 @@ RUN_BAD = {
     'rates': ([TWO[0], Stage('all', 1, [.1, .2])], "stage 'all': lr_max must have one value for each of the 3"),
     'rate': ([TWO[0], Stage('all', 1, -.1)], "stage 'all': lr_max must"),
     'few batches': ([Stage('head', .2, .1, -1), TWO[1]], "stage 'head': n_iter must give every phase a batch; got 2"),
-    'no batch': ([Stage('head', .01, .1, -1), TWO[1]], "stage 'head': n_epoch must give at least one batch: an epoch has 10; got 0.01"),
+    'no batch': ([Stage('head', .01, .1, -1), TWO[1]],
+                 "stage 'head': n_epoch must give at least one batch: an epoch has 10; got 0.01"),
     'wd': ([TWO[0], Stage('all', 1, .1, wd=-1)], "stage 'all': wd must be at least 0"),
     'wd list': ([TWO[0], Stage('all', 1, .1, wd=[.1, .2])], "stage 'all': wd must"),
     'sched': ([TWO[0], Stage('all', 1, .1, sched='cos')], "stage 'all': sched must be a Cycle"),
     'cbs': ([TWO[0], Stage('all', 1, .1, cbs='save')], "stage 'all': cbs must be Callbacks"),
-    'monitor': ([TWO[0], Stage('all', 1, .1, cbs=MORE)], r"stage 'all': monitor of save_model must be recorded, one of \['train_loss', 'valid_loss'\]; got 'accuracy'"),
-    'two recorders': ([TWO[0], Stage('all', 1, .1, cbs=[GradRecorder(), GradRecorder()])], "stage 'all': learn.cbs must have one"),
+    'monitor': ([TWO[0], Stage('all', 1, .1, cbs=MORE)],
+                "stage 'all': monitor of save_model must be recorded, "
+                r"one of \['train_loss', 'valid_loss'\]; got 'accuracy'"),
+    'two recorders': ([TWO[0], Stage('all', 1, .1, cbs=[GradRecorder(), GradRecorder()])],
+                      "stage 'all': learn.cbs must have one"),
     'adam': ([TWO[0], Stage('all', 1, .1, cbs=GradRecorder(adam=True))], "stage 'all': adam must be False"),
 }
 
@@ -319,30 +347,42 @@ def test_bad_stages_change_nothing(make, stages, says, method, made):
     if made:
         learn.freeze_to(-2)
         learn.fit(1, .01)
-    tell = lambda: (learn.opt, learn.lr, list(learn.cbs), [p.requires_grad for p in learn.model.parameters()], [dict(h) for h in learn.opt.hypers] if made else None,
-                    [sorted(learn.opt.state[p]) for p in learn.model.parameters()] if made else None, sorted(vars(learn)), sorted(vars(learn.recorder)))
+    tell = lambda: (learn.opt, learn.lr, list(learn.cbs), [p.requires_grad for p in learn.model.parameters()],
+                    [dict(h) for h in learn.opt.hypers] if made else None,
+                    [sorted(learn.opt.state[p]) for p in learn.model.parameters()] if made else None,
+                    sorted(vars(learn)), sorted(vars(learn.recorder)))
     weights,before = [p.clone() for p in learn.model.parameters()],tell()
     with pytest.raises(ValueError, match=says): getattr(learn, method)(stages, cbs=log)
     assert tell()==before and not log.rows and all(torch.equal(a, b) for a,b in zip(weights, learn.model.parameters()))
 
 @pytest.mark.parametrize('make_bad,says', {
-    'n_epoch': (lambda: Stage('a', -1), "stage 'a': n_epoch must be a number of epochs, at least 0; got -1"), 'n_epoch text': (lambda: Stage('a', '1'), 'n_epoch must'),
-    'n_epoch nan': (lambda: Stage('a', float('nan')), 'n_epoch must'), 'name': (lambda: Stage('', 1), 'the name of a stage must'),
-    'freeze_to': (lambda: Stage('a', 1, freeze_to=[0, 1]), "stage 'a': freeze_to must be the number"), 'freeze_to bool': (lambda: Stage('a', 1, freeze_to=True), 'freeze_to must'),
+    'n_epoch': (lambda: Stage('a', -1), "stage 'a': n_epoch must be a number of epochs, at least 0; got -1"),
+    'n_epoch text': (lambda: Stage('a', '1'), 'n_epoch must'),
+    'n_epoch nan': (lambda: Stage('a', float('nan')), 'n_epoch must'),
+    'name': (lambda: Stage('', 1), 'the name of a stage must'),
+    'freeze_to': (lambda: Stage('a', 1, freeze_to=[0, 1]), "stage 'a': freeze_to must be the number"),
+    'freeze_to bool': (lambda: Stage('a', 1, freeze_to=True), 'freeze_to must'),
     'keep_opt': (lambda: Stage('a', 1, keep_opt=1), 'keep_opt must be True or False'),
-    'epochs': (lambda: stages_long(), 'the length must be given by one of epochs and budget'), 'both': (lambda: stages_long(1, budget=2), 'the length must'),
-    'epochs below 0': (lambda: stages_long(-2), "stage 'all': n_epoch must"), 'head below 0': (lambda: stages_long(2, head_epochs=-1), "stage 'head': head_epochs must"),
-    'budget': (lambda: stages_long(budget=2, head_epochs=2), 'budget must be more than the 2 epochs'), 'budget gradual': (lambda: stages_gradual(4, budget=3), 'budget must be more than the 3'),
-    'budget text': (lambda: stages_two_cycles(budget='x'), 'head_epochs must|budget must'), 'base_lr': (lambda: stages_long(1, 0), 'base_lr must be a rate above 0'),
-    'lr_mult': (lambda: stages_long(1, lr_mult=.5), 'lr_mult must be at least 1'), 'groups': (lambda: stages_gradual(1, 1), 'n_groups must'),
-    'two cycles': (lambda: stages_two_cycles(), 'the length must'), 'fine_tune': (lambda: stages_fine_tune(1, -1), 'base_lr must'),
+    'epochs': (lambda: stages_long(), 'the length must be given by one of epochs and budget'),
+    'both': (lambda: stages_long(1, budget=2), 'the length must'),
+    'epochs below 0': (lambda: stages_long(-2), "stage 'all': n_epoch must"),
+    'head below 0': (lambda: stages_long(2, head_epochs=-1), "stage 'head': head_epochs must"),
+    'budget': (lambda: stages_long(budget=2, head_epochs=2), 'budget must be more than the 2 epochs'),
+    'budget gradual': (lambda: stages_gradual(4, budget=3), 'budget must be more than the 3'),
+    'budget text': (lambda: stages_two_cycles(budget='x'), 'head_epochs must|budget must'),
+    'base_lr': (lambda: stages_long(1, 0), 'base_lr must be a rate above 0'),
+    'lr_mult': (lambda: stages_long(1, lr_mult=.5), 'lr_mult must be at least 1'),
+    'groups': (lambda: stages_gradual(1, 1), 'n_groups must'),
+    'two cycles': (lambda: stages_two_cycles(), 'the length must'),
+    'fine_tune': (lambda: stages_fine_tune(1, -1), 'base_lr must'),
 }.values())
 def test_bad_values_are_named(make_bad, says):
     with pytest.raises(ValueError, match=says): make_bad()
 
 def test_a_stage_that_leaves_nothing_to_train(mlp):
     learn = mlp(splitter=lambda m: [list(m.parameters()), []])
-    with pytest.raises(ValueError, match="stage 'head': freeze_to must leave a parameter to train"): learn.preview_stages([Stage('head', 1, .1, -1)])
+    with pytest.raises(ValueError, match="stage 'head': freeze_to must leave a parameter to train"):
+        learn.preview_stages([Stage('head', 1, .1, -1)])
 
 def test_preview_draws_and_says(make):
     import matplotlib.pyplot as plt
@@ -350,7 +390,8 @@ def test_preview_draws_and_says(make):
     plan = make().preview_stages(TWO, ax=ax)
     assert len(ax.lines)>=3 and {'head', 'all'}<={t.get_text() for t in ax.texts} and '<table' in plan._repr_html_()
     s = plan.summary()
-    assert s.stage.tolist()==['head']*3 + ['all']*3 and s.n_train.tolist()==[16, 0, 9, 32, 72, 9] and s.n_batch.tolist()==[10]*3 + [20]*3
+    assert (s.stage.tolist()==['head']*3 + ['all']*3 and s.n_train.tolist()==[16, 0, 9, 32, 72, 9]
+            and s.n_batch.tolist()==[10]*3 + [20]*3)
     assert_allclose(s.lr_peak, [.1, .1, .1, .001, .01, .1])
 
 def test_the_history_of_a_run_of_stages(make):
@@ -359,10 +400,12 @@ def test_the_history_of_a_run_of_stages(make):
     plans = learn.preview_stages(stages)
     learn.fit_stages(stages, cbs=GradRecorder())
     h,df = learn.recorder.history,learn.recorder.history.steps
-    assert h.stages.stage.tolist()==['head', 'all'] and df.stage.tolist()==['head']*(n := h.fits.n_batches[0]) + ['all']*(len(df)-n)
+    assert (h.stages.stage.tolist()==['head', 'all']
+            and df.stage.tolist()==['head']*(n := h.fits.n_batches[0]) + ['all']*(len(df)-n))
     for f,plan in enumerate(plans.plans):
         mine = df[df.fit==f]
-        for g in range(len(plan.lr_max)): np.testing.assert_allclose(mine[f'lr_{g}'], plan.table['lr'][plan.trained[0],g])
+        for g in range(len(plan.lr_max)):
+            np.testing.assert_allclose(mine[f'lr_{g}'], plan.table['lr'][plan.trained[0],g])
         assert mine.phase.tolist()==plan.df.query(f'group=={len(plan.lr_max)-1}').phase.tolist()
     assert df.n_params_0[:n].max() < df.n_params_0[n:].min(), 'of a frozen group only batch normalisation trains'
     ax = learn.recorder.plot_stages()[0]

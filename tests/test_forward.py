@@ -35,13 +35,15 @@ def test_csv_is_begun_anew_as_the_loggers(mlp, tmp_path):
 def test_tensorboard(mlp, tmp_path):
     from fastai.callback import tensorboard as board
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    learn = mlp(cbs=[GradRecorder(per='layer'), board.TensorBoardCallback(tmp_path, trace_model=False, log_preds=False), ForwardHistory(4)])
+    learn = mlp(cbs=[GradRecorder(per='layer'),
+                     board.TensorBoardCallback(tmp_path, trace_model=False, log_preds=False), ForwardHistory(4)])
     learn.fit_one_cycle_ext(1, .1)
     learn.fit(1, cbs=GradientAccumulation(32))
     values = {}
     for p in tmp_path.iterdir():
         events = EventAccumulator(str(p)).Reload()
-        for tag in events.Tags()['scalars']: values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
+        for tag in events.Tags()['scalars']:
+            values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
     want,grads = learn.recorder.history.steps,learn.recorder.grads
     for k in ('loss', 'lr_0', 'mom_1', 'mean_abs_0', 'norm_1', 'step'):
         rows = want[k].dropna()
@@ -55,7 +57,8 @@ def test_wandb(mlp, tmp_path, monkeypatch):
     from fastai.callback.wandb import WandbCallback
     from fastai.learner import Learner
     monkeypatch.setattr(Learner, 'gather_args', lambda self: {}) # fastai's stops at data made of tuples of tensors
-    monkeypatch.setenv('WANDB_MODE', 'offline'); monkeypatch.setenv('WANDB_SILENT', 'true'); monkeypatch.setenv('WANDB_DIR', str(tmp_path))
+    monkeypatch.setenv('WANDB_MODE', 'offline'); monkeypatch.setenv('WANDB_SILENT', 'true')
+    monkeypatch.setenv('WANDB_DIR', str(tmp_path))
     run = wandb.init(project='test', dir=tmp_path)
     sent,real = [],wandb.log
     def log(data, step=None, **kwargs):
@@ -89,8 +92,11 @@ def test_what_was_not_sent_goes_with_the_next_fit(mlp, tmp_path):
     assert pd.read_csv(tmp_path/'history_steps.csv').iteration.tolist()==list(range(17))
 
 def test_bad_input(mlp):
-    with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1; got 0'): ForwardHistory(0)
+    with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1; got 0'):
+        ForwardHistory(0)
     learn = mlp()
-    with pytest.raises(ValueError, match="ForwardHistory must have one of"): learn.fit_one_cycle_ext(1, cbs=ForwardHistory())
+    with pytest.raises(ValueError, match="ForwardHistory must have one of"):
+        learn.fit_one_cycle_ext(1, cbs=ForwardHistory())
     assert learn.opt is None
-    with pytest.raises(ValueError, match='have a HistoryRecorder or GradRecorder'): learn.fit(1, cbs=[CSVLogger('/dev/null'), ForwardHistory()])
+    with pytest.raises(ValueError, match='have a HistoryRecorder or GradRecorder'):
+        learn.fit(1, cbs=[CSVLogger('/dev/null'), ForwardHistory()])

@@ -54,7 +54,8 @@ def digits():
     def make(seed, opt_func=partial(SGD, mom=.9)):
         set_seed(seed)
         dl = TfmdDL(data, bs=64, shuffle=True, num_workers=0)
-        learn = Learner(DataLoaders(dl, TfmdDL(TensorDataset(*data[:8]), bs=8, num_workers=0)), nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
+        learn = Learner(DataLoaders(dl, TfmdDL(TensorDataset(*data[:8]), bs=8, num_workers=0)),
+                        nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)),
                         loss_func=CrossEntropyLossFlat(), opt_func=opt_func)
         learn.logger = lambda *_: None
         return learn.remove_cb(ProgressCallback)
@@ -65,10 +66,13 @@ def digits():
 def slow(losses, factor, patience, skip, floor):
     "The rule once more, from its words: the first batch that is too high"
     smooth = [np.average(losses[:n], weights=.98**np.arange(n)[::-1]) for n in range(1, len(losses)+1)]
-    high = [i>=skip and i+1>=patience and min(np.median(losses[i+1-patience:i+1]), smooth[i]) > factor*max(min(smooth[:i+1]), floor*losses[0]) for i in range(len(losses))]
+    high = [i>=skip and i+1>=patience
+            and min(np.median(losses[i+1-patience:i+1]), smooth[i]) > factor*max(min(smooth[:i+1]), floor*losses[0])
+            for i in range(len(losses))]
     return high.index(True) if any(high) else None
 
-@pytest.mark.parametrize('factor,patience,skip,floor', [(4, 10, 50, .01), (1.2, 3, 0, 0), (2, 1, 5, .5), (1.1, 5, 20, .01)])
+@pytest.mark.parametrize('factor,patience,skip,floor', [(4, 10, 50, .01), (1.2, 3, 0, 0), (2, 1, 5, .5),
+                                                        (1.1, 5, 20, .01)])
 def test_the_rule_is_what_the_words_say(factor, patience, skip, floor):
     rng,found = np.random.default_rng(0),0
     for _ in range(30):
@@ -80,7 +84,8 @@ def test_the_rule_is_what_the_words_say(factor, patience, skip, floor):
     assert found>5
 
 def test_spikes_at_the_start_and_a_loss_near_nothing_are_no_alarm():
-    for losses in ([2., 500., 900., 2.]*5 + [2.]*100, [2.]*60 + [500.]*4 + [2.]*100, [2.]*5 + [1e-6]*400 + [1e-3]*100, [-1.]*100 + [-.1]*100, [100.]*40 + [1.]*100):
+    for losses in ([2., 500., 900., 2.]*5 + [2.]*100, [2.]*60 + [500.]*4 + [2.]*100,
+                   [2.]*5 + [1e-6]*400 + [1e-3]*100, [-1.]*100 + [-.1]*100, [100.]*40 + [1.]*100):
         t = LossTrend()
         assert not any(t.add(l) for l in losses), losses[:5]
 
@@ -90,13 +95,16 @@ def test_what_explodes_during_the_first_batches_is_called_after_them():
 
 # what it finds, and where
 
-@pytest.mark.parametrize('opt_func,lr', [(Adam, 100.), (partial(OptimWrapper, opt=torch.optim.Adam), 100.), (partial(SGD, mom=.9), 30.)], ids=['Adam', 'torch Adam', 'SGD'])
+@pytest.mark.parametrize('opt_func,lr', [(Adam, 100.), (partial(OptimWrapper, opt=torch.optim.Adam), 100.),
+                                         (partial(SGD, mom=.9), 30.)], ids=['Adam', 'torch Adam', 'SGD'])
 def test_a_rate_that_diverges_is_stopped_soon(digits, opt_func, lr):
     learn = digits(0, opt_func)
     with pytest.warns(UserWarning, match='The training diverged'): learn.fit_one_cycle_ext(8, lr, cbs=DivergenceGuard())
     d = learn.recorder.divergence
-    assert d.action=='stopped' and d.found<100 and d.found-d.train_iter<10 and len(learn.recorder.losses)==d.found+1==len(learn.recorder.lrs)
-    assert d.phase=='warm-up' and d.lr==(learn.recorder.lrs[d.train_iter],) and d.step==d.train_iter and d.epoch==d.train_iter//29
+    assert (d.action=='stopped' and d.found<100 and d.found-d.train_iter<10
+            and len(learn.recorder.losses)==d.found+1==len(learn.recorder.lrs))
+    assert (d.phase=='warm-up' and d.lr==(learn.recorder.lrs[d.train_iter],) and d.step==d.train_iter
+            and d.epoch==d.train_iter//29)
     assert math.isfinite(d.eff_step)==(lr==100.)
     assert d.lr_try in (d.lr_best/4, d.lr_best/100) and d.lr_best in learn.recorder.lrs
     assert not [cb for cb in learn.cbs if isinstance(cb, DivergenceGuard)]
@@ -107,7 +115,8 @@ def test_no_false_alarm_at_a_high_rate_that_trains(digits):
         learn.fit_one_cycle_ext(4, .5, cbs=DivergenceGuard()) # a warning would be an error
         assert learn.recorder.divergence is None and learn.recorder.losses[-1]<.5
 
-@pytest.mark.parametrize('what,reason', [('loss', 'non-finite loss'), ('grad', 'non-finite gradient'), ('weight', 'non-finite weight')])
+@pytest.mark.parametrize('what,reason', [('loss', 'non-finite loss'), ('grad', 'non-finite gradient'),
+                                         ('weight', 'non-finite weight')])
 @pytest.mark.parametrize('every', [1, 3, 7, 50])
 def test_the_batch_where_it_broke_is_named_however_seldom_it_looks(mlp, what, reason, every):
     d = fit(mlp(), 2, cbs=[DivergenceGuard(every=every), Damage(what, [7])])
@@ -118,16 +127,19 @@ def test_the_batch_where_it_broke_is_named_however_seldom_it_looks(mlp, what, re
 @pytest.mark.parametrize('every', [1, 20])
 def test_the_first_parameter_to_go(mlp, param, name, every):
     d = fit(mlp(), 2, cbs=[DivergenceGuard(every=every), Damage('grad', [4], math.inf, param)])
-    assert (d.param, d.reason, d.train_iter)==(name, 'non-finite gradient', 4) and f'parameter to go was {name}' in str(d)
+    assert ((d.param, d.reason, d.train_iter)==(name, 'non-finite gradient', 4)
+            and f'parameter to go was {name}' in str(d))
 
 def test_of_several_at_once_the_one_nearest_the_output(mlp):
-    assert fit(mlp(), 2, cbs=[DivergenceGuard(), Damage('grad', [4], math.inf, 0), Damage('grad', [4], math.inf, 2), Damage('grad', [5], math.inf, 3)]).param=='2.weight'
+    assert fit(mlp(), 2, cbs=[DivergenceGuard(), Damage('grad', [4], math.inf, 0), Damage('grad', [4], math.inf, 2),
+                              Damage('grad', [5], math.inf, 3)]).param=='2.weight'
 
 def test_the_gradient_is_the_one_that_the_optimizer_gets(mlp):
     norms = []
     class Norm(Callback):
         order,run_valid = 1000,False
-        def before_step(self): norms.append(torch.cat([p.grad.flatten() for p in self.learn.model.parameters()]).norm().item())
+        def before_step(self):
+            norms.append(torch.cat([p.grad.flatten() for p in self.learn.model.parameters()]).norm().item())
     d = fit(mlp(), 2, cbs=[DivergenceGuard(), Norm(), GradientClip(.01), Damage('loss', [9])])
     assert math.isnan(d.loss) and d.grad_norm==pytest.approx(norms[9]) and d.grad_norm<=.0101
 
@@ -136,12 +148,14 @@ def test_the_phase_in_a_fit_that_ends_within_an_epoch(mlp, epoch, what):
     from fastai_clr_ext.finetune import Stage
     learn,c = mlp(),Cycle([Phase('rising', 12/14, lr=(.1, 1)), Phase('falling', 2/14, lr=(1, .1))])
     at = {'rising': 11, 'falling': 14}[what]
-    with pytest.warns(UserWarning, match=f'batch {at}, epoch 1'): learn.fit_stages([Stage('part', 1.5, .01, sched=c)], cbs=[DivergenceGuard(), Damage('loss', [at])])
+    with pytest.warns(UserWarning, match=f'batch {at}, epoch 1'):
+        learn.fit_stages([Stage('part', 1.5, .01, sched=c)], cbs=[DivergenceGuard(), Damage('loss', [at])])
     assert (learn.recorder.divergence.phase, learn.recorder.divergence.stage)==(what, 'part')
 
 def test_a_step_that_replaces_the_weights(mlp):
     learn,jump = mlp(opt_func=Adam),Cycle([Phase('low', .5, lr=1e-6), Phase('high', .5, lr=1)])
-    with pytest.warns(UserWarning, match='effective step'): learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=5, every=1))
+    with pytest.warns(UserWarning, match='effective step'):
+        learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=5, every=1))
     d = learn.recorder.divergence
     assert (d.reason, d.phase, d.found)==('effective step', 'high', 21) and d.eff_step>1
     learn = mlp(opt_func=Adam)
@@ -165,7 +179,8 @@ def test_accumulation(mlp):
     assert learn.recorder.divergence is None
     d = fit(learn, 2, cbs=[DivergenceGuard(every=3), GradientAccumulation(32), Damage('loss', [7])])
     assert (d.train_iter, d.step)==(7, 3) and not math.isnan(d.grad_norm)
-    assert math.isnan(fit(learn, 2, cbs=[DivergenceGuard(every=3), GradientAccumulation(32), Damage('loss', [6])]).grad_norm), 'batch 6 does not step'
+    assert math.isnan(fit(learn, 2, cbs=[
+        DivergenceGuard(every=3), GradientAccumulation(32), Damage('loss', [6])]).grad_norm), 'batch 6 does not step'
 
 def test_validation_predictions_and_lr_find_are_left_alone(mlp):
     guard = DivergenceGuard()
@@ -190,7 +205,8 @@ class Rates(Callback):
 def test_recorded_and_on(mlp):
     learn,rates = mlp(),Rates()
     d = fit(learn, 2, cbs=[DivergenceGuard(on='record'), rates, Damage('loss', [4, 15])])
-    assert (d.action, d.train_iter)==('recorded', 4) and len(rates.lrs)==20 and len(learn.recorder.divergences)==1, 'the first is kept, and no other looked for'
+    assert ((d.action, d.train_iter)==('recorded', 4) and len(rates.lrs)==20
+            and len(learn.recorder.divergences)==1), 'the first is kept, and no other looked for'
 
 @pytest.mark.parametrize('scheduled', [True, False])
 def test_rewound_to_the_weights_that_were_saved(mlp, scheduled):
@@ -208,7 +224,9 @@ def test_rewound_to_the_weights_that_were_saved(mlp, scheduled):
     assert (d.train_iter, d.found, d.action)==(9, 9, 'rewound') and len(rates.lrs)==30, 'the fit went on'
     assert all(torch.isfinite(p).all() for p in saved[0].values())
     same = [all(map(torch.equal, saved[0].values(), ws)) for ws in rates.weights]
-    assert not any(same[8:9]) and same[9] and (any(same[:8]) or all(map(torch.equal, saved[0].values(), first))), 'those of an earlier batch, or of the start'
+    assert (not any(same[8:9]) and same[9]
+            and (any(same[:8]) or all(map(torch.equal, saved[0].values(), first)))), (
+        'those of an earlier batch, or of the start')
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
     plan = one_cycle().table(30, .01)['lr'] if scheduled else np.full(30, .01)
     assert np.array(rates.lrs)[:,0]==pytest.approx(plan*np.where(np.arange(30)<10, 1, .5))
@@ -216,7 +234,8 @@ def test_rewound_to_the_weights_that_were_saved(mlp, scheduled):
 def test_a_copy_made_by_the_step_that_went_wrong_is_not_good(mlp):
     "The weights are huge but finite after batch 3, when a copy is made; the loss says so afterwards"
     learn,rates = mlp(),Rates()
-    fit(learn, 2, cbs=[DivergenceGuard(on='rewind', every=2, keep_every=2, skip=0, patience=1, factor=1.5), rates, Damage('weight', [3], 1e6)])
+    fit(learn, 2, cbs=[DivergenceGuard(on='rewind', every=2, keep_every=2, skip=0, patience=1, factor=1.5), rates,
+                       Damage('weight', [3], 1e6)])
     i = learn.recorder.divergences[0].found
     assert i==5 and rates.weights[i][0].abs().max()<100
 
@@ -225,9 +244,12 @@ def test_rewinds_are_bounded_and_the_state_is_cleared(mlp):
     class State(Callback):
         order = 100
         def after_batch(self): states.append([sorted(self.learn.opt.state[p]) for p in self.learn.model.parameters()])
-    fit(learn, 9, cbs=[DivergenceGuard(on='rewind', every=1, max_rewinds=2, lower=.1), State(), Damage('loss', range(5, 90, 7))])
-    assert [(d.train_iter, d.action) for d in learn.recorder.divergences]==[(5, 'rewound'), (12, 'rewound'), (19, 'stopped')]
-    assert ['grad_avg' in s[0] for s in states[::2]][:4]==[True, True, False, False] or not any('grad_avg' in o for o in states[5])
+    fit(learn, 9, cbs=[DivergenceGuard(on='rewind', every=1, max_rewinds=2, lower=.1), State(),
+                       Damage('loss', range(5, 90, 7))])
+    assert [(d.train_iter, d.action) for d in learn.recorder.divergences]==[(5, 'rewound'), (12, 'rewound'),
+                                                                            (19, 'stopped')]
+    assert (['grad_avg' in s[0] for s in states[::2]][:4]==[True, True, False, False]
+            or not any('grad_avg' in o for o in states[5]))
     assert learn.opt.hypers[0]['lr']==pytest.approx(.01*.01)
 
 def test_rewinding_takes_running_statistics_along(mlp):
@@ -269,26 +291,34 @@ def test_nothing_leaves_the_device_between_looks(mlp, monkeypatch):
     for name in ('item', 'tolist', 'cpu', 'numpy', '__float__', '__int__', '__bool__', '__array__', 'to'):
         real = getattr(torch.Tensor, name)
         def spy(self, *args, real=real, name=name, **kwargs):
-            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)): used.append((learn.train_iter, name))
+            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)):
+                used.append((learn.train_iter, name))
             return real(self, *args, **kwargs)
         monkeypatch.setattr(torch.Tensor, name, spy)
     learn.fit(2, .001)
-    assert {name for _,name in used}=={'cpu', 'numpy'} and sorted({i for i,name in used if name=='cpu'})==[8, 10, 18, 20], 'a look in 8 batches, and at the end of each epoch'
+    assert ({name for _,name in used}=={'cpu', 'numpy'}
+            and sorted({i for i,name in used if name=='cpu'})==[8, 10, 18, 20]), (
+        'a look in 8 batches, and at the end of each epoch')
 
 # bad input
 
 @pytest.mark.parametrize('kwargs,says', [
-    (dict(factor=1), 'factor must be above 1; got 1'), (dict(factor=math.nan), 'factor must'), (dict(factor='4'), 'factor must'), (dict(patience=0), 'patience must be a whole number'),
-    (dict(on='halt'), "on must be 'stop', 'rewind' or 'record'; got 'halt'"), (dict(on=None), 'on must'), (dict(every=0), 'every must'), (dict(every=1.5), 'every must'),
-    (dict(skip=-1), 'skip must'), (dict(floor=2), 'floor must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'), (dict(keep_every=0), 'keep_every must')], ids=str)
+    (dict(factor=1), 'factor must be above 1; got 1'), (dict(factor=math.nan), 'factor must'),
+    (dict(factor='4'), 'factor must'), (dict(patience=0), 'patience must be a whole number'),
+    (dict(on='halt'), "on must be 'stop', 'rewind' or 'record'; got 'halt'"), (dict(on=None), 'on must'),
+    (dict(every=0), 'every must'), (dict(every=1.5), 'every must'), (dict(skip=-1), 'skip must'),
+    (dict(floor=2), 'floor must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'),
+    (dict(keep_every=0), 'keep_every must')], ids=str)
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): DivergenceGuard(**kwargs)
 
 def test_refused_before_anything_changes(mlp):
     learn = mlp(cbs=DivergenceGuard())
-    with pytest.raises(ValueError, match='learn.cbs must have one DivergenceGuard'): learn.fit_one_cycle_ext(1, cbs=DivergenceGuard())
+    with pytest.raises(ValueError, match='learn.cbs must have one DivergenceGuard'):
+        learn.fit_one_cycle_ext(1, cbs=DivergenceGuard())
     bare = mlp(default_cbs=False)
-    with pytest.raises(ValueError, match="DivergenceGuard must have fastai's Recorder"): bare.fit_one_cycle_ext(1, cbs=DivergenceGuard())
+    with pytest.raises(ValueError, match="DivergenceGuard must have fastai's Recorder"):
+        bare.fit_one_cycle_ext(1, cbs=DivergenceGuard())
     assert learn.opt is None and bare.opt is None
 
 class NanFrom(Callback):
@@ -305,7 +335,8 @@ def test_a_rewind_lowers_a_schedule_of_equal_factor(mlp):
     assert_allclose(lrs, np.r_[plan[:4], plan[4:]*.5])
 
 def test_a_rewind_lowers_once_what_no_scheduler_writes(mlp):
-    learn = mlp(cbs=[NanFrom(), DivergenceGuard(on='rewind', every=1), HistoryRecorder(), ReduceLROnPlateau(patience=1, min_delta=100, factor=10)])
+    learn = mlp(cbs=[NanFrom(), DivergenceGuard(on='rewind', every=1), HistoryRecorder(),
+                     ReduceLROnPlateau(patience=1, min_delta=100, factor=10)])
     with pytest.warns(UserWarning, match='rewound'): learn.fit(4, .1)
     assert_allclose(learn.recorder.history.steps.groupby('epoch').lr_0.first(), [.1, .05, .005, .0005])
 

@@ -9,8 +9,10 @@ from conftest import Spy, make_mlp
 def in_two_processes(work, folder)->list: # What each process came to
     "Run a function of this file in two processes"
     here = Path(__file__).parent
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', __file__, work.__name__, str(folder)],
-                       capture_output=True, text=True, cwd=here, env=os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone',
+                        '--nproc_per_node', '2', __file__, work.__name__, str(folder)],
+                       capture_output=True, text=True, cwd=here, env=os.environ | {
+                           'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
     assert r.returncode==0, r.stderr[-3000:]
     return [torch.load(folder/f'{i}.pt', weights_only=False) for i in (0, 1)]
 
@@ -34,7 +36,8 @@ class Explode(Callback):
 def guarded()->dict:
     "What the guard decided"
     learn = make_mlp(8)
-    with learn.distrib_ctx(in_notebook=False, sync_bn=False, cpu=True): learn.fit(6, .01, cbs=[DivergenceGuard(every=4, patience=5, skip=4), Explode()])
+    with learn.distrib_ctx(in_notebook=False, sync_bn=False, cpu=True):
+        learn.fit(6, .01, cbs=[DivergenceGuard(every=4, patience=5, skip=4), Explode()])
     d = learn.recorder.divergence
     return dict(divergence=d and (d.reason, d.train_iter, d.loss, d.grad_norm), n=len(learn.recorder.losses))
 
