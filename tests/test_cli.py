@@ -111,8 +111,7 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
             and '<td>gentle</td>' in (tmp_path/'all.html').read_text()), r.stderr
 
 def test_options_by_hand():
-    from fastai_clr_ext.cli import parse_policies, read_options, _situation
-    from fastai_clr_ext.situations import situation
+    from fastai_clr_ext.cli import read_options, _situation
     o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
     sit = _situation(**o)
     assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5

@@ -1,5 +1,4 @@
-import atexit
-import json, os, signal, subprocess, sys, time
+import atexit, json, os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -7,7 +6,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from fastai.losses import MSELossFlat
 from fastai.metrics import AvgMetric
 from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch

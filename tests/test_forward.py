@@ -1,5 +1,4 @@
-import sys
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pandas as pd, pytest
 from numpy.testing import assert_allclose
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
