@@ -1,9 +1,10 @@
 """What `GradRecorder` costs: `python -m bench.record`
 
-The time spent inside the callback over the median time of a whole training step, both on the thread's own clock with one
-thread, because whole steps with and without it differ by less than they vary. Where wandb and tensorboard are installed,
-their histograms of the same gradients are timed beside it: `wandb.watch` as it is used (an offline run, every batch), the same
-without handing the histograms over, and TensorBoard's `add_histogram`. Random data: only time is measured."""
+The time spent inside the callback over the median time of a whole training step, both on the thread's own clock with
+one thread, because whole steps with and without it differ by less than they vary. Where wandb and tensorboard are
+installed, their histograms of the same gradients are timed beside it: `wandb.watch` as it is used (an offline run,
+every batch), the same without handing the histograms over, and TensorBoard's `add_histogram`. Random data: only time
+is measured."""
 import argparse, tempfile, time, warnings
 from functools import partial
 from statistics import median
@@ -21,9 +22,12 @@ from fastai.optimizer import Adam, SGD
 from fastai.torch_core import set_seed
 from fastai_clr_ext.all import *
 
-SIZES = {'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 12), 'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 8),
-         'resnet20, 128×1×14×14': (partial(cifar_resnet, 20, 1), (128, 1, 14, 14), 20), 'resnet50, 8×3×128×128': (partial(resnet50, num_classes=10), (8, 3, 128, 128), 8)}
-RECORDERS = {'default': dict(), 'max, zeros, nonfinite': dict(stats=('max', 'zeros', 'nonfinite')), 'weight': dict(stats='weight'), 'hist': dict(stats='hist'),
+SIZES = {'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 12),
+         'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 8),
+         'resnet20, 128×1×14×14': (partial(cifar_resnet, 20, 1), (128, 1, 14, 14), 20),
+         'resnet50, 8×3×128×128': (partial(resnet50, num_classes=10), (8, 3, 128, 128), 8)}
+RECORDERS = {'default': dict(), 'max, zeros, nonfinite': dict(stats=('max', 'zeros', 'nonfinite')),
+             'weight': dict(stats='weight'), 'hist': dict(stats='hist'),
              'per layer': dict(per='layer'), 'adam=True': dict(adam=True)}
 
 class Timed(GradRecorder):
@@ -47,8 +51,10 @@ class StepClock(Callback):
 def make_learner(make_model, shape, n_batches, adam)->Learner:
     set_seed(0)
     x,y = torch.randn(shape[0]*n_batches, *shape[1:]),torch.randint(0, 10, (shape[0]*n_batches,))
-    dls = DataLoaders(TfmdDL(TensorDataset(x, y), bs=shape[0], num_workers=0), TfmdDL(TensorDataset(x[:2], y[:2]), bs=2, num_workers=0))
-    learn = Learner(dls, make_model(), loss_func=nn.CrossEntropyLoss(), opt_func=Adam if adam else partial(SGD, mom=.9), lr=1e-3).remove_cb(ProgressCallback)
+    dls = DataLoaders(TfmdDL(TensorDataset(x, y), bs=shape[0], num_workers=0),
+                      TfmdDL(TensorDataset(x[:2], y[:2]), bs=2, num_workers=0))
+    learn = Learner(dls, make_model(), loss_func=nn.CrossEntropyLoss(),
+                    opt_func=Adam if adam else partial(SGD, mom=.9), lr=1e-3).remove_cb(ProgressCallback)
     learn.logger = lambda *_: None
     return learn
 
@@ -85,7 +91,8 @@ def with_wandb(size)->dict:
     import wandb
     from wandb.integration.torch.wandb_torch import TorchHistory
     learn,calls,real = make_learner(*SIZES[size], False),Calls(),TorchHistory.log_tensor_stats
-    with tempfile.TemporaryDirectory() as d, wandb.init(mode='offline', dir=d, settings=wandb.Settings(silent=True, console='off')) as run:
+    with (tempfile.TemporaryDirectory() as d,
+          wandb.init(mode='offline', dir=d, settings=wandb.Settings(silent=True, console='off')) as run):
         run._log = calls.timed('hand over', run._log)
         TorchHistory.log_tensor_stats = calls.timed('watch', real)
         try:
@@ -143,4 +150,5 @@ if __name__=='__main__':
     parser.add_argument('--sizes', nargs='*', default=list(SIZES), choices=list(SIZES))
     main(parser.parse_args().sizes)
     a,b = flatness()
-    print(f'\nThe log alone, three groups: {a:.0f} µs a step in the first tenth of 200,000 steps, {b:.0f} µs in the last.')
+    print(f'\nThe log alone, three groups: {a:.0f} µs a step in the first tenth of 200,000 steps, '
+          f'{b:.0f} µs in the last.')

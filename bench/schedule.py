@@ -1,8 +1,9 @@
 """What a schedule costs per batch, and how long a large table takes: `python -m bench.schedule`
 
-The same tiny learner is fitted without a schedule, by fastai's `fit_one_cycle` (`ParamScheduler` with `combined_cos`), with
-`CycleScheduler` alone and by `fit_one_cycle_ext`, which records a history too, in turn, in one process. The cost of a schedule is the paired difference to the fit without one in the
-same round; the median over rounds and its quartiles are printed, in microseconds per batch."""
+The same tiny learner is fitted without a schedule, by fastai's `fit_one_cycle` (`ParamScheduler` with `combined_cos`),
+with `CycleScheduler` alone and by `fit_one_cycle_ext`, which records a history too, in turn, in one process. The cost
+of a schedule is the paired difference to the fit without one in the same round; the median over rounds and its
+quartiles are printed, in microseconds per batch."""
 import argparse, time, warnings
 from functools import partial
 import numpy as np
@@ -22,7 +23,8 @@ def make_learner(n_batches:int, n_groups:int)->Learner:
     "A learner whose step is little more than the loop itself"
     set_seed(0)
     model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(n_groups)])
-    learn = Learner(synth_dbunch(n_train=n_batches, n_valid=1), model, loss_func=MSELossFlat(), lr=1e-4, opt_func=partial(SGD, mom=.9),
+    learn = Learner(synth_dbunch(n_train=n_batches, n_valid=1), model, loss_func=MSELossFlat(), lr=1e-4,
+                    opt_func=partial(SGD, mom=.9),
                     splitter=lambda m: [list(o.parameters()) for o in m])
     learn.logger = lambda *_: None
     return learn.remove_cb(ProgressCallback)
@@ -32,7 +34,8 @@ def scheduler(learn)->CycleScheduler:
     return CycleScheduler(Plan(one_cycle(), group_lrs(1e-4, len(learn.splitter(learn.model))), 1, len(learn.dls.train)))
 
 FITS = {'no schedule': lambda learn: learn.fit(1), 'fit_one_cycle': lambda learn: learn.fit_one_cycle(1, 1e-4),
-        'CycleScheduler': lambda learn: learn.fit(1, cbs=scheduler(learn)), 'fit_one_cycle_ext': lambda learn: learn.fit_one_cycle_ext(1, 1e-4)}
+        'CycleScheduler': lambda learn: learn.fit(1, cbs=scheduler(learn)),
+        'fit_one_cycle_ext': lambda learn: learn.fit_one_cycle_ext(1, 1e-4)}
 
 def seconds(f, *args):
     start = time.perf_counter()
@@ -53,8 +56,10 @@ def table_seconds(n_iter:int=1_000_000, n_groups:int=10)->float:
     return float(np.median([seconds(one_cycle().table, n_iter, np.linspace(.1, 1, n_groups)) for _ in range(7)]))
 
 def main(n_rounds, n_batches):
-    print(f'{n_rounds} rounds of {n_batches} batches each; added to every batch, microseconds: median [quartiles]\n', flush=True)
-    print('| parameter groups | no schedule, whole batch | fit_one_cycle adds | CycleScheduler adds | fit_one_cycle_ext adds |\n|---|---|---|---|---|')
+    print(f'{n_rounds} rounds of {n_batches} batches each; added to every batch, microseconds: median [quartiles]\n',
+          flush=True)
+    print('| parameter groups | no schedule, whole batch | fit_one_cycle adds | CycleScheduler adds '
+          '| fit_one_cycle_ext adds |\n|---|---|---|---|---|')
     for n_groups in (1, 3):
         t = rounds(n_rounds, n_batches, n_groups)
         base = t['no schedule']

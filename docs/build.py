@@ -24,8 +24,10 @@ def markdown_cell(text):
     "Quarto's callouts as MyST admonitions; any other div is an error"
     text = re.sub(r'^:{3,}\s*\{\.callout-(note|tip|warning|important)[^}]*\}\s*\n(.*?)^:{3,}\s*$',
                   lambda m: f':::{{{m[1]}}}\n{m[2]}:::', text, flags=re.M|re.S)
-    if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)): raise ValueError(f'a div that has no MyST form: {bad[0]}')
-    return re.sub(r'\]\((?:\.\./)*(?:[\w/]*/)?(?:\d+[a-zA-Z]?_)?([\w.]+)\.ipynb(#[^)]*)?\)', lambda m: f']({m[1]}.html{m[2] or ""})', text)
+    if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)):
+        raise ValueError(f'a div that has no MyST form: {bad[0]}')
+    return re.sub(r'\]\((?:\.\./)*(?:[\w/]*/)?(?:\d+[a-zA-Z]?_)?([\w.]+)\.ipynb(#[^)]*)?\)',
+                  lambda m: f']({m[1]}.html{m[2] or ""})', text)
 
 def show_doc_output(text):
     "nbdev's `show_doc` without quarto's link attributes, with the anchor that nbdev's links expect"
@@ -46,7 +48,8 @@ def figure(png, opts, images, stem, for_readme):
 
 def output(out, opts, images, stem, for_readme):
     "One output as Markdown; what went to stderr is left out"
-    if out['output_type']=='stream': return '' if out.get('name')=='stderr' else f'```text\n{"".join(out["text"]).rstrip()}\n```'
+    if out['output_type']=='stream':
+        return '' if out.get('name')=='stderr' else f'```text\n{"".join(out["text"]).rstrip()}\n```'
     if out['output_type']=='error': raise ValueError(f'{stem}: a committed output is an error: {out["evalue"]}')
     data = {k: ''.join(v) if isinstance(v, list) else v for k,v in out['data'].items()}
     if 'image/png' in data: return figure(data['image/png'], opts, images, stem, for_readme)
@@ -58,7 +61,8 @@ def code_cell(cell, images, stem, for_readme):
     opts,code = options(cell.source)
     if opts.get('include')=='false': return ''
     parts = [] if opts.get('echo')=='false' or not code else [f'```python\n{code}\n```']
-    if opts.get('output')!='false': parts += [output(o, opts, images, stem, for_readme) for o in cell.get('outputs', [])]
+    if opts.get('output')!='false':
+        parts += [output(o, opts, images, stem, for_readme) for o in cell.get('outputs', [])]
     return '\n\n'.join(filter(None, parts))
 
 def notebook(path):
@@ -78,7 +82,8 @@ def to_markdown(path, images, for_readme=False):
     for old in images.glob(f'{page_name(path)}-*.png'): old.unlink()
     parts = [f'# {title}', f'> {description}']
     for cell in nb.cells:
-        if cell.cell_type=='markdown' and not cell.source.startswith('<!-- WARNING'): parts.append(markdown_cell(cell.source))
+        if cell.cell_type=='markdown' and not cell.source.startswith('<!-- WARNING'):
+            parts.append(markdown_cell(cell.source))
         if cell.cell_type=='code': parts.append(code_cell(cell, images, page_name(path), for_readme))
     return '\n\n'.join(p.strip() for p in parts if p and p.strip()) + '\n'
 
@@ -91,7 +96,8 @@ def check_readme():
     text,images = (root/'README.md').read_text(encoding='utf-8'), root/'docs'/'images'
     before = {p: p.read_bytes() for p in images.glob('*.png')}
     same = readme()==text and before=={p: p.read_bytes() for p in images.glob('*.png')}
-    print('README.md is in step with nbs/index.ipynb' if same else 'README.md is not in step: python docs/build.py --readme')
+    print('README.md is in step with nbs/index.ipynb' if same
+          else 'README.md is not in step: python docs/build.py --readme')
     return same
 
 def write_source():
@@ -103,7 +109,8 @@ def write_source():
     for name in repo_files: (source/name.lower()).write_text((root/name).read_text(encoding='utf-8'), encoding='utf-8')
     names = [page_name(p) for p in paths] + [Path(n.lower()).stem for n in repo_files]
     toc = '```{toctree}\n:hidden:\n\n' + '\n'.join(names) + '\n```\n'
-    index = re.sub(r'\]\((CHANGELOG|CONTRIBUTING)\.md\)', lambda m: f']({m[1].lower()}.md)', to_markdown(nbs/'index.ipynb', source/'images'))
+    index = re.sub(r'\]\((CHANGELOG|CONTRIBUTING)\.md\)', lambda m: f']({m[1].lower()}.md)',
+                   to_markdown(nbs/'index.ipynb', source/'images'))
     (source/'index.md').write_text(index + '\n' + toc, encoding='utf-8')
     shutil.copy(Path(__file__).parent/'conf.py', source)
     return names
@@ -116,7 +123,8 @@ def dead_links():
     "Links between pages whose page or anchor isn't there"
     pages = {p.name: p.read_text(encoding='utf-8') for p in site.glob('*.html')}
     ids = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name,text in pages.items()}
-    links = {(name, h) for name,text in pages.items() for h in re.findall(r'href="([^":?]*)"', text) if not h.startswith('_')}
+    links = {(name, h) for name,text in pages.items() for h in re.findall(r'href="([^":?]*)"', text)
+             if not h.startswith('_')}
     def dead(name, href):
         page,_,anchor = href.partition('#')
         page = page or name

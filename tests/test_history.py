@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
-from fastai.callback.core import Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException
+from fastai.callback.core import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
+                                  CancelStepException, CancelTrainException)
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -44,17 +45,23 @@ class Stop(Callback):
 
 #: Companion; callbacks; the iterations that must have no step, and why; error that comes out; batches in all
 COMPANIONS = {
-    'alone': ([], {}, None, 10), 'amp': ([CpuAmp], {}, None, 10), 'overflow': ([CpuAmp, partial(Overflow, 4)], {4: 'overflow'}, None, 10),
-    'accumulation of 2': ([partial(GradientAccumulation, 32)], dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
-    'accumulation of 4': ([partial(GradientAccumulation, 64)], dict.fromkeys([0, 1, 2, 4, 5, 6, 8, 9], 'accumulation'), None, 10),
+    'alone': ([], {}, None, 10), 'amp': ([CpuAmp], {}, None, 10),
+    'overflow': ([CpuAmp, partial(Overflow, 4)], {4: 'overflow'}, None, 10),
+    'accumulation of 2': ([partial(GradientAccumulation, 32)],
+                          dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'accumulation of 4': ([partial(GradientAccumulation, 64)],
+                          dict.fromkeys([0, 1, 2, 4, 5, 6, 8, 9], 'accumulation'), None, 10),
     'clip': ([partial(GradientClip, .1)], {}, None, 10),
-    'clip and accumulation': ([partial(GradientClip, .1), partial(GradientAccumulation, 32)], dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
-    'amp, clip, accumulation, overflow': ([CpuAmp, partial(GradientClip, .1), partial(GradientAccumulation, 32), partial(Overflow, 5)],
+    'clip and accumulation': ([partial(GradientClip, .1), partial(GradientAccumulation, 32)],
+                              dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'amp, clip, accumulation, overflow': ([CpuAmp, partial(GradientClip, .1), partial(GradientAccumulation, 32),
+                                           partial(Overflow, 5)],
                                           dict.fromkeys([0, 2, 4, 6, 8], 'accumulation') | {5: 'overflow'}, None, 10),
     'ctrl-c in batch 6': ([partial(Raise, 6, KeyboardInterrupt('stop'))], {6: 'interrupted'}, KeyboardInterrupt, 7),
     'error in batch 6': ([partial(Raise, 6, RuntimeError('stop'))], {6: 'interrupted'}, RuntimeError, 7),
     'batch cancelled at once': ([partial(Stop, 'before_batch', 3, CancelBatchException())], {3: 'cancelled'}, None, 10),
-    'batch cancelled after the loss': ([partial(Stop, 'after_loss', 3, CancelBatchException())], {3: 'cancelled'}, None, 10),
+    'batch cancelled after the loss': ([partial(Stop, 'after_loss', 3, CancelBatchException())],
+                                       {3: 'cancelled'}, None, 10),
     'step cancelled': ([partial(Stop, 'before_step', 3, CancelStepException())], {3: 'cancelled'}, None, 10),
     'fit cancelled': ([partial(Stop, 'after_loss', 3, CancelFitException())], {3: 'interrupted'}, None, 4),
     'training cancelled': ([partial(Stop, 'after_loss', 3, CancelTrainException())], {3: 'interrupted'}, None, 4)}
@@ -75,12 +82,14 @@ def test_a_row_for_each_batch(mlp, name, recorder):
     assert (fit.n_batches, fit.n_steps)==(n, n-len(gaps))
     if recorder is GradRecorder:
         grads = learn.recorder.grads
-        assert sorted(grads.train_iter.unique())==sorted(taken.train_iter) and df.mean_abs_1.isna().tolist()==[i in gaps for i in range(n)]
+        assert (sorted(grads.train_iter.unique())==sorted(taken.train_iter)
+                and df.mean_abs_1.isna().tolist()==[i in gaps for i in range(n)])
         assert_array_equal(taken.norm_0, grads[grads.group==0].norm)
 
 @pytest.mark.parametrize('sign', [1, -1])
 def test_losses_are_fastais(mlp, sign):
-    learn,losses = mlp(cbs=HistoryRecorder(), lr=1e-4, loss_func=lambda p, t: sign*((p.view(-1)-t.view(-1))**2).mean()),[]
+    learn,losses = mlp(cbs=HistoryRecorder(), lr=1e-4,
+                       loss_func=lambda p, t: sign*((p.view(-1)-t.view(-1))**2).mean()),[]
     class Keep(Callback):
         run_valid = False
         def after_loss(self): losses.append(self.learn.loss.item())
@@ -90,7 +99,8 @@ def test_losses_are_fastais(mlp, sign):
         assert_allclose(df.smooth_loss, learn.recorder.losses, rtol=1e-5)
     assert_array_equal(learn.recorder.history.steps.loss, losses)
 
-@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=['sgd', 'adam', 'torch'])
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)],
+                         ids=['sgd', 'adam', 'torch'])
 def test_hyper_parameters_and_phases_are_those_trained(mlp, opt_func):
     learn,spy = mlp(opt_func=opt_func),Spy()
     learn.fit_one_cycle_ext(3, slice(.001, .01), cbs=spy)
@@ -102,7 +112,8 @@ def test_hyper_parameters_and_phases_are_those_trained(mlp, opt_func):
     assert len(learn.recorder.history)==30, 'a plain fit has no recorder'
     learn.fit_one_cycle_ext(4, .01, start_epoch=2)
     again = learn.recorder.history.steps.iloc[30:]
-    assert again.phase.tolist()==one_cycle_phases(40)[20:] and again.epoch.unique().tolist()==[2, 3] and again.train_iter.tolist()==list(range(20))
+    assert (again.phase.tolist()==one_cycle_phases(40)[20:] and again.epoch.unique().tolist()==[2, 3]
+            and again.train_iter.tolist()==list(range(20)))
 
 def one_cycle_phases(n): return sum(([name]*(hi-lo) for name,lo,hi in one_cycle().spans(n)), [])
 
@@ -116,12 +127,15 @@ def test_epochs_and_stages(mlp):
     assert h.epochs.columns.tolist()==['fit', 'stage', 'epoch', 'train_loss', 'valid_loss', 'mse']
     assert h.epochs.iloc[-1].tolist()[3:]==list(learn.recorder.values[-1]) and h.epochs.fit.tolist()==[0, 1, 1, 2, 3]
     s = h.stages
-    assert s.stage.tolist()==['head', 'body', ''] and s.n_batches.tolist()==[10, 30, 10] and s.first_fit.tolist()==[0, 1, 3] and s.last_fit.tolist()==[0, 2, 3]
+    assert (s.stage.tolist()==['head', 'body', ''] and s.n_batches.tolist()==[10, 30, 10]
+            and s.first_fit.tolist()==[0, 1, 3] and s.last_fit.tolist()==[0, 2, 3])
     assert s.mse.tolist()==[h.epochs.mse[i] for i in (0, 3, 4)]
     assert h.steps.stage.tolist()==['head']*10 + ['body']*30 + ['']*10
 
-@pytest.mark.parametrize('event,what,outcome', [('after_loss', KeyboardInterrupt(), 'unfinished'), ('after_loss', CancelFitException(), 'cancelled'),
-                                                ('after_loss', CancelTrainException(), 'finished'), ('after_loss', CancelEpochException(), 'finished'), ('none', None, 'finished')])
+@pytest.mark.parametrize('event,what,outcome', [
+    ('after_loss', KeyboardInterrupt(), 'unfinished'), ('after_loss', CancelFitException(), 'cancelled'),
+    ('after_loss', CancelTrainException(), 'finished'), ('after_loss', CancelEpochException(), 'finished'),
+    ('none', None, 'finished')])
 def test_outcome(mlp, event, what, outcome):
     learn = mlp(cbs=HistoryRecorder())
     try: learn.fit(1, cbs=Stop(event, 5, what))
@@ -136,7 +150,8 @@ def test_what_begins_a_fit_and_trains_nothing(mlp):
     with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
     learn.fit(1); before = learn.recorder.history.steps
     learn.lr_find(show_plot=False)
-    assert_allclose(learn.recorder.lr_find_history.steps.lr_1[:len(learn.recorder.lrs)], learn.recorder.lrs[:len(learn.recorder.lr_find_history)])
+    assert_allclose(learn.recorder.lr_find_history.steps.lr_1[:len(learn.recorder.lrs)],
+                    learn.recorder.lrs[:len(learn.recorder.lr_find_history)])
     learn.validate(); learn.get_preds()
     assert_frame_equal(learn.recorder.history.steps, before)
     assert len(learn.recorder.lr_find_history)>10 and learn.recorder.lr_find_history.steps.lr_0.is_monotonic_increasing
@@ -162,7 +177,8 @@ def test_an_interrupted_batch_has_no_gradient_of_the_next(mlp, event):
     learn = mlp(cbs=GradRecorder())
     learn.fit(2, cbs=Stop(event, 3, CancelTrainException()))
     df = learn.recorder.history.steps
-    assert df.train_iter.tolist()[2:5]==[2, 3, 3] and df.mean_abs_0.isna().tolist()==[False]*3 + [True] + [False]*(len(df)-4)
+    assert (df.train_iter.tolist()[2:5]==[2, 3, 3]
+            and df.mean_abs_0.isna().tolist()==[False]*3 + [True] + [False]*(len(df)-4))
     assert df.epoch.tolist()[2:5]==[0, 0, 1]
 
 def test_epochs_of_a_cancelled_training(mlp):
@@ -181,14 +197,16 @@ def test_metrics_named_as_columns(mlp, tmp_path):
     learn = mlp(cbs=HistoryRecorder(), metrics=[odd(k) for k in names])
     learn.fit(2)
     h = learn.recorder.history
-    assert h.epochs.epoch.tolist()==[0, 1] and (h.epochs[[f'{k}_metric' for k in names]]==7).all(axis=None) and h.stages.outcome_metric.tolist()==[7.]
+    assert (h.epochs.epoch.tolist()==[0, 1] and (h.epochs[[f'{k}_metric' for k in names]]==7).all(axis=None)
+            and h.stages.outcome_metric.tolist()==[7.])
     assert RunHistory.load(h.save(tmp_path/'x.npz')).epochs.equals(h.epochs)
 
 def test_stages_count_epochs_that_were_trained(mlp):
     learn = mlp(cbs=HistoryRecorder())
     learn.fit_one_cycle_ext(5, .01, start_epoch=3)
     learn.fit(4, cbs=Stop('after_loss', 15, CancelFitException()))
-    assert learn.recorder.history.stages.n_epoch.tolist()==[2, 1] and learn.recorder.history.fits.n_epoch.tolist()==[5, 4]
+    assert (learn.recorder.history.stages.n_epoch.tolist()==[2, 1]
+            and learn.recorder.history.fits.n_epoch.tolist()==[5, 4])
 
 @pytest.mark.parametrize('name', ['run[lr=0.1].npz', 'a b*?.npz', 'größe', 'x.npz.1'])
 def test_odd_file_names(mlp, tmp_path, name):
@@ -205,10 +223,12 @@ def test_copies_do_not_overwrite_each_other(mlp, tmp_path):
     learn.fit(1)
     with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): twin.fit(1)
     twin.remove_cb(SaveHistory); twin.fit(3); twin.add_cb(SaveHistory(tmp_path/'x.npz'))
-    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): twin.fit(1) # longer, but of other fits
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'):
+        twin.fit(1) # longer, but of other fits
     old = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz')])
     old.recorder.history = RunHistory.load(tmp_path/'x.npz').tail(10)
-    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): old.fit_one_cycle_ext(1)
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'):
+        old.fit_one_cycle_ext(1)
     assert len(RunHistory.load(tmp_path/'x.npz'))==20
 
 def test_a_later_fit_writes_only_what_is_new(mlp, tmp_path):
@@ -238,7 +258,8 @@ class CancelAtOnce(Callback):
     def before_fit(self): raise CancelFitException
 
 def test_a_fit_that_is_cancelled_at_once(mlp, tmp_path):
-    learn = mlp(cbs=[GradRecorder('clipped'), SaveHistory(tmp_path/'x.npz'), CSVLogger(append=True), ForwardHistory()], path=tmp_path)
+    learn = mlp(cbs=[GradRecorder('clipped'), SaveHistory(tmp_path/'x.npz'), CSVLogger(append=True), ForwardHistory()],
+                path=tmp_path)
     learn.remove_cb(CSVLogger); learn.fit(1, cbs=CancelAtOnce())
     with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
 
@@ -272,10 +293,13 @@ def test_one_recorder_only(mlp):
 
 @pytest.mark.parametrize('kind', ['alone', 'grads', 'layers', 'adam'])
 def test_save_and_load(mlp, tmp_path, kind):
-    learn = mlp(cbs=dict(alone=HistoryRecorder(), grads=GradRecorder(('max', 'hist')), layers=GradRecorder(per='param', every=3), adam=GradRecorder(adam=True))[kind], opt_func=Adam, metrics=mse)
+    learn = mlp(cbs=dict(alone=HistoryRecorder(), grads=GradRecorder(('max', 'hist')),
+                         layers=GradRecorder(per='param', every=3), adam=GradRecorder(adam=True))[kind],
+                opt_func=Adam, metrics=mse)
     learn.fit_one_cycle_ext(2, .1)
     learn.freeze(); learn.fit(1, .01, cbs=CpuAmp()); learn.unfreeze()
-    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle_ext(1, .1, sched=constant(), cbs=Raise(3, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit_one_cycle_ext(1, .1, sched=constant(), cbs=Raise(3, KeyboardInterrupt()))
     h = learn.recorder.history
     assert h.save(tmp_path/'run.npz')==tmp_path/'run.npz'
     back = RunHistory.load(tmp_path/'run.npz')
@@ -285,11 +309,13 @@ def test_save_and_load(mlp, tmp_path, kind):
     assert [p.name for p in tmp_path.iterdir()]==['run.npz']
     learn.recorder.history = back
     learn.fit_one_cycle_ext(1, .1)
-    assert learn.recorder.history.fits.outcome.tolist()==['finished', 'finished', 'unfinished', 'finished'] and len(h)==34
+    assert (learn.recorder.history.fits.outcome.tolist()==['finished', 'finished', 'unfinished', 'finished']
+            and len(h)==34)
 
 def test_export_and_load(mlp, tmp_path):
     learn = mlp(cbs=GradRecorder())
-    learn.dls = Datasets(range(176), [[to_x], [to_y]], splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
+    learn.dls = Datasets(range(176), [[to_x], [to_y]],
+                         splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
     learn.fit_one_cycle_ext(1, .1)
     learn.path = tmp_path
     learn.export()
@@ -323,12 +349,14 @@ learn.fit(1)
 '''
 
 def test_a_kill_loses_at_most_every(tmp_path, mlp):
-    r = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path/'run.npz'), str(Path(__file__).parent)], capture_output=True)
+    r = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path/'run.npz'), str(Path(__file__).parent)],
+                       capture_output=True)
     assert r.returncode==-9, r.stderr.decode()[-2000:]
     back = RunHistory.load(tmp_path/'run.npz')
     assert len(back)==25 and len(back.grads)==25 and back.fits.outcome.tolist()==['unfinished']
     learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=5)])
-    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): learn.fit_one_cycle_ext(1)
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'):
+        learn.fit_one_cycle_ext(1)
     learn.recorder.history = back
     learn.fit_one_cycle_ext(1)
     assert [p.name for p in tmp_path.iterdir()]==['run.npz']
@@ -339,10 +367,12 @@ def test_parts_hold_only_what_is_new(mlp, tmp_path):
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(39, KeyboardInterrupt()))
     assert sorted(p.name for p in tmp_path.iterdir())==['run.npz.0', 'run.npz.1', 'run.npz.2']
     for i in range(3):
-        with np.load(tmp_path/f'run.npz.{i}') as f: assert len(f['batch_log.0.0.2'])==10 and json.loads(str(f['meta']))['since']==[10*i, 10*i]
+        with np.load(tmp_path/f'run.npz.{i}') as f:
+            assert len(f['batch_log.0.0.2'])==10 and json.loads(str(f['meta']))['since']==[10*i, 10*i]
     assert len(RunHistory.load(tmp_path/'run.npz'))==30
     (tmp_path/'run.npz.1').unlink()
-    with pytest.raises(ValueError, match='follow the part before it, which is missing; got .first row 20, after 10 rows'): RunHistory.load(tmp_path/'run.npz')
+    with pytest.raises(ValueError, match='follow the part before it, which is missing; '
+                                         'got .first row 20, after 10 rows'): RunHistory.load(tmp_path/'run.npz')
 
 def test_a_kill_between_one_file_and_its_parts_being_removed(mlp, tmp_path, monkeypatch):
     learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=4)])
@@ -355,7 +385,8 @@ def test_a_full_disk_does_not_end_the_training(mlp, tmp_path, monkeypatch):
     learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=4)])
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(np, 'savez', full)
-    with pytest.warns(UserWarning, match='the history could not be written: No space left on device.*run.npz'): learn.fit(1)
+    with pytest.warns(UserWarning, match='the history could not be written: No space left on device.*run.npz'):
+        learn.fit(1)
     assert len(learn.recorder.history)==10 and not list(tmp_path.iterdir())
     with pytest.raises(OSError, match='No space left'): learn.recorder.history.save(tmp_path/'run.npz')
     monkeypatch.undo()
@@ -368,21 +399,29 @@ def damage(path, **changes):
     "The file with some arrays or fields of its text replaced"
     with np.load(path) as f: arrays = {k: f[k] for k in f.files}
     meta = json.loads(str(arrays['meta'])) | {k: v for k,v in changes.items() if not hasattr(v, 'shape')}
-    return npz(path, **arrays | {k: v for k,v in changes.items() if hasattr(v, 'shape')} | {'meta': np.array(json.dumps(meta))})
+    return npz(path, **arrays | {k: v for k,v in changes.items() if hasattr(v, 'shape')}
+                       | {'meta': np.array(json.dumps(meta))})
 
 BAD_FILES = {
-    'truncated': (lambda p: p.write_bytes(p.read_bytes()[:len(p.read_bytes())//2]), 'whole and without pickled objects.*run.npz'),
-    'empty': (lambda p: p.write_bytes(b''), 'whole and without'), 'text': (lambda p: p.write_text('hello'), 'whole and without'),
+    'truncated': (lambda p: p.write_bytes(p.read_bytes()[:len(p.read_bytes())//2]),
+                  'whole and without pickled objects.*run.npz'),
+    'empty': (lambda p: p.write_bytes(b''), 'whole and without'),
+    'text': (lambda p: p.write_text('hello'), 'whole and without'),
     'a pickle': (lambda p: p.write_bytes(pickle.dumps({'meta': 1})), 'whole and without pickled objects'),
-    'pickled objects inside': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([{}], dtype=object)}), 'without pickled objects'),
+    'pickled objects inside': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([{}], dtype=object)}),
+                               'without pickled objects'),
     'newer': (lambda p: damage(p, format=99), 'be at most 1: a newer fastai_clr_ext wrote it; got 99'),
     'newer and unreadable': (lambda p: damage(p, format=99, names='?'), 'be at most 1: a newer'),
     'another npz': (lambda p: npz(p, x=np.ones(3)), 'whole and without'),
-    'where is not whole numbers': (lambda p: damage(p, **{'batch_log.0.0.0': np.full(6, np.nan)}), 'columns that do not belong together'),
+    'where is not whole numbers': (lambda p: damage(p, **{'batch_log.0.0.0': np.full(6, np.nan)}),
+                                   'columns that do not belong together'),
     'rows of unknown fits': (lambda p: damage(p, fits=[], epochs=[]), 'rows of unknown fits'),
-    'columns of other lengths': (lambda p: damage(p, **{'batch_log.0.1.2': np.zeros((3, 0))}), 'columns that do not belong together'),
-    'missing': (lambda p: p.unlink(), 'path must be a history file that exists'), 'no fits': (lambda p: damage(p, fits=None), 'whole and without'),
-    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'rows are counted wrongly'), 'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]), 'epochs are of unknown fits'),
+    'columns of other lengths': (lambda p: damage(p, **{'batch_log.0.1.2': np.zeros((3, 0))}),
+                                 'columns that do not belong together'),
+    'missing': (lambda p: p.unlink(), 'path must be a history file that exists'),
+    'no fits': (lambda p: damage(p, fits=None), 'whole and without'),
+    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'rows are counted wrongly'),
+    'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]), 'epochs are of unknown fits'),
     'unknown reasons': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([0, 0, 0, 0, 0, 77])}), 'unknown reasons')}
 
 @pytest.mark.parametrize('kind', BAD_FILES)
@@ -397,7 +436,8 @@ def test_nan_in_a_file_is_a_gap(mlp, tmp_path):
     learn = mlp(cbs=GradRecorder())
     learn.fit(1)
     p = learn.recorder.history.save(tmp_path/'run.npz')
-    damage(p, **{'batch_log.0.2.0': np.array([np.nan]), 'batch_log.0.2.1': np.array([-1]), 'batch_log.0.2.2': np.zeros((10, 0))})
+    damage(p, **{'batch_log.0.2.0': np.array([np.nan]), 'batch_log.0.2.1': np.array([-1]),
+                 'batch_log.0.2.2': np.zeros((10, 0))})
     df = RunHistory.load(p).steps
     assert df.loss.isna().all() and df.smooth_loss.isna().all() and df.norm_0.notna().all()
 
@@ -409,10 +449,16 @@ def test_parts_of_another_history(mlp, tmp_path):
     (tmp_path/'b.npz').rename(tmp_path/'a.npz.0')
     with pytest.raises(ValueError, match='go on with the fits of the part before it'): RunHistory.load(tmp_path/'a.npz')
 
-BAD = [(lambda d: RunHistory(0), 'block_size must'), (lambda d: SaveHistory(d/'x.npz', every=0), 'every must be a whole number of batches'),
-       (lambda d: SaveHistory(d/'no'/'x.npz'), 'path must be a file in a folder that exists'), (lambda d: SaveHistory(d), 'path must be a file in'),
-       (lambda d: SaveHistory(3), 'path must be a file name; got 3'), (lambda d: RunHistory().steps, 'No training is recorded'), (lambda d: RunHistory().stages, 'No training is recorded'),
-       (lambda d: RunHistory().grads, 'No gradients are recorded'), (lambda d: RunHistory.load(None), 'path must be a file name; got None'), (lambda d: RunHistory.load(d/'no.npz'), 'path must be a history file that exists')]
+BAD = [(lambda d: RunHistory(0), 'block_size must'),
+       (lambda d: SaveHistory(d/'x.npz', every=0), 'every must be a whole number of batches'),
+       (lambda d: SaveHistory(d/'no'/'x.npz'), 'path must be a file in a folder that exists'),
+       (lambda d: SaveHistory(d), 'path must be a file in'),
+       (lambda d: SaveHistory(3), 'path must be a file name; got 3'),
+       (lambda d: RunHistory().steps, 'No training is recorded'),
+       (lambda d: RunHistory().stages, 'No training is recorded'),
+       (lambda d: RunHistory().grads, 'No gradients are recorded'),
+       (lambda d: RunHistory.load(None), 'path must be a file name; got None'),
+       (lambda d: RunHistory.load(d/'no.npz'), 'path must be a history file that exists')]
 
 @pytest.mark.parametrize('i', range(len(BAD)))
 def test_bad_input(tmp_path, i):
@@ -420,18 +466,22 @@ def test_bad_input(tmp_path, i):
 
 def test_bad_history(mlp):
     with pytest.raises(ValueError, match='history must be a RunHistory'): mlp().recorder.history = pd.DataFrame()
-    with pytest.raises(ValueError, match='SaveHistory must have a HistoryRecorder'): mlp().fit(1, cbs=SaveHistory('x.npz'))
+    with pytest.raises(ValueError, match='SaveHistory must have a HistoryRecorder'):
+        mlp().fit(1, cbs=SaveHistory('x.npz'))
 
 def a_million(monkeypatch, n, n_groups=3):
     "A history with n steps, its rows written as a fit would, without a network"
     h,cpu = RunHistory(),torch.device('cpu')
     h.fit_rows.append(dict(id='x', stage='', n_iter=1000, phases=[], n_steps=n))
     hypers = [[k, g] for g in range(n_groups) for k in ('wd', 'sqr_mom', 'lr', 'mom', 'eps')]
-    a,b = (cpu, (1,), dict(hypers=hypers)),(cpu, (n_groups, 2), dict(units=[['', g] for g in range(n_groups)], columns=['total', 'norm']))
+    a,b = (cpu, (1,), dict(hypers=hypers)),(cpu, (n_groups, 2), dict(units=[['', g] for g in range(n_groups)],
+                                                                     columns=['total', 'norm']))
     noise = torch.randn(64, n_groups, 2)
     for i in range(n):
         lr = .1+i*1e-7
-        h.batch_log.add([0, i//1000, i%1000, i, i, 0], [v for g in range(n_groups) for v in (.01, .99, lr/(g+1), .9+i*1e-8, 1e-5)], a).copy_(noise[i%64,0,0])
+        h.batch_log.add([0, i//1000, i%1000, i, i, 0],
+                        [v for g in range(n_groups) for v in (.01, .99, lr/(g+1), .9+i*1e-8, 1e-5)],
+                        a).copy_(noise[i%64,0,0])
         h.grad_log.add([0, i, i, i//1000], [10]*n_groups, b, is_open=True).copy_(noise[i%64])
         h.grad_log.close()
     return h
@@ -439,5 +489,6 @@ def a_million(monkeypatch, n, n_groups=3):
 def test_memory_of_a_million_steps_of_three_groups(monkeypatch):
     "At most 100 MB on the host with Adam's five hyper-parameters in each group; the device's block doesn't grow"
     h = a_million(monkeypatch, n := 8*1024)
-    size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1] for a in packed)/(7*1024)*1e6
+    size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1]
+               for a in packed)/(7*1024)*1e6
     assert size < 100e6 and h.grad_log.values.shape==(1024, 3, 2)

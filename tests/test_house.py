@@ -15,9 +15,11 @@ CHANGES = '''
 import matplotlib, random, warnings, numpy as np, torch
 from fastai.vision.all import *
 from fastai.callback.all import *
-owners = [Learner, Recorder, Callback, defaults, Optimizer, OptimWrapper, DataLoaders, Metric, torch.Tensor, torch.optim.Optimizer]
+owners = [Learner, Recorder, Callback, defaults, Optimizer, OptimWrapper, DataLoaders, Metric, \
+torch.Tensor, torch.optim.Optimizer]
 before = [dict(vars(o)) for o in owners]
-cbs,rc,state,np_state,filters = list(defaults.callbacks), dict(matplotlib.rcParams), torch.get_rng_state(), np.random.get_state()[1].tolist(), list(warnings.filters)
+cbs,rc,state,np_state,filters = list(defaults.callbacks), dict(matplotlib.rcParams), torch.get_rng_state(), \
+np.random.get_state()[1].tolist(), list(warnings.filters)
 from fastai_clr_ext.all import *
 for o,was in zip(owners, before):
     now = vars(o)
@@ -25,14 +27,19 @@ for o,was in zip(owners, before):
     assert not changed, f'{o}: {changed}'
     print(getattr(o, '__name__', o), sorted(set(now)-set(was)))
 assert defaults.callbacks==cbs and dict(matplotlib.rcParams)==rc
-assert torch.equal(state, torch.get_rng_state()) and np_state==np.random.get_state()[1].tolist() and warnings.filters==filters
+assert torch.equal(state, torch.get_rng_state()) and np_state==np.random.get_state()[1].tolist() \
+and warnings.filters==filters
 '''
 
 def test_importing_changes_nothing_in_fastai():
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHANGES], capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHANGES], capture_output=True, text=True,
+                       env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stderr
-    assert "Learner ['fine_tune_gradual', 'fine_tune_long', 'fine_tune_two_cycles', 'fit_one_cycle_ext', 'fit_stages', 'preview_one_cycle_ext', 'preview_stages']" in r.stdout, r.stdout
-    assert "Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', 'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', 'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']" in r.stdout, r.stdout
+    assert ("Learner ['fine_tune_gradual', 'fine_tune_long', 'fine_tune_two_cycles', 'fit_one_cycle_ext', "
+            "'fit_stages', 'preview_one_cycle_ext', 'preview_stages']") in r.stdout, r.stdout
+    assert ("Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', "
+            "'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', "
+            "'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']") in r.stdout, r.stdout
 
 def test_metadata_is_in_settings():
     cfg = ConfigParser(delimiters=['='], interpolation=None)
@@ -46,7 +53,8 @@ def test_metadata_is_in_settings():
 
 def copy_repo(to):
     "The repository as it would be checked out, without what git ignores"
-    skip = shutil.ignore_patterns('.git', '.venv*', '__pycache__', '*.egg-info', 'build', 'dist', '_docs', '_proc', '.pytest_cache', '.hypothesis', '.ipynb_checkpoints', 'clr_demo')
+    skip = shutil.ignore_patterns('.git', '.venv*', '__pycache__', '*.egg-info', 'build', 'dist', '_docs', '_proc',
+                                  '.pytest_cache', '.hypothesis', '.ipynb_checkpoints', 'clr_demo')
     return Path(shutil.copytree(root, to/'repo', ignore=skip))
 
 def test_modules_are_what_the_notebooks_say(tmp_path):
@@ -72,14 +80,16 @@ def test_notebook_is_presentable(path):
 
 @pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 def test_notebook_runs(path):
-    r = subprocess.run([in_bin('nbdev-test'), str(path.relative_to(root)), '--n-workers', '1'], cwd=root, capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
+    r = subprocess.run([in_bin('nbdev-test'), str(path.relative_to(root)), '--n-workers', '1'], cwd=root,
+                       capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stdout[-3000:] + r.stderr[-3000:]
 
 def test_quarto_files_agree():
     import yaml
     bar = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
     assert sorted(bar)==sorted(str(p.relative_to(root/'nbs')) for p in notebooks)
-    site,urls = yaml.safe_load((root/'nbs'/'nbdev.yml').read_text())['website'],tomllib.loads((root/'pyproject.toml').read_text())['project']['urls']
+    site,urls = (yaml.safe_load((root/'nbs'/'nbdev.yml').read_text())['website'],
+                 tomllib.loads((root/'pyproject.toml').read_text())['project']['urls'])
     assert (site['site-url'], site['repo-url'])==(urls['Documentation'], urls['Repository'])
 
 def test_rooms_import_only_from_lower_ones():
@@ -87,5 +97,6 @@ def test_rooms_import_only_from_lower_ones():
     order = {p.stem.split('_', 1)[1]: i for i,p in enumerate(sorted((root/'nbs').glob('[0-9]*.ipynb')))}
     for name,i in order.items():
         tree = ast.parse((root/'fastai_clr_ext'/f'{name}.py').read_text())
-        used = {n.module.split('.')[-1] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('fastai_clr_ext.')}
+        used = {n.module.split('.')[-1] for n in ast.walk(tree)
+                if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('fastai_clr_ext.')}
         assert all(order[u]<i for u in used), f'{name} imports {used}'

@@ -13,7 +13,8 @@ from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
 from conftest import Spy
 
-CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text()) if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
+CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
+         if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
 
 @pytest.mark.parametrize('c', CASES, ids=lambda c: f"{c['kind']}-{c['n_iter']}")
 def test_trained_with_what_0_7_set(mlp, c):
@@ -25,11 +26,15 @@ def test_trained_with_what_0_7_set(mlp, c):
         assert_allclose(lr[c['batches'],g], c['lr'], rtol=1e-12, atol=0)
         assert_allclose(mom[c['batches'],g], c['mom'], rtol=1e-12, atol=0)
 
-@pytest.mark.parametrize('lr_max,rates', [(.1, (.1, .1)), (slice(.1), (.01, .1)), (slice(.001, .1), (.001, .1)), ([.2, .3], (.2, .3)), (np.array([.2, .3]), (.2, .3)), (None, (.01, .01))], ids=str)
+@pytest.mark.parametrize('lr_max,rates', [
+    (.1, (.1, .1)), (slice(.1), (.01, .1)), (slice(.001, .1), (.001, .1)), ([.2, .3], (.2, .3)),
+    (np.array([.2, .3]), (.2, .3)), (None, (.01, .01))], ids=str)
 def test_rates_trained_equal_the_preview(mlp, lr_max, rates):
     spy,learn = Spy(),mlp()
-    plan = learn.preview_one_cycle_ext(3, lr_max, pct_start=.3, anneal='cos', moms=(.9, .8, .85), div=20, div_final=500, pct_final=.2)
-    learn.fit_one_cycle_ext(3, lr_max, pct_start=.3, anneal='cos', moms=(.9, .8, .85), div=20, div_final=500, pct_final=.2, cbs=spy)
+    plan = learn.preview_one_cycle_ext(3, lr_max, pct_start=.3, anneal='cos', moms=(.9, .8, .85), div=20, div_final=500,
+                                       pct_final=.2)
+    learn.fit_one_cycle_ext(3, lr_max, pct_start=.3, anneal='cos', moms=(.9, .8, .85), div=20, div_final=500,
+                            pct_final=.2, cbs=spy)
     assert_allclose(plan.lr_max, rates)
     for k in ('lr', 'mom'):
         assert_array_equal(spy.column(k), plan.table[k])
@@ -62,7 +67,8 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
     assert plan.runs==((0, 10*start, 40),) and len(learn.recorder.hps['lr'])==40-10*start
     assert plan.df.train_iter.tolist()==sorted([*range(40-10*start)]*2)
 
-@pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9), partial(OptimWrapper, opt=torch.optim.AdamW),
+@pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9),
+                                      partial(OptimWrapper, opt=torch.optim.AdamW),
                                       partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))], ids=str)
 def test_momentum_or_beta1_of_every_optimizer(mlp, opt_func):
     spy,learn = Spy(),mlp(opt_func=opt_func)
@@ -70,8 +76,10 @@ def test_momentum_or_beta1_of_every_optimizer(mlp, opt_func):
     assert_allclose(np.array(spy.column('mom'))[:,0], one_cycle().table(10)['mom'], rtol=1e-15)
     assert_allclose(np.array(spy.column('lr'))[:,0], one_cycle().table(10, .01)['lr'], rtol=1e-15)
 
-@pytest.mark.parametrize('opt_func,why', [(partial(OptimWrapper, opt=torch.optim.Adagrad), 'has no momentum'), (partial(SGD, mom=0), 'was built with momentum 0'),
-                                          (partial(OptimWrapper, opt=torch.optim.SGD), 'was built with momentum 0')], ids=str)
+@pytest.mark.parametrize('opt_func,why', [
+    (partial(OptimWrapper, opt=torch.optim.Adagrad), 'has no momentum'),
+    (partial(SGD, mom=0), 'was built with momentum 0'),
+    (partial(OptimWrapper, opt=torch.optim.SGD), 'was built with momentum 0')], ids=str)
 def test_no_momentum_one_warning(mlp, opt_func, why):
     spy,learn = Spy(),mlp(opt_func=opt_func)
     with pytest.warns(UserWarning, match=why) as w: learn.fit_one_cycle_ext(1, .01, cbs=spy)
@@ -86,12 +94,14 @@ def test_moms_default_to_the_learner(mlp):
     assert_allclose(np.array(spy.column('mom'))[[0, 4, -1],0], [.9, .7, .8])
 
 def test_any_schedule(mlp):
-    c = Cycle([Phase('up', .5, lr=(.1, 1), wd=(.1, .01), eps=1e-6, sqr_mom=(.9, .999)), Phase('down', .5, lr=(1, 0), wd=.01, eps=1e-5, sqr_mom=.999)])
+    c = Cycle([Phase('up', .5, lr=(.1, 1), wd=(.1, .01), eps=1e-6, sqr_mom=(.9, .999)),
+               Phase('down', .5, lr=(1, 0), wd=.01, eps=1e-5, sqr_mom=.999)])
     spy,learn = Spy(),mlp(opt_func=Adam)
     learn.fit_one_cycle_ext(2, .1, sched=c, cbs=spy)
     for k,v in c.table(20, .1).items(): assert_array_equal(np.array(spy.column(k))[:,0], v)
 
-@pytest.mark.parametrize('sched', [[constant(), one_cycle()], {-1: one_cycle()}, {1: one_cycle(), 0: constant()}, ByGroup([constant(), one_cycle()])], ids=['list', 'dict', 'both', 'ByGroup'])
+@pytest.mark.parametrize('sched', [[constant(), one_cycle()], {-1: one_cycle()}, {1: one_cycle(), 0: constant()},
+                                   ByGroup([constant(), one_cycle()])], ids=['list', 'dict', 'both', 'ByGroup'])
 def test_groups_on_their_own_cycles(mlp, sched):
     spy,learn = Spy(),mlp()
     plan = learn.preview_one_cycle_ext(2, slice(.01, .1), sched=sched)
@@ -147,7 +157,8 @@ def test_a_skipped_batch_is_counted_but_not_trained(mlp):
     learn = mlp()
     learn.fit_one_cycle_ext(2, .1, cbs=[SkipOdd(), GradRecorder()])
     plan,grads = learn.recorder.plans[-1],learn.recorder.grads
-    assert plan.df.query('group==0').train_iter.tolist()==grads.query('group==0').train_iter.tolist()==list(range(0, 20, 2))
+    assert (plan.df.query('group==0').train_iter.tolist()==grads.query('group==0').train_iter.tolist()
+            ==list(range(0, 20, 2)))
     both = grads.merge(plan.df.drop(columns='epoch'), on=['train_iter', 'group'])
     assert_array_equal(both.query('group==0').lr, one_cycle().table(20, .1)['lr'][::2])
 
@@ -155,7 +166,8 @@ def test_a_loader_longer_than_it_says_stays_on_the_last_value(mlp):
     spy,learn = Spy(),mlp()
     learn.dls.train.__class__ = type('Short', (learn.dls.train.__class__,), {'__len__': lambda self: 6})
     learn.fit_one_cycle_ext(1, .1, cbs=spy)
-    assert_array_equal(np.array(spy.column('lr'))[:,0], np.r_[one_cycle().table(6, .1)['lr'], [one_cycle().table(6, .1)['lr'][-1]]*4])
+    assert_array_equal(np.array(spy.column('lr'))[:,0],
+                       np.r_[one_cycle().table(6, .1)['lr'], [one_cycle().table(6, .1)['lr'][-1]]*4])
 
 def test_a_cycle_without_a_rate_trains_at_lr_max(mlp):
     spy,learn = Spy(),mlp()
@@ -208,7 +220,8 @@ FIT_BAD = {
     'moms': (dict(moms=(.95, 1., .95)), r'moms must be 3 momenta in \[0, 1\)'),
     'two moms': (dict(moms=(.95, .85)), 'moms must be 3 momenta'),
     'moms number': (dict(moms=.9), 'moms must be 3 momenta'),
-    **{f'use_clr_beta {v!r}': (dict(use_clr_beta=v), r'use_clr_beta must be \(div, pct\) or \(div, pct, max_mom, min_mom\)')
+    **{f'use_clr_beta {v!r}': (dict(use_clr_beta=v),
+                               r'use_clr_beta must be \(div, pct\) or \(div, pct, max_mom, min_mom\)')
        for v in ((), (10,), (10, 13, .95), (10, 13, .95, .85, 1), 'text', 10, (10, 'a'))},
     'pct 100': (dict(use_clr_beta=(10, 100)), r'percentage in \(0, 100\)'),
     'no batch': (dict(use_clr_beta=(10, 95)), 'n_iter must give every phase a batch; got 10'),
@@ -231,11 +244,14 @@ FIT_BAD = {
     'wd text': (dict(wd='x'), 'wd must be at least 0'),
     'wd list': (dict(wd=[.1, .2, .3]), 'wd must be at least 0, or one such value for each'),
     'cbs': (dict(cbs=['x']), r"cbs must be Callbacks; got \['x'\]"),
-    'anneal raises': (dict(anneal=lambda s, e, p: 1/0), r'anneal must be a callable that gives a number.*ZeroDivisionError'),
+    'anneal raises': (dict(anneal=lambda s, e, p: 1/0),
+                      r'anneal must be a callable that gives a number.*ZeroDivisionError'),
     'anneal takes two': (dict(anneal=lambda s, e: 1), 'anneal must be a callable.*TypeError'),
-    'anneal nan': (dict(anneal=lambda s, e, p: float('nan')), "lr of phase 'warm-up', as its annealer .* gives it, must be at least 0"),
+    'anneal nan': (dict(anneal=lambda s, e, p: float('nan')),
+                   "lr of phase 'warm-up', as its annealer .* gives it, must be at least 0"),
     'anneal below 0': (dict(anneal=lambda s, e, p: -1), "lr of phase 'warm-up'.*must be at least 0"),
-    'overshoot': (dict(sched=Cycle([Phase('a', 1, lr=1, mom=(.5, .9, ('rise', .01)))])), r"mom of phase 'a'.*must lie in \[0, 1\)"),
+    'overshoot': (dict(sched=Cycle([Phase('a', 1, lr=1, mom=(.5, .9, ('rise', .01)))])),
+                  r"mom of phase 'a'.*must lie in \[0, 1\)"),
     'no group': (dict(sched={}), 'sched must name at least one'),
     'group True': (dict(sched={True: constant()}), 'the groups of sched'),
     'start_epoch array': (dict(start_epoch=np.array([0, 1])), 'start_epoch must'),

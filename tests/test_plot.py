@@ -50,7 +50,8 @@ def test_grads_of_all_groups(learn):
     assert_allclose(ax.lines[0].get_xydata(), np.c_[np.arange(5, 30), total[5:]], rtol=1e-12)
     assert len(ax.lines)==2 and ax.get_yscale()=='linear' and ax.get_legend().get_texts()[0].get_text()=='run'
     norm = [(d.norm**2).sum()**.5 for _,d in df.groupby(['fit', 'step'])]
-    assert_allclose(learn.recorder.plot_grads('norm', per_group=False, beta=None).lines[0].get_ydata(), norm, rtol=1e-12)
+    assert_allclose(learn.recorder.plot_grads('norm', per_group=False, beta=None).lines[0].get_ydata(), norm,
+                    rtol=1e-12)
 
 @pytest.mark.parametrize('per', ['layer', 'param'])
 def test_finer_rows_add_up_to_the_group(mlp, per):
@@ -59,7 +60,8 @@ def test_finer_rows_add_up_to_the_group(mlp, per):
         torch.manual_seed(1); learn.dls.train.rng.seed(1)
         learn.fit(1)
     for kwargs in (dict(), dict(per_group=False), dict(what='norm')):
-        for x,y in zip(a.recorder.plot_grads(**kwargs).lines, b.recorder.plot_grads(**kwargs).lines): assert_allclose(x.get_ydata(), y.get_ydata(), rtol=1e-6)
+        for x,y in zip(a.recorder.plot_grads(**kwargs).lines, b.recorder.plot_grads(**kwargs).lines):
+            assert_allclose(x.get_ydata(), y.get_ydata(), rtol=1e-6)
 
 def test_nan_stays_nan(mlp):
     "A gap in both curves where a gradient was not finite, never a finite value made of the other groups"
@@ -94,7 +96,8 @@ def test_style_goes_to_the_raw_curve(learn):
 def test_lr(learn):
     ax = plt.subplots()[1]
     assert learn.recorder.plot_lr(ax=ax) is ax
-    assert_allclose(np.concatenate([ax.lines[2].get_ydata(), ax.lines[3].get_ydata()]), np.r_[one_cycle().table(20, .01)['lr'], one_cycle().table(10, .01)['lr']])
+    assert_allclose(np.concatenate([ax.lines[2].get_ydata(), ax.lines[3].get_ydata()]),
+                    np.r_[one_cycle().table(20, .01)['lr'], one_cycle().table(10, .01)['lr']])
     assert ax.lines[3].get_xdata().tolist()==list(range(20, 30))
     assert len(ax.figure.axes)==1 and ax.get_ylabel()=='learning rate'
     ax = learn.recorder.plot_lr(show_moms=True, log_y=True)
@@ -142,20 +145,27 @@ def test_fits_with_and_without_momentum(mlp):
 def made(n=400, n_epoch=8, bad=(), groups=2, seed=0, stages=('head', 'body')):
     "Two stages of one cycle each, two groups, Adam's statistics and a histogram; NaN where told"
     rng,h = np.random.default_rng(seed),RunHistory()
-    columns = ['total', 'norm', 'weight_norm'] + [f'bin {k}' for k in range(-40, 24)] + ['update_norm', 'total_sqrt_v', 'total_step', 'max_step']
+    columns = (['total', 'norm', 'weight_norm'] + [f'bin {k}' for k in range(-40, 24)]
+               + ['update_norm', 'total_sqrt_v', 'total_step', 'max_step'])
     for f,stage in enumerate(stages):
         plan = Plan(one_cycle(), tuple(.1/10**(groups-1-g) for g in range(groups)), n_epoch//2, n//n_epoch)
-        h.fit_rows.append(dict(id=f'{seed}{f}', started='', stage=stage, n_epoch=plan.n_epoch, n_iter=plan.n_iter, phases=[list(o) for o in plan.cycle.spans(plan.n)], n_batches=plan.n,
+        h.fit_rows.append(dict(id=f'{seed}{f}', started='', stage=stage, n_epoch=plan.n_epoch, n_iter=plan.n_iter,
+                               phases=[list(o) for o in plan.cycle.spans(plan.n)], n_batches=plan.n,
                                n_steps=plan.n, seconds=1., outcome='finished', lr_max=list(plan.lr_max)))
         for i in range(plan.n):
             k,g = f*plan.n+i,np.exp(-i/100)+.2*rng.random((groups, len(columns)))
             loss = float('nan') if k in bad else 2*np.exp(-k/150)+.3*rng.random()
-            h.batch_log.add([f, i//plan.n_iter, i%plan.n_iter, i, i, 0], [plan.table[c][i,j] for j in range(groups) for c in ('lr', 'mom')],
-                            (torch.device('cpu'), (1,), dict(hypers=[[c, j] for j in range(groups) for c in ('lr', 'mom')])))[0] = loss
+            h.batch_log.add([f, i//plan.n_iter, i%plan.n_iter, i, i, 0],
+                            [plan.table[c][i,j] for j in range(groups) for c in ('lr', 'mom')],
+                            (torch.device('cpu'), (1,),
+                             dict(hypers=[[c, j] for j in range(groups) for c in ('lr', 'mom')])))[0] = loss
             g[:,3:67] = rng.multinomial(100, np.eye(64)[30]*.5 + np.eye(64)[34]*.3 + np.eye(64)[38]*.2, size=groups)
             if k in bad: g[0,:2] = np.inf
-            h.grad_log.add([f, i, i, i//plan.n_iter], [100]*groups, (torch.device('cpu'), g.shape, dict(units=[['', j] for j in range(groups)], columns=columns))).copy_(torch.tensor(g))
-        for e in range(plan.n_epoch): h.epoch_rows.append(dict(fit=f, epoch=e, train_loss=1/(e+1+f), valid_loss=1.2/(e+1+f), accuracy=.5+.05*e))
+            h.grad_log.add([f, i, i, i//plan.n_iter], [100]*groups,
+                           (torch.device('cpu'), g.shape, dict(units=[['', j] for j in range(groups)],
+                                                               columns=columns))).copy_(torch.tensor(g))
+        for e in range(plan.n_epoch):
+            h.epoch_rows.append(dict(fit=f, epoch=e, train_loss=1/(e+1+f), valid_loss=1.2/(e+1+f), accuracy=.5+.05*e))
     return h
 
 ONE = ['plot_lr', 'plot_grads', 'plot_grad_heatmap', 'plot_grad_spread', 'plot_losses', 'plot_vs_lr']
@@ -190,7 +200,8 @@ def test_can_be_saved(name, fmt, tmp_path):
     assert (tmp_path/f'x.{fmt}').stat().st_size > 2000
 
 @pytest.mark.parametrize('name', [o for o in ALL if o!='plot_metrics'])
-@pytest.mark.parametrize('part,lo,hi', [(dict(stage='body'), 200, 400), (dict(fit=0), 0, 200), (dict(fit=-1, skip_start=50), 250, 400), (dict(skip_end=300), 0, 100),
+@pytest.mark.parametrize('part,lo,hi', [(dict(stage='body'), 200, 400), (dict(fit=0), 0, 200),
+                                        (dict(fit=-1, skip_start=50), 250, 400), (dict(skip_end=300), 0, 100),
                                         (dict(stage='head', skip_start=10, skip_end=20), 10, 180)], ids=str)
 def test_parts(name, part, lo, hi):
     "Every plot draws the part asked for, at its place among all batches"
@@ -199,23 +210,29 @@ def test_parts(name, part, lo, hi):
     ax = axes_of(getattr(h, name)(**part))[0]
     if name=='plot_vs_lr':
         lr = h.steps.lr_1.to_numpy()
-        assert {round(float(v), 12) for l in ax.lines for v in l.get_xdata()} <= {round(float(v), 12) for v in lr[lo:hi]}
+        assert ({round(float(v), 12) for l in ax.lines for v in l.get_xdata()}
+                <= {round(float(v), 12) for v in lr[lo:hi]})
         return
     if name=='plot_grad_heatmap': xs = [ax.collections[0].get_coordinates()[0,[0,-1],0] - [0, 1]]
     else: xs = [l.get_xdata() for l in ax.lines if len(l.get_xdata())>2]
     assert min(x[0] for x in xs)==lo and max(x[-1] for x in xs)==hi-1
 
 @pytest.mark.parametrize('name', [o for o in ALL if o!='plot_vs_lr']) # which draws the last fit alone
-@pytest.mark.parametrize('part,says', [(dict(stage='neck'), r"stage must be one of \['head', 'body'\]; got 'neck'"), (dict(fit=2), r'fit must be a whole number in \[-2, 2\)'),
-                                       (dict(fit=0, stage='body'), "fit must belong to the stage 'body'"), (dict(skip_end=400), r'skip_end must be a whole number in \[0, 400\)'),
-                                       (dict(skip_start=200, skip_end=200), 'skip_start and skip_end together must leave something of 400'), (dict(skip_start=1.5), 'skip_start must')], ids=str)
+@pytest.mark.parametrize('part,says', [
+    (dict(stage='neck'), r"stage must be one of \['head', 'body'\]; got 'neck'"),
+    (dict(fit=2), r'fit must be a whole number in \[-2, 2\)'),
+    (dict(fit=0, stage='body'), "fit must belong to the stage 'body'"),
+    (dict(skip_end=400), r'skip_end must be a whole number in \[0, 400\)'),
+    (dict(skip_start=200, skip_end=200), 'skip_start and skip_end together must leave something of 400'),
+    (dict(skip_start=1.5), 'skip_start must')], ids=str)
 def test_bad_parts(name, part, says):
     with pytest.raises(ValueError, match=says): getattr(made(n=400), name)(**part)
     assert not plt.get_fignums(), 'no empty figure is left behind'
 
 @pytest.mark.parametrize('name', MANY)
 def test_wrong_number_of_axes(name):
-    with pytest.raises(ValueError, match=f'axs must be {MANY[name]} axes; got 5'): getattr(made(), name)(axs=plt.subplots(5)[1])
+    with pytest.raises(ValueError, match=f'axs must be {MANY[name]} axes; got 5'):
+        getattr(made(), name)(axs=plt.subplots(5)[1])
 
 @pytest.mark.parametrize('name', ALL)
 def test_one_step(mlp, name):
@@ -231,7 +248,8 @@ def test_nothing_trained(mlp, name):
     with pytest.raises(ValueError, match='No training is recorded. Train with'): getattr(mlp().recorder, name)()
     assert not plt.get_fignums()
 
-@pytest.mark.parametrize('name,says', [('plot_grads', 'Give GradRecorder'), ('plot_grad_heatmap', 'Give GradRecorder'), ('plot_adam', 'Give GradRecorder'),
+@pytest.mark.parametrize('name,says', [('plot_grads', 'Give GradRecorder'), ('plot_grad_heatmap', 'Give GradRecorder'),
+                                       ('plot_adam', 'Give GradRecorder'),
                                        ('plot_grad_spread', "GradRecorder's stats must have included 'hist'")])
 def test_what_is_missing_is_named(mlp, name, says):
     learn = mlp()
@@ -239,8 +257,10 @@ def test_what_is_missing_is_named(mlp, name, says):
     with pytest.raises(ValueError, match=says): getattr(learn.recorder, name)()
     learn.fit(1, cbs=GradRecorder('max', per='layer'))
     with pytest.raises(ValueError, match='adam=True, which records'): learn.recorder.plot_adam()
-    with pytest.raises(ValueError, match=r"what must be among what was recorded, \['mean_abs', 'norm', 'max_abs'\]; GradRecorder"): learn.recorder.plot_grads('cosine')
-    with pytest.raises(ValueError, match=r"layers must be among \['0', '2'\]; got 'x'"): learn.recorder.plot_grads(layers='x')
+    with pytest.raises(ValueError, match=r"what must be among what was recorded, \['mean_abs', 'norm', 'max_abs'\]; "
+                                         "GradRecorder"): learn.recorder.plot_grads('cosine')
+    with pytest.raises(ValueError, match=r"layers must be among \['0', '2'\]; got 'x'"):
+        learn.recorder.plot_grads(layers='x')
     with pytest.raises(ValueError, match='the learner must have metrics'): learn.recorder.plot_metrics()
     with pytest.raises(ValueError, match=r"layers must be None for a history of groups"): made().plot_grads(layers='0')
     with pytest.raises(ValueError, match=r'of must be None or one of'): made().plot_grad_spread(of=7)
@@ -252,7 +272,8 @@ def test_not_finite_is_a_gap_and_marked():
         ax = getattr(h, name)()
         marks = [l for l in ax.lines if l.get_label()=='not finite']
         assert len(marks)==1 and marks[0].get_xdata().tolist()==[100, 101, 250]
-        assert np.isnan(ax.lines[0].get_ydata()[[100, 101, 250]]).all() and np.isfinite(ax.lines[0].get_ydata()).sum()==397
+        assert (np.isnan(ax.lines[0].get_ydata()[[100, 101, 250]]).all()
+                and np.isfinite(ax.lines[0].get_ydata()).sum()==397)
     assert len(h.plot_cycle()[2].get_legend().get_texts())==3
     assert h.summary(0).value['first loss that is not finite']==100
 
@@ -290,11 +311,13 @@ def test_adam_panels():
 def test_metrics_and_losses_at_their_true_place():
     h = made()
     line = h.plot_metrics('accuracy')[0].lines[0]
-    assert line.get_xdata().tolist()==[49, 99, 149, 199, 249, 299, 349, 399] and line.get_ydata().tolist()==h.epochs.accuracy.tolist()
+    assert (line.get_xdata().tolist()==[49, 99, 149, 199, 249, 299, 349, 399]
+            and line.get_ydata().tolist()==h.epochs.accuracy.tolist())
     valid = [l for l in h.plot_losses().lines if l.get_label()=='valid'][0]
     assert valid.get_ydata().tolist()==h.epochs.valid_loss.tolist()
     assert not [l for l in h.plot_losses(with_valid=False).lines if l.get_label()=='valid']
-    with pytest.raises(ValueError, match=r"names must be among \['train_loss', 'valid_loss', 'accuracy'\]"): h.plot_metrics('f1')
+    with pytest.raises(ValueError, match=r"names must be among \['train_loss', 'valid_loss', 'accuracy'\]"):
+        h.plot_metrics('f1')
 
 @pytest.mark.parametrize('what', ['loss', 'norm', 'accuracy'])
 def test_against_the_rate(what):
@@ -306,18 +329,21 @@ def test_against_the_rate(what):
     else:
         y = df.loss if what=='loss' else (df.norm_0**2 + df.norm_1**2)**.5
         assert_allclose(line.get_xydata(), np.c_[df.lr_1, y][:peak+1])
-    assert_array_equal(h.plot_vs_lr().lines[0].get_ydata(), h.steps.query('fit==1').loss[:peak+1]), 'the last fit if none is named'
+    assert_array_equal(h.plot_vs_lr().lines[0].get_ydata(),
+                       h.steps.query('fit==1').loss[:peak+1]), 'the last fit if none is named'
     with pytest.raises(ValueError, match="what must be 'loss', one of"): h.plot_vs_lr('f1')
 
 def test_stage_names_and_phases():
     ax = made().plot_stages()[0]
     assert [t.get_text() for t in ax.texts if t.get_fontweight()=='bold']==['head', 'body']
-    assert 'cool-down' in [t.get_text() for t in ax.texts] and [l.get_linestyle() for l in ax.lines if len(l.get_xdata())==2]==['-']
+    assert ('cool-down' in [t.get_text() for t in ax.texts]
+            and [l.get_linestyle() for l in ax.lines if len(l.get_xdata())==2]==['-'])
     assert len(ax.patches)==4, 'warm-up and annihilation of both are shaded'
 
 def test_lr_find_grads(mlp):
     learn = mlp(cbs=GradRecorder())
-    with pytest.raises(ValueError, match='No lr_find is recorded. Give GradRecorder'): learn.recorder.plot_lr_find_grads()
+    with pytest.raises(ValueError, match='No lr_find is recorded. Give GradRecorder'):
+        learn.recorder.plot_lr_find_grads()
     learn.lr_find(show_plot=False)
     lrs,losses = list(learn.recorder.lrs),list(learn.recorder.losses)
     axs = learn.recorder.plot_lr_find_grads()
@@ -341,7 +367,8 @@ def test_two_histories_on_one_axes():
     ax = made().plot_grads(per_group=False, label='1cycle')
     made(seed=1, stages=('', '')).plot_grads(per_group=False, label='constant', ax=ax)
     named = [l for l in ax.lines if not l.get_label().startswith('_')]
-    assert [l.get_label() for l in named]==['1cycle', 'constant'] and len({l.get_color() for l in named})==2 and len({l.get_linestyle() for l in named})==2, 'told apart in grey too'
+    assert ([l.get_label() for l in named]==['1cycle', 'constant'] and len({l.get_color() for l in named})==2
+            and len({l.get_linestyle() for l in named})==2), 'told apart in grey too'
 
 # Summary
 
@@ -357,7 +384,8 @@ def test_summary_numbers():
         run = run+1 if ok else 0
         if run>best: best,end = run,i
     a = slice(end-best+1, end+1)
-    assert s['plateau']==pytest.approx(np.median(m[a])) and s['unevenness']==pytest.approx(np.quantile(m[a], .95)/np.median(m[a]))
+    assert (s['plateau']==pytest.approx(np.median(m[a]))
+            and s['unevenness']==pytest.approx(np.quantile(m[a], .95)/np.median(m[a])))
     assert f'from iteration {end-best+1} to {end},' in h.summary(0)['in words']['plateau']
     pos = np.arange(last.sum())/last.sum()
     slope = np.cov(pos, np.log(m[last]))[0,1]/np.var(pos, ddof=1)
@@ -369,7 +397,8 @@ def test_summary_of_other_fits(mlp):
     learn = mlp()
     learn.fit_one_cycle_ext(1, .01, cbs=GradientAccumulation(32))
     s = learn.recorder.summary()
-    assert s['in words']['plateau']=='no gradients are recorded (GradRecorder)' and s['in words']['skipped']=='5 accumulation' and 'fall while annihilating' not in s.index
+    assert (s['in words']['plateau']=='no gradients are recorded (GradRecorder)'
+            and s['in words']['skipped']=='5 accumulation' and 'fall while annihilating' not in s.index)
     learn.fit(1, cbs=GradRecorder())
     s = learn.recorder.summary()
     assert 'fall while annihilating' not in s.index and s['in words']['seconds']=='finished'
@@ -393,17 +422,20 @@ def test_the_envelope_is_that_of_all_points(monkeypatch, zoom):
     ax.add_line(line); ax.autoscale_view()
     if zoom: ax.set_xlim(*zoom)
     want,drawn = columns_of(line),[]
-    monkeypatch.setattr(Line2D, 'draw', lambda self, renderer: drawn.append((self.get_xdata().copy(), self.get_ydata().copy())) if self is line else None)
+    monkeypatch.setattr(Line2D, 'draw', lambda self, renderer: drawn.append(
+        (self.get_xdata().copy(), self.get_ydata().copy())) if self is line else None)
     fig.canvas.draw()
     (x,y2), = drawn
     assert len(x) < 6*len(want)
     thin = EnvelopeLine(x, y2); thin.set_transform(line.get_transform())
     pd.testing.assert_frame_equal(columns_of(thin), want)
-    assert np.isnan(y2).sum()==len({c for c in np.floor(line.get_transform().transform(np.c_[[5000, 5001], [1, 1]])[:,0])}), 'a gap stays one'
+    assert np.isnan(y2).sum()==len({c for c in np.floor(line.get_transform().transform(
+        np.c_[[5000, 5001], [1, 1]])[:,0])}), 'a gap stays one'
     assert len(line.get_xdata())==200_000, 'the line keeps its data'
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1., 0., 1., 2., float('nan')])), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1., 0., 1., 2., float('nan')])),
+                min_size=1, max_size=40))
 def test_envelope(points):
     points = sorted(points, key=lambda p: p[0])
     column,y = np.array([c for c,_ in points]),np.array([v for _,v in points])
@@ -420,12 +452,15 @@ def test_a_million_steps_draw_quickly():
     h,n = RunHistory(),1_000_000
     i,plan = np.arange(n),one_cycle().table(n, [.01, .1, 1.])
     h.fit_rows.append(dict(stage='', n_iter=1000, phases=[list(o) for o in one_cycle().spans(n)], n_steps=n))
-    where,noise = np.c_[i*0, i//1000, i%1000, i, i, i*0],np.abs(np.random.default_rng(0).normal(size=(n, 6))).astype(np.float32).astype(float)
+    where,noise = (np.c_[i*0, i//1000, i%1000, i, i, i*0],
+                   np.abs(np.random.default_rng(0).normal(size=(n, 6))).astype(np.float32).astype(float))
     hypers = dict(hypers=[['lr', 0], ['lr', 1], ['lr', 2]])
     units = dict(units=[['', 0], ['', 1], ['', 2]], columns=['total', 'norm'])
     cuts = range(0, n, 1024)
-    h.batch_log.blocks = [(*map(_pack, (where[a:a+1024], plan['lr'][a:a+1024], noise[a:a+1024,:1])), hypers) for a in cuts]
-    h.grad_log.blocks = [(*map(_pack, (where[a:a+1024][:,[0, 4, 3, 1]], np.full((len(i[a:a+1024]), 3), 10.), noise[a:a+1024])), units) for a in cuts]
+    h.batch_log.blocks = [(*map(_pack, (where[a:a+1024], plan['lr'][a:a+1024], noise[a:a+1024,:1])), hypers)
+                          for a in cuts]
+    h.grad_log.blocks = [(*map(_pack, (where[a:a+1024][:,[0, 4, 3, 1]], np.full((len(i[a:a+1024]), 3), 10.),
+                                       noise[a:a+1024])), units) for a in cuts]
     h.plot_grads(fit=0, skip_end=n-10) # what is made once
     start = time.thread_time()
     h.plot_grads().figure.canvas.draw()
@@ -472,7 +507,8 @@ def test_drawing_is_a_small_share(monkeypatch):
 
 # Reference images
 
-PICTURES = {'lr': lambda h: h.plot_lr(show_moms=True), 'grads': lambda h: h.plot_grads(), 'cycle': lambda h: h.plot_cycle(), 'adam': lambda h: h.plot_adam(),
+PICTURES = {'lr': lambda h: h.plot_lr(show_moms=True), 'grads': lambda h: h.plot_grads(),
+            'cycle': lambda h: h.plot_cycle(), 'adam': lambda h: h.plot_adam(),
             'heatmap': lambda h: h.plot_grad_heatmap(), 'spread': lambda h: h.plot_grad_spread()}
 
 @pytest.mark.parametrize('name', PICTURES)
@@ -487,8 +523,10 @@ def test_picture(name, tmp_path):
     tol = 2 if matplotlib.__version__.startswith('3.11.') else 30 # versions place text differently
     assert compare_images(str(want), str(got), tol) is None
 
-@pytest.mark.parametrize('kwargs,says', [(dict(what='max'), r"what must be one of \['mean_abs', 'norm'"), (dict(beta=1.), r'beta must lie in \[0, 1\)'),
-                                         (dict(skip_start=-1), 'skip_start must'), (dict(skip_start=30), r'skip_start must be a whole number in \[0, 30\)')], ids=str)
+@pytest.mark.parametrize('kwargs,says', [
+    (dict(what='max'), r"what must be one of \['mean_abs', 'norm'"), (dict(beta=1.), r'beta must lie in \[0, 1\)'),
+    (dict(skip_start=-1), 'skip_start must'),
+    (dict(skip_start=30), r'skip_start must be a whole number in \[0, 30\)')], ids=str)
 def test_bad_input(learn, kwargs, says):
     n = len(plt.get_fignums())
     with pytest.raises(ValueError, match=says): learn.recorder.plot_grads(**kwargs)
@@ -522,13 +560,15 @@ def test_fits_with_different_numbers_of_groups(mlp):
     learn.fit_one_cycle_ext(1, .01)
     learn.splitter = trainable_params
     learn.fit_one_cycle_ext(1, .03, reset_opt=True)
-    assert learn.recorder.summary().value['peak rate']==pytest.approx(.03) and learn.recorder.summary(0).value['peak rate']==pytest.approx(.01)
+    assert (learn.recorder.summary().value['peak rate']==pytest.approx(.03)
+            and learn.recorder.summary(0).value['peak rate']==pytest.approx(.01))
     assert learn.recorder.plot_vs_lr().lines and learn.recorder.plot_lr().lines
 
 class AllBad(Callback):
     def after_pred(self): self.learn.pred = self.learn.pred*float('nan')
 
-@pytest.mark.parametrize('name,args', [('plot_grads', {}), ('plot_cycle', {}), ('plot_losses', dict(log_y=True)), ('plot_adam', {})])
+@pytest.mark.parametrize('name,args', [('plot_grads', {}), ('plot_cycle', {}), ('plot_losses', dict(log_y=True)),
+                                       ('plot_adam', {})])
 def test_a_fit_that_is_all_nan_can_be_drawn(mlp, name, args, tmp_path):
     learn = mlp(cbs=[GradRecorder(adam=True), AllBad()], opt_func=Adam)
     learn.fit_one_cycle_ext(1, .01)
@@ -542,7 +582,8 @@ def overlaps(ax):
     return [(a, b) for i,a in enumerate(boxes) for b in boxes[i+1:] if a.overlaps(b)]
 
 def test_names_do_not_run_into_each_other(mlp):
-    learn = mlp(n_trn=5, model=nn.Sequential(*[nn.Linear(1, 1) for _ in range(5)]), splitter=lambda m: [list(c.parameters()) for c in m])
+    learn = mlp(n_trn=5, model=nn.Sequential(*[nn.Linear(1, 1) for _ in range(5)]),
+                splitter=lambda m: [list(c.parameters()) for c in m])
     learn.fine_tune_gradual(10, .01, 1)
     assert not overlaps(learn.recorder.plot_stages()[0])
 
@@ -554,7 +595,8 @@ def test_a_second_history_does_not_shade_again(mlp):
 
 def test_many_groups_have_a_short_legend():
     h = made(n=80, groups=30)
-    for name in ('plot_lr', 'plot_grads', 'plot_adam', 'plot_cycle'): assert len(axes_of(getattr(h, name)())[0].get_legend().get_texts())==3
+    for name in ('plot_lr', 'plot_grads', 'plot_adam', 'plot_cycle'):
+        assert len(axes_of(getattr(h, name)())[0].get_legend().get_texts())==3
     assert len(h.plot_grad_heatmap().get_yticks())<=25
 
 @pytest.mark.parametrize('per', ['layer', 'param'])
@@ -562,7 +604,8 @@ def test_every_statistic_of_finer_rows_is_that_of_the_group(mlp, per):
     "Means, norms, largest and counts of what was recorded finer, put together, against what was recorded by group"
     hs = []
     for how in ('group', per):
-        learn = mlp(cbs=GradRecorder(('max', 'zeros', 'nonfinite', 'weight', 'clipped'), per=how, adam=True), opt_func=Adam)
+        learn = mlp(cbs=GradRecorder(('max', 'zeros', 'nonfinite', 'weight', 'clipped'), per=how, adam=True),
+                    opt_func=Adam)
         torch.manual_seed(1); learn.dls.train.rng.seed(1)
         learn.freeze(); learn.fit(1, 1e-3); learn.unfreeze(); learn.fit(1, 1e-3, cbs=GradientAccumulation(32))
         hs.append(learn.recorder.history)

@@ -4,7 +4,8 @@ import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose
 from torch import nn
 from torch.amp import GradScaler, autocast
-from fastai.callback.core import Callback, CancelBackwardException, CancelBatchException, CancelStepException, CancelTrainException
+from fastai.callback.core import (Callback, CancelBackwardException, CancelBatchException, CancelStepException,
+                                  CancelTrainException)
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
@@ -48,7 +49,8 @@ def check(df, rows, fit=0):
     df = df[df.fit==fit]
     want = [(s, g, *r) for s,row in enumerate(rows) for g,r in enumerate(row) if r]
     assert len(df)==len(want)
-    assert_allclose(df[['step', 'group', 'mean_abs', 'norm', 'n_params']].to_numpy(float), np.array(want, dtype=float), rtol=1e-6)
+    assert_allclose(df[['step', 'group', 'mean_abs', 'norm', 'n_params']].to_numpy(float), np.array(want, dtype=float),
+                    rtol=1e-6)
 
 @pytest.mark.parametrize('frozen', [False, True])
 def test_equals_a_plain_loop(mlp, frozen):
@@ -64,13 +66,15 @@ def test_accumulation_gives_the_whole_gradient_once(mlp):
     learn,keep = mlp(cbs=GradRecorder()),Keep()
     model = copy.deepcopy(learn.model)
     learn.fit(1, .01, wd=0, cbs=[keep, GradientAccumulation(32)])
-    check(learn.recorder.grads, plain_loop(model, keep.batches, n_acc=2, scale=2)) # fastai divides each loss by n_acc/bs
+    # fastai divides each loss by n_acc/bs
+    check(learn.recorder.grads, plain_loop(model, keep.batches, n_acc=2, scale=2))
     assert sorted(learn.recorder.grads.train_iter.unique())==[1, 3, 5, 7, 9]
 
 def test_before_clipping(mlp):
     learn,keep = mlp(cbs=GradRecorder()),Keep()
     model = copy.deepcopy(learn.model)
-    learn.fit(1, 1e-30, wd=0, cbs=[keep, GradientClip(1e-3)]) # a rate too small to move, so that clipping changes nothing but the gradients
+    # a rate too small to move, so that clipping changes nothing but the gradients
+    learn.fit(1, 1e-30, wd=0, cbs=[keep, GradientClip(1e-3)])
     check(learn.recorder.grads, plain_loop(model, keep.batches, lr=1e-30))
     assert learn.recorder.grads.norm.min() > .1
 
@@ -121,7 +125,8 @@ def test_quiet_where_nothing_is_trained(mlp):
 def test_unfreezing_changes_the_count_only(mlp):
     learn = mlp(cbs=GradRecorder())
     learn.freeze(); learn.fit(1); learn.unfreeze(); learn.fit(1); learn.freeze(); learn.fit(1)
-    assert learn.recorder.grads.groupby('fit').group.unique().map(list).tolist()==[[1], [0, 1], [1]], 'zero gradients left on a frozen group are no row'
+    assert (learn.recorder.grads.groupby('fit').group.unique().map(list).tolist()
+            ==[[1], [0, 1], [1]]), 'zero gradients left on a frozen group are no row'
 
 class Raise(Callback):
     order = 2000
@@ -157,7 +162,8 @@ def test_blocks_join_without_a_seam(mlp):
 def to_x(i): return torch.tensor([i/100])
 def to_y(i): return torch.tensor([i/50 + 1])
 
-@pytest.mark.parametrize('kwargs', [{}, dict(stats=STATS, per='param'), dict(adam=True)], ids=['default', 'all', 'adam'])
+@pytest.mark.parametrize('kwargs', [{}, dict(stats=STATS, per='param'), dict(adam=True)],
+                         ids=['default', 'all', 'adam'])
 def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
     "On a GPU each of these would wait for the device; here they are counted instead"
     learn,used = mlp(cbs=GradRecorder(**kwargs), opt_func=Adam),[]
@@ -172,7 +178,8 @@ def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
     for name in ('item', 'tolist', 'cpu', 'numpy', '__float__', '__int__', '__bool__', '__array__', 'to'):
         real = getattr(torch.Tensor, name)
         def spy(self, *args, real=real, name=name, **kwargs):
-            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)): used.append(name)
+            if inside and not (name=='to' and (isinstance(args[0], torch.dtype) or args[0]==self.device)):
+                used.append(name)
             return real(self, *args, **kwargs)
         monkeypatch.setattr(torch.Tensor, name, spy)
     learn.fit(2)
@@ -184,9 +191,11 @@ def sums(*params):
     return *(v.item() for v in _measured(u, ['mean_abs', 'norm'])), u.n
 
 def test_half_precision_and_sparse_gradients():
-    w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16)); w.grad = torch.full((300, 300), 2., dtype=torch.float16)
+    w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16))
+    w.grad = torch.full((300, 300), 2., dtype=torch.float16)
     assert sums(w)==(180_000., 600., 90_000), 'a float16 sum would be infinite'
-    w = nn.Parameter(torch.zeros(250, 160, dtype=torch.float16)); w.grad = torch.full((250, 160), 2., dtype=torch.float16)
+    w = nn.Parameter(torch.zeros(250, 160, dtype=torch.float16))
+    w.grad = torch.full((250, 160), 2., dtype=torch.float16)
     assert sums(w)==(80_000., 400., 40_000), 'and a small one is joined'
     emb = nn.Embedding(10, 4, sparse=True)
     emb(torch.tensor([1, 1, 3])).sum().backward()
@@ -221,11 +230,13 @@ def test_parameters_of_one_group_whose_steps_differ():
     opt.step()
     moved = (torch.stack([a, b])-before).abs()
     root = torch.stack([a.grad.abs(), b.grad.abs()]).sum() # of a constant gradient √v̂ is |g|
-    assert [v.item() for v in adam_sums(u, opt, opt.hypers[0])]==pytest.approx([root.item(), moved.sum().item(), moved.max().item()], rel=1e-5)
+    assert ([v.item() for v in adam_sums(u, opt, opt.hypers[0])]
+            ==pytest.approx([root.item(), moved.sum().item(), moved.max().item()], rel=1e-5))
 
 def test_two_recorders_are_refused(mlp):
     learn = mlp(cbs=GradRecorder())
-    with pytest.raises(ValueError, match='learn.cbs must have one HistoryRecorder or GradRecorder'): learn.fit(1, cbs=GradRecorder())
+    with pytest.raises(ValueError, match='learn.cbs must have one HistoryRecorder or GradRecorder'):
+        learn.fit(1, cbs=GradRecorder())
     learn.fit(1)
     assert len(learn.recorder.grads)==20
 
@@ -243,7 +254,9 @@ class Tape(Callback):
     def before_fit(self): self.steps = []
     def before_step(self): self.steps.append(dict(g=self.copy('grad'), w=self.copy(None)))
     def after_step(self): self.steps[-1]['new'] = self.copy(None)
-    def copy(self, what): return {n: (getattr(p, what).to_dense() if what else p.detach()).double().clone() for n,p in self.learn.model.named_parameters() if p.requires_grad}
+    def copy(self, what):
+        return {n: (getattr(p, what).to_dense() if what else p.detach()).double().clone()
+                for n,p in self.learn.model.named_parameters() if p.requires_grad}
 
 def resnet():
     from fastai_clr_ext.situations import cifar_resnet
@@ -265,7 +278,8 @@ class Pixels(nn.Module):
     def __init__(self): super().__init__(); self.m = resnet()
     def forward(self, x): return self.m(x.view(-1, 1, 1, 1).expand(-1, 1, 4, 4) * torch.linspace(-1, 1, 16).view(4, 4))
 
-MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)), 'shared': Shared, 'embedding': Embed, 'resnet': Pixels}
+MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1)), 'shared': Shared,
+          'embedding': Embed, 'resnet': Pixels}
 
 @pytest.mark.parametrize('per', ['group', 'layer', 'param'])
 @pytest.mark.parametrize('model', MODELS)
@@ -273,7 +287,8 @@ MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 
 def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
     monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
     torch.manual_seed(0)
-    tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per=per))
+    tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())],
+                            cbs=GradRecorder(STATS, per=per))
     if model=='resnet':
         for p in learn.model.m[1].parameters(): p.requires_grad_(False) # a frozen part
     learn.fit(1, .01, wd=.1, cbs=tape)
@@ -287,25 +302,33 @@ def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
         for u in {unit(n) for n in names}:
             us,r = [n for n in names if unit(n)==u],rows.loc[(i, u)]
             g,w,new = (cat(s[k], us) for k in ('g', 'w', 'new'))
-            want = dict(mean_abs=g.abs().mean(), norm=g.norm(), n_params=len(g), max_abs=g.abs().max(), n_zero=(g==0).sum(), n_nonfinite=0, weight_norm=w.norm(),
-                        scale_free=g.abs().mean()*w.norm(), grad_weight=g.norm()/w.norm(), update_norm=(new-w).norm(), update_weight=(new-w).norm()/w.norm())
+            want = dict(mean_abs=g.abs().mean(), norm=g.norm(), n_params=len(g), max_abs=g.abs().max(),
+                        n_zero=(g==0).sum(), n_nonfinite=0, weight_norm=w.norm(), scale_free=g.abs().mean()*w.norm(),
+                        grad_weight=g.norm()/w.norm(), update_norm=(new-w).norm(),
+                        update_weight=(new-w).norm()/w.norm())
             if i:
                 prev = cat(tape.steps[i-1]['g'], us)
                 want['cosine'] = g@prev/(g.norm()*prev.norm())
             else: assert np.isnan(r.cosine)
             for k,v in want.items():
                 tol = 2e-4 if k.startswith('update') else 2e-6 # the change is a difference of float32 weights
-                if np.isfinite(float(v)): assert r[k]==pytest.approx(float(v), rel=tol, abs=1e-7 if k in ('cosine',) or k.startswith('update') else 1e-12), (k, u, i)
+                if np.isfinite(float(v)):
+                    assert r[k]==pytest.approx(float(v), rel=tol, abs=1e-7 if k in ('cosine',) or k.startswith('update')
+                                               else 1e-12), (k, u, i)
 
-ADAMS = {'Adam': Adam, 'Lamb': Lamb, 'RAdam': RAdam, 'ranger': ranger, 'RMSProp': RMSProp, 'RMSProp mom': partial(RMSProp, mom=.9),
-         **{f'torch {c.__name__}': partial(OptimWrapper, opt=c) for c in (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)},
-         'torch RMSprop mom': partial(OptimWrapper, opt=partial(torch.optim.RMSprop, momentum=.9)), 'torch amsgrad': partial(OptimWrapper, opt=partial(torch.optim.Adam, amsgrad=True))}
-REAL = ['Adam', 'RMSProp', 'RMSProp mom', 'torch Adam', 'torch AdamW', 'torch RMSprop', 'torch RMSprop mom', 'torch amsgrad']
+ADAMS = {'Adam': Adam, 'Lamb': Lamb, 'RAdam': RAdam, 'ranger': ranger, 'RMSProp': RMSProp,
+         'RMSProp mom': partial(RMSProp, mom=.9),
+         **{f'torch {c.__name__}': partial(OptimWrapper, opt=c)
+            for c in (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop)},
+         'torch RMSprop mom': partial(OptimWrapper, opt=partial(torch.optim.RMSprop, momentum=.9)),
+         'torch amsgrad': partial(OptimWrapper, opt=partial(torch.optim.Adam, amsgrad=True))}
+REAL = ['Adam', 'RMSProp', 'RMSProp mom', 'torch Adam', 'torch AdamW', 'torch RMSprop', 'torch RMSprop mom',
+        'torch amsgrad']
 
 @pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
 @pytest.mark.parametrize('name', ADAMS)
 def test_the_effective_step(mlp, name):
-    "Where the formula is the whole update, it equals what the weights really moved by; and for all it equals the formula worked out in float64"
+    "Where the formula is the whole update, it is what the weights moved by; for all, the formula worked out in float64"
     tape,learn = Tape(),mlp(opt_func=ADAMS[name], cbs=GradRecorder(adam=True))
     learn.fit_one_cycle_ext(2, .01, wd=0, cbs=tape) # β₁ is cycled
     df = learn.recorder.grads
@@ -321,7 +344,7 @@ def test_the_effective_step(mlp, name):
 
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
-    "v̂ of Adam from the gradients alone, in float64, and with a large ε what the weights moved by; small tensors are joined, large ones not"
+    "v̂ of Adam from the gradients alone, in float64; with a large ε, the weights' moves; only small tensors are joined"
     monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
     tape,learn = Tape(),mlp(opt_func=partial(Adam, eps=.3), cbs=GradRecorder(adam=True))
     learn.fit(1, .01, wd=0, cbs=tape)
@@ -332,21 +355,27 @@ def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
         r = learn.recorder.grads.query(f'step=={i} and group==0').iloc[0]
         moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in v if n.startswith('0')])
         assert r.sqrt_v==pytest.approx(want.item(), rel=1e-5)
-        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.mean().item(), moved.max().item()), rel=1e-3, abs=1e-7)
+        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.mean().item(), moved.max().item()),
+                                                           rel=1e-3, abs=1e-7)
 
 def test_large_and_small_tensors_together(mlp):
     tape,learn = Tape(),mlp(n_trn=2, cbs=GradRecorder(STATS, adam=True), opt_func=Adam,
-                            model=nn.Sequential(nn.Linear(1, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 1)), splitter=lambda m: [list(m.parameters())])
+                            model=nn.Sequential(nn.Linear(1, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(),
+                                                nn.Linear(300, 1)), splitter=lambda m: [list(m.parameters())])
     learn.fit(1, .01, wd=0, cbs=tape)
     for r,s in zip(learn.recorder.grads.itertuples(), tape.steps):
-        g,moved = [torch.cat([t.ravel() for t in o]) for o in (s['g'].values(), [s['new'][n]-s['w'][n] for n in s['w']])]
-        assert (r.mean_abs, r.norm, r.max_abs, r.n_zero)==pytest.approx((g.abs().mean().item(), g.norm().item(), g.abs().max().item(), (g==0).sum().item()), rel=2e-6)
-        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.abs().mean().item(), moved.abs().max().item()), rel=1e-3, abs=1e-7)
+        g,moved = [torch.cat([t.ravel() for t in o])
+                   for o in (s['g'].values(), [s['new'][n]-s['w'][n] for n in s['w']])]
+        assert (r.mean_abs, r.norm, r.max_abs, r.n_zero)==pytest.approx(
+            (g.abs().mean().item(), g.norm().item(), g.abs().max().item(), (g==0).sum().item()), rel=2e-6)
+        assert (r.eff_step, r.eff_step_max)==pytest.approx((moved.abs().mean().item(), moved.abs().max().item()),
+                                                           rel=1e-3, abs=1e-7)
 
 def test_norms_of_a_tensor_of_millions(mlp):
     "torch's own norm in float32 is 4e-5 off at this size on a CPU"
     tape,learn = Tape(),mlp(n_trn=1, cbs=GradRecorder(('weight', 'update', 'clipped'), per='param'),
-                            model=nn.Sequential(nn.Linear(1, 1501), nn.Linear(1501, 2003), nn.ReLU(), nn.Linear(2003, 1)), splitter=lambda m: [list(m.parameters())])
+                            model=nn.Sequential(nn.Linear(1, 1501), nn.Linear(1501, 2003), nn.ReLU(),
+                                                nn.Linear(2003, 1)), splitter=lambda m: [list(m.parameters())])
     learn.fit(1, .01, wd=0, cbs=tape)
     s,r = tape.steps[0],learn.recorder.grads.query("layer=='1.weight'").iloc[0]
     want = [o['1.weight'].double() for o in (s['g'], s['w'], s['new'])]
@@ -356,7 +385,8 @@ def test_norms_of_a_tensor_of_millions(mlp):
 @pytest.mark.parametrize('opt_func', [SGD, partial(OptimWrapper, opt=torch.optim.Adagrad)], ids=['SGD', 'Adagrad'])
 def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
     learn = mlp(opt_func=opt_func, cbs=GradRecorder(adam=True))
-    with pytest.raises(ValueError, match='adam must be False for an optimizer that keeps no mean of squared gradients'): learn.fit(1)
+    with pytest.raises(ValueError, match='adam must be False for an optimizer that keeps no mean of squared gradients'):
+        learn.fit(1)
 
 def test_quantiles_within_the_bin(mlp):
     tape,learn = Tape(),mlp(cbs=GradRecorder('hist'))
@@ -367,7 +397,8 @@ def test_quantiles_within_the_bin(mlp):
         for p in (.25, .75):
             lo,hi = torch.quantile(g, p, interpolation='lower'),torch.quantile(g, p, interpolation='higher')
             if lo>2.**-39: assert lo/2 <= q[f'q{p}'][i] <= 2*hi
-    with pytest.raises(ValueError, match="included 'hist'"): (l := mlp(cbs=GradRecorder()), l.fit(1), l.recorder.grad_quantiles())
+    with pytest.raises(ValueError, match="included 'hist'"):
+        (l := mlp(cbs=GradRecorder()), l.fit(1), l.recorder.grad_quantiles())
 
 def test_nonfinite_and_zero_entries(mlp):
     class Spoil(Callback):
@@ -405,7 +436,8 @@ def test_a_step_that_never_came_is_no_row(mlp, what):
     learn = mlp(cbs=GradRecorder('update'))
     learn.fit(2, cbs=Late())
     df = learn.recorder.grads.query('group==0')
-    assert not {3, 12} & set(df.train_iter) and df.step.tolist()==list(range(len(df))) and not df.update_norm.isna().any()
+    assert (not {3, 12} & set(df.train_iter) and df.step.tolist()==list(range(len(df)))
+            and not df.update_norm.isna().any())
 
 class Alternating(nn.Module):
     "Uses a layer in one batch of three"
@@ -415,7 +447,8 @@ class Alternating(nn.Module):
         return self.a(x) + (self.b(x)*5 if self.i%3==1 else 0)
 
 def test_cosine_of_other_parameters_is_nan(mlp):
-    learn = mlp(model=Alternating(), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder('cosine'), opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
+    learn = mlp(model=Alternating(), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder('cosine'),
+                opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
     learn.fit(1)
     cosine = learn.recorder.grads.cosine
     assert (cosine.dropna().abs()<=1+1e-6).all() and cosine.isna().tolist()==[i%3!=2 for i in range(10)]
@@ -443,23 +476,29 @@ def test_half_precision_adam_is_finite(mlp):
     assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers[0]))
 
 def test_centered_rmsprop(mlp):
-    tape,learn = Tape(),mlp(opt_func=partial(OptimWrapper, opt=partial(torch.optim.RMSprop, centered=True, alpha=.5)), cbs=GradRecorder(adam=True))
+    tape,learn = Tape(),mlp(opt_func=partial(OptimWrapper, opt=partial(torch.optim.RMSprop, centered=True, alpha=.5)),
+                            cbs=GradRecorder(adam=True))
     learn.fit(1, .01, wd=0, cbs=tape)
     for i,s in enumerate(tape.steps):
         moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in s['w'] if n.startswith('0')])
-        assert learn.recorder.grads.query(f'step=={i} and group==0').eff_step.item()==pytest.approx(moved.mean().item(), rel=1e-3)
+        assert (learn.recorder.grads.query(f'step=={i} and group==0').eff_step.item()
+                ==pytest.approx(moved.mean().item(), rel=1e-3))
 
 class Awkward(nn.Module):
     "A submodule called module, an empty and a 0-d parameter"
     def __init__(self):
         super().__init__()
-        self.module,self.weight,self.empty,self.scale = nn.Linear(1, 1),nn.Parameter(torch.ones(1)),nn.Parameter(torch.zeros(0, 3)),nn.Parameter(torch.tensor(1.))
+        self.module,self.weight,self.empty,self.scale = (nn.Linear(1, 1), nn.Parameter(torch.ones(1)),
+                                                         nn.Parameter(torch.zeros(0, 3)),
+                                                         nn.Parameter(torch.tensor(1.)))
     def forward(self, x): return self.module(x)*self.weight*self.scale + self.empty.sum()
 
 def test_awkward_parameters(mlp):
-    learn = mlp(model=Awkward(), splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per='param', adam=True), opt_func=Adam)
+    learn = mlp(model=Awkward(), splitter=lambda m: [list(m.parameters())],
+                cbs=GradRecorder(STATS, per='param', adam=True), opt_func=Adam)
     learn.fit(1)
-    assert learn.recorder.grads.groupby('layer').n_params.first().to_dict()=={'module.weight': 1, 'module.bias': 1, 'weight': 1, 'scale': 1}
+    assert (learn.recorder.grads.groupby('layer').n_params.first().to_dict()
+            =={'module.weight': 1, 'module.bias': 1, 'weight': 1, 'scale': 1})
 
 def test_second_derivatives(mlp):
     class Graph(Callback):
@@ -480,10 +519,12 @@ def test_nothing_large_stays_after_the_fit(mlp):
 
 def test_a_refused_recorder_leaves_the_learner(mlp):
     learn = mlp()
-    with pytest.raises(ValueError, match='adam must be False'): learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
+    with pytest.raises(ValueError, match='adam must be False'):
+        learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
     assert learn.opt is None
     learn.create_opt()
-    with pytest.raises(ValueError, match='adam must be False'): learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
+    with pytest.raises(ValueError, match='adam must be False'):
+        learn.fit_one_cycle_ext(1, .3, wd=.5, cbs=GradRecorder(adam=True))
     assert learn.opt.hypers[0]['lr']==.01
 
 @pytest.mark.parametrize('every', [1, 2])
@@ -499,13 +540,15 @@ def test_kinds_of_rows_in_one_history(mlp):
     learn.fit(1, cbs=GradRecorder())
     learn.fit(1, cbs=GradRecorder('max', per='layer'))
     df = learn.recorder.grads
-    assert df.groupby('fit').layer.unique().map(list).tolist()==[['', ''][:1], ['0', '2']] and df[df.fit==0].max_abs.isna().all()
+    assert (df.groupby('fit').layer.unique().map(list).tolist()==[['', ''][:1], ['0', '2']]
+            and df[df.fit==0].max_abs.isna().all())
 
 def test_the_norm_after_clipping_too(mlp):
     learn,seen = mlp(cbs=GradRecorder('clipped'), opt_func=partial(SGD, mom=.9, decouple_wd=False)),[]
     class Look(Callback):
         order,run_valid = GradientClip.order+1,False
-        def before_step(self): seen.append([torch.cat([p.grad.flatten() for p in ps]).norm().item() for ps in self.learn.opt.param_lists])
+        def before_step(self):
+            seen.append([torch.cat([p.grad.flatten() for p in ps]).norm().item() for ps in self.learn.opt.param_lists])
     learn.fit(1, .01, wd=.1, cbs=[GradientClip(.5), Look()])
     df = learn.recorder.grads
     assert_allclose(df.clipped_norm, np.ravel(seen), rtol=1e-6)
@@ -514,10 +557,13 @@ def test_the_norm_after_clipping_too(mlp):
     assert (df.norm > df.clipped_norm).all()
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=[GradientClip(.5), Raise(3, KeyboardInterrupt())])
     learn.fit(1)
-    assert [type(cb).__name__ for cb in learn.cbs].count('_AfterClip')==0 and learn.recorder.grads.clipped_norm.notna().all()
+    assert ([type(cb).__name__ for cb in learn.cbs].count('_AfterClip')==0
+            and learn.recorder.grads.clipped_norm.notna().all())
 
-RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'), (dict(stats=None), 'stats must'), (dict(per='module'), "per must be 'group', 'layer' or 'param'"),
-                (dict(every=0), 'every must be a whole number of at least 1; got 0'), (dict(every=1.5), 'every must'), (dict(adam='yes'), 'adam must be True or False')]
+RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'),
+                (dict(stats=None), 'stats must'), (dict(per='module'), "per must be 'group', 'layer' or 'param'"),
+                (dict(every=0), 'every must be a whole number of at least 1; got 0'), (dict(every=1.5), 'every must'),
+                (dict(adam='yes'), 'adam must be True or False')]
 
 @pytest.mark.parametrize('kwargs,says', RECORDER_BAD, ids=str)
 def test_bad_requests(kwargs, says):

@@ -9,11 +9,17 @@ from fastai_clr_ext.report import *
 
 def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
     "A record by hand: the gain is .02, .03 and .04"
-    runs = [dict(policy=p, seed=s, scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, diverged=False, error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
-                 curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1], 'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
-    return dict(kind=RECORD_KIND, version=1, situation=dict(data='digits', model='resnet8', n_train=1437, n_params=75002, pretrained=False, optimizer='sgd', batch_size=64, wd=.005),
-                budget=dict(n_epoch=2, n_batches=20, n_steps=20), policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds), baseline=policies[0],
-                metric='accuracy', higher=True, level=.95, method='t', margin=0., tuning=[], runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
+    runs = [dict(policy=p, seed=s, scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i},
+                 diverged=False, error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
+                 curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1],
+                         'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
+    return dict(kind=RECORD_KIND, version=1,
+                situation=dict(data='digits', model='resnet8', n_train=1437, n_params=75002, pretrained=False,
+                               optimizer='sgd', batch_size=64, wd=.005),
+                budget=dict(n_epoch=2, n_batches=20, n_steps=20),
+                policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds),
+                baseline=policies[0], metric='accuracy', higher=True, level=.95, method='t', margin=0., tuning=[],
+                runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
 
 def test_verdicts_are_worked_out_anew(tmp_path):
     (tmp_path/'r.json').write_text(json.dumps(made() | {'verdict': 'worked', 'summary': 'trust me'}))
@@ -26,7 +32,8 @@ def test_merge_is_one_row_a_situation_and_policy(tmp_path):
     b['situation']['data'] = 'fashion-mnist'
     (tmp_path/'record.json').write_text(json.dumps(a))
     df = merge([tmp_path, a, Comparison(b)])
-    assert list(zip(df.data, df.policy))==[('digits', '1cycle'), ('fashion-mnist', '1cycle'), ('fashion-mnist', 'wsd')], 'the same record counts once'
+    assert list(zip(df.data, df.policy))==[('digits', '1cycle'), ('fashion-mnist', '1cycle'),
+                                           ('fashion-mnist', 'wsd')], 'the same record counts once'
 
 def but(*path, value):
     r = made()
@@ -37,20 +44,38 @@ def but(*path, value):
     return r
 
 @pytest.mark.parametrize('record,says', [
-    ([], 'JSON object of kind'), ({}, 'JSON object of kind'), (but('kind', value='report'), 'kind'), (but('version', value=2), 'newer fastai_clr_ext made it'), (but('version', value='1'), 'with a version'), (but('version', value=True), 'with a version'),
-    (but('runs', value=KeyError), 'have runs'), (but('runs', value=[]), 'one for each policy and seed'), (but('runs', 0, 'seed', value=7), 'one for each policy and seed'), (but('runs', 0, 'seed', value=1), 'one for each policy and seed'),
-    (but('runs', 0, 'scores', 'accuracy', value=1e300), 'runs of a record must'), (but('runs', 0, 'scores', 'accuracy', value='high'), 'runs of a record must'), (but('runs', 0, 'scores', 'accuracy', value=10**400), 'runs of a record must'),
-    (but('runs', 0, 'n_steps', value=-1), 'runs of a record must'), (but('runs', 0, 'seconds', value=float('inf')), 'runs of a record must'), (but('runs', 0, 'scores', value={'valid_loss': 1.}), 'be a score of every run'),
-    (but('level', value=1), 'level of a record'), (but('method', value='guess'), 'method of a record'), (but('method', value=['t']), 'method of a record'), (but('baseline', value='other'), 'baseline of a record must be one of'),
-    (but('policies', 1, 'name', value='constant'), 'different names'), (but('policies', 1, 'name', value='a\nb'), 'policies of a record'), (but('policies', 1, 'name', value='x'*81), 'policies of a record'), (but('policies', value={}), 'policies of a record'),
-    (but('situation', 'data', value={'deep': {'er': 1}}), 'situation of a record'), (but('situation', 'data', value='x'*20_001), 'situation of a record'), (but('seeds', value=[0]*2000), 'seeds of a record'), (but('budget', value={'n_epoch': -1}), 'budget of'),
-    (but('higher', value='yes'), 'higher of'), (but('margin', value=-1), 'margin of'), (but('runs', 0, 'curves', value={'accuracy': 'x'}), 'runs of a record')], ids=lambda o: '' if not isinstance(o, str) else o[:30])
+    ([], 'JSON object of kind'), ({}, 'JSON object of kind'), (but('kind', value='report'), 'kind'),
+    (but('version', value=2), 'newer fastai_clr_ext made it'), (but('version', value='1'), 'with a version'),
+    (but('version', value=True), 'with a version'),
+    (but('runs', value=KeyError), 'have runs'), (but('runs', value=[]), 'one for each policy and seed'),
+    (but('runs', 0, 'seed', value=7), 'one for each policy and seed'),
+    (but('runs', 0, 'seed', value=1), 'one for each policy and seed'),
+    (but('runs', 0, 'scores', 'accuracy', value=1e300), 'runs of a record must'),
+    (but('runs', 0, 'scores', 'accuracy', value='high'), 'runs of a record must'),
+    (but('runs', 0, 'scores', 'accuracy', value=10**400), 'runs of a record must'),
+    (but('runs', 0, 'n_steps', value=-1), 'runs of a record must'),
+    (but('runs', 0, 'seconds', value=float('inf')), 'runs of a record must'),
+    (but('runs', 0, 'scores', value={'valid_loss': 1.}), 'be a score of every run'),
+    (but('level', value=1), 'level of a record'), (but('method', value='guess'), 'method of a record'),
+    (but('method', value=['t']), 'method of a record'),
+    (but('baseline', value='other'), 'baseline of a record must be one of'),
+    (but('policies', 1, 'name', value='constant'), 'different names'),
+    (but('policies', 1, 'name', value='a\nb'), 'policies of a record'),
+    (but('policies', 1, 'name', value='x'*81), 'policies of a record'),
+    (but('policies', value={}), 'policies of a record'),
+    (but('situation', 'data', value={'deep': {'er': 1}}), 'situation of a record'),
+    (but('situation', 'data', value='x'*20_001), 'situation of a record'),
+    (but('seeds', value=[0]*2000), 'seeds of a record'), (but('budget', value={'n_epoch': -1}), 'budget of'),
+    (but('higher', value='yes'), 'higher of'), (but('margin', value=-1), 'margin of'),
+    (but('runs', 0, 'curves', value={'accuracy': 'x'}), 'runs of a record')],
+    ids=lambda o: '' if not isinstance(o, str) else o[:30])
 def test_what_is_not_a_record(record, says, tmp_path):
     with pytest.raises(ValueError, match=says): check_record(record)
     for use in (lambda: Comparison(record).to_html(), lambda: merge([Comparison(record)])):
         with pytest.raises(ValueError, match=says): use()
 
-@pytest.mark.parametrize('text', ['', 'no json', '{"a": NaN}', '['*100_000, '{"version": ' + '9'*5000 + '}', '\ufeff{}', 'null'], ids=['empty', 'text', 'NaN', 'deep', 'huge number', 'bom', 'null'])
+@pytest.mark.parametrize('text', ['', 'no json', '{"a": NaN}', '['*100_000, '{"version": ' + '9'*5000 + '}', '\ufeff{}',
+                                  'null'], ids=['empty', 'text', 'NaN', 'deep', 'huge number', 'bom', 'null'])
 def test_files_that_are_no_record(text, tmp_path):
     (tmp_path/'r.json').write_text(text)
     with pytest.raises(ValueError, match='r.json'): read_record(tmp_path/'r.json')
@@ -62,8 +87,11 @@ def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match='be a file of at most'): read_record(path)
     with pytest.raises(ValueError, match='records must be a list'): merge([])
 
-HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'-alert(1)-'", '</title><script>alert(1)</script>', '</style><script>alert(1)</script>', '{{ 7*7 }}{% for x in y %}', '</pre><iframe src="//evil">',
-           '| a | b |', '`x` **b** _i_', '[link](javascript:alert(1))', '![i](http://evil/x.png)', 'http://evil.example', '$\\frac{1$', '_hidden', '# title', '~~~', '<!-- ', '\u202egnp.exe', '&lt;b&gt;', '%s%n{0}']
+HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'-alert(1)-'",
+           '</title><script>alert(1)</script>', '</style><script>alert(1)</script>', '{{ 7*7 }}{% for x in y %}',
+           '</pre><iframe src="//evil">', '| a | b |', '`x` **b** _i_', '[link](javascript:alert(1))',
+           '![i](http://evil/x.png)', 'http://evil.example', '$\\frac{1$', '_hidden', '# title', '~~~', '<!-- ',
+           '\u202egnp.exe', '&lt;b&gt;', '%s%n{0}']
 
 def poisoned(text):
     "The text in every place of a record that holds text"
@@ -87,13 +115,17 @@ def test_hostile_text_is_text(text):
     c = Comparison(r)
     page = c.to_html()
     tags = set(re.findall(r'<\s*([a-zA-Z/!]\w*)', page))
-    assert tags <= {'!doctype', 'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'img', 'figcaption', 'b', 'pre',
-                    *('/' + o for o in ('html', 'head', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'figcaption', 'b', 'pre'))}, tags
+    assert tags <= {'!doctype', 'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p',
+                    'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'img', 'figcaption', 'b', 'pre',
+                    *('/' + o for o in ('html', 'head', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p',
+                                        'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'figcaption',
+                                        'b', 'pre'))}, tags
     assert not re.search(r'<[^>]*\son\w+=', page) and page.count('<img')==page.count('src="data:image/svg+xml;base64,')
     md = c.to_markdown()
     outside = re.sub(r'(?ms)^(`{3,})text\n.*?^\1$', '', md)
     assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
-    assert len({line.count(' | ') for line in outside.splitlines() if line.startswith('| ')})<=2, 'no cell makes another'
+    assert len({line.count(' | ') for line in outside.splitlines()
+                if line.startswith('| ')})<=2, 'no cell makes another'
     assert merged_html(merge([c])) and '<' not in merged_markdown(merge([c]))
 
 @pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
@@ -121,7 +153,8 @@ def test_hostile_pages_have_no_element_that_acts(i):
     found,plain = Elements(page).found,Elements(Comparison(made()).to_html()).found
     assert {tag for tag,_ in found} <= {tag for tag,_ in plain}, 'no element that an honest page does not have'
     assert not {'script', 'iframe', 'object', 'a', 'form'} & {tag for tag,_ in found}
-    assert not [k for _,attrs in found for k in attrs if k.startswith('on')] and all(attrs['src'].startswith('data:image/') for tag,attrs in found if tag=='img')
+    assert (not [k for _,attrs in found for k in attrs if k.startswith('on')]
+            and all(attrs['src'].startswith('data:image/') for tag,attrs in found if tag=='img'))
 
 def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
     chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
@@ -145,13 +178,15 @@ def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
 def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
     c = Comparison(made())
     page = c.to_html()
-    assert page.index('1cycle: worked') < page.index('<table') < page.index('<img') < page.index('What was run') < page.index('How to run it again')
+    assert (page.index('1cycle: worked') < page.index('<table') < page.index('<img') < page.index('What was run')
+            < page.index('How to run it again'))
     assert page==c.to_html() and page.count('<img')==3 and "default-src 'none'" in page
     assert '1cycle: worked' in c.to_markdown() and '| 1cycle | worked |' in c.to_markdown()
 
 def test_files_are_written(tmp_path):
     c = Comparison(made())
-    assert (tmp_path/'r.html').write_text('old') and c.to_html(tmp_path/'r.html')==(tmp_path/'r.html').read_text(encoding='utf-8')
+    assert ((tmp_path/'r.html').write_text('old')
+            and c.to_html(tmp_path/'r.html')==(tmp_path/'r.html').read_text(encoding='utf-8'))
     assert c.to_markdown(tmp_path/'r.md')==(tmp_path/'r.md').read_text(encoding='utf-8')
 
 def test_a_record_with_nothing_to_draw():

@@ -39,13 +39,17 @@ def test_only_training_images_move():
     set_seed(0); x = still.one_batch()[0]
     assert {tuple(o.ravel().tolist()) for o in x} <= {tuple(o[0].ravel().tolist()) for o in still.train_ds}
 
-@pytest.mark.parametrize('call,says', [(lambda: cifar_resnet(18), r'depth must be 6n\+2'), (lambda: cifar_resnet(2), 'depth must'), (lambda: digits_dls(0), 'bs must'),
-                                       (lambda: digits_dls(pct_valid=1.), r'pct_valid must lie in \[.01, .99\]'), (lambda: digits_dls(1700), 'bs must'), (lambda: digits_dls(seed='a'), 'seed must'), (lambda: RandomShift(-1), 'n must'), (lambda: cifar_resnet(n_in=0), 'n_in must'), (lambda: digits_dls(shift=-1), 'shift must')])
+@pytest.mark.parametrize('call,says', [
+    (lambda: cifar_resnet(18), r'depth must be 6n\+2'), (lambda: cifar_resnet(2), 'depth must'),
+    (lambda: digits_dls(0), 'bs must'), (lambda: digits_dls(pct_valid=1.), r'pct_valid must lie in \[.01, .99\]'),
+    (lambda: digits_dls(1700), 'bs must'), (lambda: digits_dls(seed='a'), 'seed must'),
+    (lambda: RandomShift(-1), 'n must'), (lambda: cifar_resnet(n_in=0), 'n_in must'),
+    (lambda: digits_dls(shift=-1), 'shift must')])
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says): call()
 
 def he_params(n):
-    "Weights of the 6n+2-layer network, counted by hand from the paper's table: convolutions, two numbers per normalised channel, the classifier"
+    "Weights of a 6n+2-layer network, by hand from the paper's table: convolutions, 2 a normalised channel, classifier"
     conv = lambda a, b: 9*a*b + 2*b
     stage = lambda a, b: conv(a, b) + conv(b, b) + (n-1)*2*conv(b, b)
     return conv(3, 16) + 2*n*conv(16, 16) + stage(16, 32) + stage(32, 64) + 65*10
@@ -62,7 +66,8 @@ def test_option_b_projects():
     assert m(torch.rand(2, 3, 32, 32)).shape==(2, 10)
 
 def write_idx(path, a, opener=open):
-    with opener(path, 'wb') as f: f.write(struct.pack(f'>BBBB{a.ndim}I', 0, 0, 8, a.ndim, *a.shape) + a.astype(np.uint8).tobytes())
+    with opener(path, 'wb') as f:
+        f.write(struct.pack(f'>BBBB{a.ndim}I', 0, 0, 8, a.ndim, *a.shape) + a.astype(np.uint8).tobytes())
 
 @pytest.fixture
 def idx_folder(tmp_path):
@@ -81,7 +86,9 @@ def test_idx_files(idx_folder):
     got,y = dls.valid.one_batch()
     assert torch.allclose(got.double(), want, atol=1e-6) and y.tolist()==im.valid_y.tolist() and dls.c==4
 
-@pytest.mark.parametrize('raw', [b'', b'\0\0\x0d\1\0\0\0\1x', b'\0\0\x08\1\0\0\0\5xx', b'\0\0\x08\x03\0\0', b'\0\0\x08\1' + b'\xff'*4 + b'x'], ids=['empty', 'floats', 'short', 'cut header', 'absurd size'])
+@pytest.mark.parametrize('raw', [b'', b'\0\0\x0d\1\0\0\0\1x', b'\0\0\x08\1\0\0\0\5xx', b'\0\0\x08\x03\0\0',
+                                 b'\0\0\x08\1' + b'\xff'*4 + b'x'],
+                         ids=['empty', 'floats', 'short', 'cut header', 'absurd size'])
 def test_damaged_idx_files(tmp_path, raw):
     (tmp_path/'f').write_bytes(raw)
     with pytest.raises(ValueError, match='f must'): read_idx(tmp_path/'f')
@@ -91,7 +98,8 @@ def image_folder(root, sizes=(4, 4)):
     for part,n,size in [('train', 6, sizes[0]), ('test', 3, sizes[1])]:
         for c in ('ant', 'bee'):
             (root/part/c).mkdir(parents=True)
-            for i in range(n): Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root/part/c/f'{i}_{c}.png')
+            for i in range(n):
+                Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(root/part/c/f'{i}_{c}.png')
     return root
 
 def test_a_folder_in_the_form_of_cifar(tmp_path):
@@ -108,13 +116,14 @@ def test_images_of_two_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match='one size'): load_images(tmp_path)
 
 def test_the_thread(tmp_path):
-    "As written in the thread's notebook, on a folder that stands in for CIFAR-10; there, 50,000 images make 98 batches of 512"
+    "As written in the thread's notebook, on a folder instead of CIFAR-10, where 50,000 images make 98 batches of 512"
     s = situation('thread', data=image_folder(tmp_path), bs=5)
     learn = s(3)
     assert len(learn.dls.train)==3, 'the last, incomplete batch is trained'
     assert s.depth==56 and sum(p.numel() for p in learn.model.parameters())==he_params(9) - 65*10 + 65*2
     assert (learn.wd, learn.lr)==(1e-4, .8) and learn.opt_func.func is SGD and learn.opt_func.keywords=={'mom': .9}
-    assert [type(t).__name__ for t in learn.dls.train.after_batch.fs]==['Scale', 'RandomShift', 'RandomMirror'] and s.shift==4
+    assert ([type(t).__name__ for t in learn.dls.train.after_batch.fs]==['Scale', 'RandomShift', 'RandomMirror']
+            and s.shift==4)
     assert [type(t).__name__ for t in learn.dls.valid.after_batch.fs]==['Scale']
 
 def test_a_part_of_the_classes():
@@ -127,7 +136,8 @@ def test_a_part_of_the_classes():
 def test_pretraining_is_one_body_for_all_seeds():
     s = situation('transfer-digits', pretrain_epochs=1)
     a,b = s(0),s(1)
-    same = lambda i: all(torch.equal(p, q) for p,q in zip(a.model[i].state_dict().values(), b.model[i].state_dict().values()))
+    same = lambda i: all(torch.equal(p, q) for p,q in zip(a.model[i].state_dict().values(),
+                                                          b.model[i].state_dict().values()))
     assert all(map(same, range(4))) and not same(4)
     a.create_opt()
     assert [len(g) for g in a.opt.param_lists]==[len(list(a.model[:-1].parameters())), 2]
@@ -143,9 +153,13 @@ def test_loaders_of_the_user():
     assert learn.dls is dls and learn.model(dls.one_batch()[0]).shape==(32, 10)
 
 @pytest.mark.parametrize('call,says', [
-    (lambda: cifar_resnet(option='C'), "option must be 'A' or 'B'"), (lambda: Situation(optimizer='lion'), 'optimizer must be one of'), (lambda: situation('mnist'), 'name must be one of'),
-    (lambda: situation(depht=8), 'changes must be fields'), (lambda: Situation(7), 'data must'), (lambda: Situation('no/such/folder')(0), 'folder that exists'), (lambda: Situation(classes=(1, 1))(0), 'classes must'),
-    (lambda: Situation(classes=(1, 10))(0), r'\[0, 10\)'), (lambda: Situation(n_train=0), 'n_train must'), (lambda: Situation(shift=-1), 'shift must'), (lambda: Situation(digits_dls(), n_train=5), 'data must be a name or a folder'),
+    (lambda: cifar_resnet(option='C'), "option must be 'A' or 'B'"),
+    (lambda: Situation(optimizer='lion'), 'optimizer must be one of'),
+    (lambda: situation('mnist'), 'name must be one of'), (lambda: situation(depht=8), 'changes must be fields'),
+    (lambda: Situation(7), 'data must'), (lambda: Situation('no/such/folder')(0), 'folder that exists'),
+    (lambda: Situation(classes=(1, 1))(0), 'classes must'), (lambda: Situation(classes=(1, 10))(0), r'\[0, 10\)'),
+    (lambda: Situation(n_train=0), 'n_train must'), (lambda: Situation(shift=-1), 'shift must'),
+    (lambda: Situation(digits_dls(), n_train=5), 'data must be a name or a folder'),
     (lambda: RandomShift(1, mirror=1), 'mirror must')])
 def test_bad_situation(call, says):
     with pytest.raises(ValueError, match=says): call()

@@ -4,7 +4,8 @@ from fastai_clr_ext.verdict import *
 
 rng = lambda: np.random.default_rng(0)
 
-@pytest.mark.parametrize('k,n,level,want', [(1, 5, .95, (.036224, .624465)), (0, 10, .95, (0, .277533)), (81, 263, .95, (.255289, .366208))], ids=str)
+@pytest.mark.parametrize('k,n,level,want', [(1, 5, .95, (.036224, .624465)), (0, 10, .95, (0, .277533)),
+                                            (81, 263, .95, (.255289, .366208))], ids=str)
 def test_wilson_against_its_formula(k, n, level, want):
     "want: worked out from (p + z²/2n ± z√(p(1-p)/n + z²/4n²))/(1 + z²/n); the last is Newcombe's (1998) example"
     z,p = 1.959964,k/n
@@ -45,7 +46,8 @@ def test_power_is_what_simulation_finds(effect, n):
     assert t_power(effect, 1, n)==pytest.approx(((lo>0) | (hi<0)).mean(), abs=.012)
 
 def test_power_at_the_ends():
-    assert t_power(0, 1, 8)==pytest.approx(.05) and t_power(1e6, 1, 5)==1 and seeds_needed(1e6, 1)==2 and seeds_needed(1e-9, 1) is None
+    assert (t_power(0, 1, 8)==pytest.approx(.05) and t_power(1e6, 1, 5)==1 and seeds_needed(1e6, 1)==2
+            and seeds_needed(1e-9, 1) is None)
     for d in (.2, .7, 1.5):
         n = seeds_needed(d, 1)
         assert t_power(d, 1, n)>=.8>t_power(d, 1, n-1)
@@ -59,7 +61,8 @@ def planted(effect, n_seeds, n, sd=1., lost=0., seed=0):
         df = pd.DataFrame(runs)
         yield df.mask(r.random(df.shape)<lost)
 
-def verdicts(tables, name, **kwargs): return pd.Series([paired_summary(t, **kwargs).verdict[name] for t in tables]).value_counts(normalize=True)
+def verdicts(tables, name, **kwargs):
+    return pd.Series([paired_summary(t, **kwargs).verdict[name] for t in tables]).value_counts(normalize=True)
 
 def test_the_same_policy_twice_cannot_be_told_apart():
     "In at least 90 % of 200 comparisons, also when runs are lost"
@@ -74,7 +77,7 @@ def test_a_planted_effect_is_found_at_the_stated_power():
     assert worse['did not']>.7 and worse.get('worked', 0)==0, 'where lower is better it is the other way round'
 
 def test_four_policies_at_once_are_corrected():
-    "One false verdict or more among three, in no more than about 5 % of comparisons; without correction it would be 12 %"
+    "One false verdict or more among three in no more than about 5 % of comparisons; without correction, in 12 %"
     tables = list(planted(dict.fromkeys('abcd', 0), 6, 200))
     wrong = np.mean([(paired_summary(t).verdict[1:]!='cannot tell').any() for t in tables])
     lo,hi = mean_interval(np.stack([t[list('bcd')].to_numpy()-t[['a']].to_numpy() for t in tables]).swapaxes(1, 2))
@@ -90,17 +93,22 @@ def test_looking_after_every_seed_finds_what_is_not_there():
     assert .15 < found.mean() < .3
 
 @pytest.mark.parametrize('args,want', [
-    (dict(lo=.1, hi=.2), 'worked'), (dict(lo=-.2, hi=-.1), 'did not'), (dict(lo=-.1, hi=.1), 'cannot tell'), (dict(lo=0, hi=0), 'cannot tell'), (dict(lo=np.nan, hi=np.nan), 'cannot tell'),
-    (dict(lo=.1, hi=.2, n_lost=1), 'cannot tell'), (dict(lo=.1, hi=.2, n_lost=1, n_saved=1), 'worked'), (dict(lo=.1, hi=.2, n_lost=6), 'cannot tell'), (dict(lo=-.2, hi=-.1, n_saved=6), 'cannot tell'),
-    (dict(lo=np.nan, hi=np.nan, n_lost=6), 'did not'), (dict(lo=np.nan, hi=np.nan, n_lost=5), 'cannot tell'), (dict(lo=np.nan, hi=np.nan, n_saved=6), 'worked'), (dict(lo=.1, hi=.3, margin=.2), 'cannot tell'),
+    (dict(lo=.1, hi=.2), 'worked'), (dict(lo=-.2, hi=-.1), 'did not'), (dict(lo=-.1, hi=.1), 'cannot tell'),
+    (dict(lo=0, hi=0), 'cannot tell'), (dict(lo=np.nan, hi=np.nan), 'cannot tell'),
+    (dict(lo=.1, hi=.2, n_lost=1), 'cannot tell'), (dict(lo=.1, hi=.2, n_lost=1, n_saved=1), 'worked'),
+    (dict(lo=.1, hi=.2, n_lost=6), 'cannot tell'), (dict(lo=-.2, hi=-.1, n_saved=6), 'cannot tell'),
+    (dict(lo=np.nan, hi=np.nan, n_lost=6), 'did not'), (dict(lo=np.nan, hi=np.nan, n_lost=5), 'cannot tell'),
+    (dict(lo=np.nan, hi=np.nan, n_saved=6), 'worked'), (dict(lo=.1, hi=.3, margin=.2), 'cannot tell'),
     (dict(lo=.1, hi=.15, margin=.2), 'did not')], ids=str)
 def test_judge(args, want): assert judge(**args)==want
 
 def test_summary_by_hand():
     df = pd.DataFrame({'a': [1., 2, 3, np.nan], 'b': [2., 2, 5, 4], 'c': [np.nan]*4})
     s = paired_summary(df)
-    assert s.gain.tolist()[1]==1 and s.n_pairs.tolist()[1:]==[3, 0] and s.n_better.tolist()[1:]==[2, 0] and s.n_lost.tolist()==[1, 0, 4]
-    assert s.gain_lo['b']==pytest.approx(1 - 6.2053/3**.5, abs=1e-3), 't of 2 degrees at 97.5 %: two policies against one'
+    assert (s.gain.tolist()[1]==1 and s.n_pairs.tolist()[1:]==[3, 0] and s.n_better.tolist()[1:]==[2, 0]
+            and s.n_lost.tolist()==[1, 0, 4])
+    assert (s.gain_lo['b']
+            ==pytest.approx(1 - 6.2053/3**.5, abs=1e-3)), 't of 2 degrees at 97.5 %: two policies against one'
     assert s.verdict.tolist()==['baseline', 'cannot tell', 'cannot tell'] and pd.isna(s.gain['c'])
     assert paired_summary(df, baseline='b').gain['a']==-1
     assert 'never both ended well' in say_verdicts(s)[1] and '4 of 4 runs were lost' in say_verdicts(s)[1]
@@ -109,7 +117,8 @@ def test_one_seed_is_said():
     s = paired_summary(pd.DataFrame({'a': [1.], 'b': [2.]}))
     assert s.verdict['b']=='cannot tell' and 'no interval' in say_verdicts(s)[0] and pd.isna(s.seeds_needed['b'])
 
-@pytest.mark.parametrize('kwargs,says', [(dict(baseline='z'), 'baseline must'), (dict(level=1), 'level must'), (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must')])
+@pytest.mark.parametrize('kwargs,says', [(dict(baseline='z'), 'baseline must'), (dict(level=1), 'level must'),
+                                         (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must')])
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): paired_summary(pd.DataFrame({'a': [1., 2], 'b': [2., 4]}), **kwargs)
 
