@@ -8,9 +8,8 @@ from functools import partial
 from statistics import median
 
 warnings.simplefilter('ignore')
-import numpy as np, torch
+import torch
 from torch import nn
-from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat

@@ -10,14 +10,13 @@ images, batches and new head. Training from scratch is the control. Recipe B is 
 head's stage and other ratios of rates, on the held-out images alone. Writes `nbs/studies/recipes.json`, which the study
 notebook draws. The data are the idx files of Fashion-MNIST, for example of Debian's package
 `dataset-fashion-mnist`."""
-import argparse, gzip, json, struct, warnings
+import argparse, json, warnings
 from functools import partial
 from pathlib import Path
 
 warnings.simplefilter('ignore')
 import numpy as np, torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import TensorDataset
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import *
@@ -48,12 +47,6 @@ POLICIES = {
     'Adam, from scratch': ('Adam', False, lambda lr: [Stage('all', BUDGET, lr)])}
 SHAPES = {(h, m): ('SGD', True, lambda lr, h=h, m=m: stages_long(budget=BUDGET, base_lr=lr, head_epochs=h, lr_mult=m))
           for h in (0, 1, 4, 10) for m in (1, 10, 100)}
-
-def read_idx(path:Path)->torch.Tensor:
-    "An idx file of unsigned bytes"
-    data = gzip.decompress(path.read_bytes())
-    shape = struct.unpack(f'>{data[3]}I', data[4:4+4*data[3]])
-    return torch.tensor(np.frombuffer(data, np.uint8, offset=4+4*data[3]).reshape(shape).copy())
 
 def load(path:Path, part:str)->tuple:
     x,y = read_idx(path/f'{part}-images-idx3-ubyte.gz'), read_idx(path/f'{part}-labels-idx1-ubyte.gz').long()
@@ -113,7 +106,7 @@ def trials(policy:tuple, data, weights)->dict:
     return {lr: [run(policy, lr, s, data, weights, 'held out')['accuracy'] for s in TRIAL_SEEDS]
             for lr in RATES[policy[0]]}
 
-def compare(policies:dict, data, weights)->dict:
+def measure(policies:dict, data, weights)->dict:
     "Choose each policy's rate on held-out images, then measure it on the test images"
     out = {}
     for name,policy in policies.items():
@@ -151,7 +144,7 @@ def main(path:Path, out:Path):
     weights = pretrain(of_classes(full, SOURCE), of_classes(test, SOURCE))
     setup = dict(source=SOURCE, target=TARGET, n_per_class=N_PER_CLASS, bs=BS, budget_epochs=BUDGET, depth=14,
                  trial_seeds=list(TRIAL_SEEDS), seeds=list(SEEDS), torch=torch.__version__)
-    res = dict(setup=setup, policies=compare(POLICIES, data, weights))
+    res = dict(setup=setup, policies=measure(POLICIES, data, weights))
     out.write_text(json.dumps(res | dict(shapes=shapes(data, weights)), indent=1)+'\n')
 
 if __name__=='__main__':

@@ -19,6 +19,13 @@ class Spy(Callback):
     def before_step(self): self.rows.append([dict(h) for h in self.learn.opt.hypers])
     def column(self, name): return [[g[name] for g in row] for row in self.rows]
 
+class Raise(Callback):
+    "Raises before the step of one training batch, when all others are done"
+    order = 2000
+    def __init__(self, at, what): self.at,self.what = at,what
+    def before_step(self):
+        if self.learn.train_iter==self.at: raise self.what
+
 def two_groups(m): return [list(m[0].parameters()), list(m[2].parameters())]
 
 def make_mlp(n_trn=10, model=None, **kwargs):

@@ -27,12 +27,6 @@ class Rows(Callback):
         self.names.append(vars(learn)['stage'].name if 'stage' in vars(learn) else None)
     def column(self, k): return np.array([[g[k] for g in row] for row in self.rows])
 
-class Raise(Callback):
-    order = 2000
-    def __init__(self, at, what): self.at,self.what = at,what
-    def before_step(self):
-        if self.learn.train_iter==self.at: raise self.what
-
 class Score(Metric):
     "A metric that gives what it is told, epoch by epoch"
     value,name = None,'score'

@@ -7,7 +7,7 @@ from fastai_clr_ext.forward import *
 from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
-from test_record import Raise
+from conftest import Raise
 
 def same(got, want):
     "Columns of a table that was read back, against the history"

@@ -10,21 +10,19 @@ from fastai.callback.core import (Callback, CancelBatchException, CancelEpochExc
                                   CancelStepException, CancelTrainException)
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
-from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
 from fastai.learner import load_learner
 from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
-import fastai_clr_ext.history as module
 from fastai_clr_ext.forward import *
 from fastai_clr_ext.history import *
 from fastai_clr_ext.history import _pack, _unpack
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
-from conftest import Spy
-from test_record import CpuAmp, Overflow, Raise, to_x, to_y
+from conftest import Raise, Spy, make_mlp
+from test_record import CpuAmp, Overflow, to_x, to_y
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(0, 5)), elements=st.floats(allow_subnormal=False)))
@@ -70,9 +68,10 @@ COMPANIONS = {
 @pytest.mark.parametrize('name', COMPANIONS)
 def test_a_row_for_each_batch(mlp, name, recorder):
     make,gaps,error,n = COMPANIONS[name]
-    learn,spy = mlp(cbs=recorder()),Spy()
-    try: learn.fit(1, .01, cbs=[f() for f in make] + [spy])
-    except (KeyboardInterrupt, RuntimeError) as e: assert type(e) is error
+    learn,came = mlp(cbs=recorder()),None
+    try: learn.fit(1, .01, cbs=[f() for f in make])
+    except (KeyboardInterrupt, RuntimeError) as e: came = type(e)
+    assert came is error
     df = learn.recorder.history.steps
     assert df.train_iter.tolist()==list(range(n))
     assert {i: why for i,why in zip(df.train_iter, df.skipped) if why}==gaps
@@ -270,20 +269,21 @@ def test_array_metrics_survive_a_file(mlp, tmp_path):
     h.epoch_rows[0]['several'] = np.array([1, 2])
     assert RunHistory.load(h.save(tmp_path/'x.npz')).epochs.several[0]==[1, 2]
 
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    "The bytes of a file and its rows"
+    learn,path = make_mlp(cbs=GradRecorder()),tmp_path_factory.mktemp('saved')/'x.npz'
+    learn.fit(1)
+    return learn.recorder.history.save(path).read_bytes(),learn.recorder.history.steps
+
 @pytest.mark.parametrize('seed', range(60))
-def test_damaged_bytes_are_refused_or_harmless(mlp, tmp_path, seed):
-    global SAVED
-    if seed==0:
-        learn = mlp(cbs=GradRecorder())
-        learn.fit(1)
-        learn.recorder.history.save(tmp_path/'x.npz')
-        SAVED = (tmp_path/'x.npz').read_bytes(),learn.recorder.history.steps
-    rng,data = np.random.default_rng(seed),bytearray(SAVED[0])
+def test_damaged_bytes_are_refused_or_harmless(saved, tmp_path, seed):
+    rng,data = np.random.default_rng(seed),bytearray(saved[0])
     for i in rng.integers(0, len(data), 3): data[i] ^= int(rng.integers(1, 256))
     (tmp_path/'y.npz').write_bytes(data)
     try: back = RunHistory.load(tmp_path/'y.npz')
     except ValueError as e: assert 'y.npz' in str(e)
-    else: assert_frame_equal(back.steps, SAVED[1])
+    else: assert_frame_equal(back.steps, saved[1])
 
 def test_one_recorder_only(mlp):
     learn = mlp(cbs=[HistoryRecorder(), GradRecorder()])
@@ -488,7 +488,7 @@ def a_million(monkeypatch, n, n_groups=3):
 
 def test_memory_of_a_million_steps_of_three_groups(monkeypatch):
     "At most 100 MB on the host with Adam's five hyper-parameters in each group; the device's block doesn't grow"
-    h = a_million(monkeypatch, n := 8*1024)
+    h = a_million(monkeypatch, 8*1024)
     size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1]
                for a in packed)/(7*1024)*1e6
     assert size < 100e6 and h.grad_log.values.shape==(1024, 3, 2)

@@ -120,17 +120,11 @@ def test_accumulation_does_not_slow_the_cycle(mlp):
 
 # what was trained is kept however the fit ends
 
-class Stop(Callback):
-    order = 2000
-    def __init__(self, at, what): self.at,self.what = at,what
-    def before_step(self):
-        if self.learn.train_iter==self.at: raise self.what
-
 @pytest.mark.parametrize('what', [KeyboardInterrupt, ZeroDivisionError, CancelFitException], ids=lambda e: e.__name__)
 def test_a_stopped_fit_keeps_its_plan(mlp, what):
     learn = mlp()
     learn.fit_one_cycle_ext(1, .1)
-    try: learn.fit_one_cycle_ext(2, .1, cbs=Stop(12, what('stop')))
+    try: learn.fit_one_cycle_ext(2, .1, cbs=Raise(12, what('stop')))
     except (KeyboardInterrupt, ZeroDivisionError): pass
     assert [p.runs for p in learn.recorder.plans]==[((0, 0, 10),), ((0, 0, 13),)]
     assert_array_equal(learn.recorder.hps['lr'], one_cycle().table(20, .1)['lr'][:13])

@@ -301,7 +301,7 @@ def test_spread_is_the_quantiles():
     assert band.min()==q['q0.05'].min() and band.max()==q['q0.95'].max()
 
 def test_adam_panels():
-    h,axs = made(),None
+    h = made()
     axs = h.plot_adam(beta=None)
     df = h.grads
     for ax,what in zip(axs, ('sqrt_v', 'eff_step')):
@@ -330,7 +330,7 @@ def test_against_the_rate(what):
         y = df.loss if what=='loss' else (df.norm_0**2 + df.norm_1**2)**.5
         assert_allclose(line.get_xydata(), np.c_[df.lr_1, y][:peak+1])
     assert_array_equal(h.plot_vs_lr().lines[0].get_ydata(),
-                       h.steps.query('fit==1').loss[:peak+1]), 'the last fit if none is named'
+                       h.steps.query('fit==1').loss[:peak+1], 'the last fit if none is named')
     with pytest.raises(ValueError, match="what must be 'loss', one of"): h.plot_vs_lr('f1')
 
 def test_stage_names_and_phases():
@@ -348,7 +348,8 @@ def test_lr_find_grads(mlp):
     lrs,losses = list(learn.recorder.lrs),list(learn.recorder.losses)
     axs = learn.recorder.plot_lr_find_grads()
     smoothed = axs[0].lines[1]
-    assert_allclose(smoothed.get_xdata()[:len(lrs)], lrs[:len(smoothed.get_xdata())])
+    n = len(smoothed.get_xdata())
+    assert_allclose(smoothed.get_xydata(), np.c_[lrs[:n], losses[:n]])
     grads = learn.recorder.lr_find_history.grads
     total = grads.assign(t=grads.mean_abs*grads.n_params).groupby('step')[['t', 'n_params']].sum()
     assert_allclose(axs[1].lines[0].get_ydata(), total.t/total.n_params)
@@ -587,7 +588,7 @@ def test_names_do_not_run_into_each_other(mlp):
     learn.fine_tune_gradual(10, .01, 1)
     assert not overlaps(learn.recorder.plot_stages()[0])
 
-def test_a_second_history_does_not_shade_again(mlp):
+def test_a_second_history_does_not_shade_again():
     ax = made().plot_grads(per_group=False, label='A')
     n = len(ax.patches),len(ax.texts)
     made(seed=1).plot_grads(per_group=False, label='B', ax=ax)
