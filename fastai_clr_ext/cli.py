@@ -134,13 +134,16 @@ def demo_reading(
 )->str: # Lines to print
     "Say what to look at in the figure, as far as the numbers bear it out"
     c,k = table.loc['use_clr_beta'],table.loc['constant']
-    if not np.isfinite(table.to_numpy(dtype=float)).all(): return 'A run diverged: its losses or gradients are not finite. Try a lower --lr-max.'
+    if not np.isfinite(table.to_numpy(dtype=float)).all():
+        return 'A run diverged: its losses or gradients are not finite. Try a lower --lr-max.'
     if n_steps<200: return f'{n_steps} steps are too few for a plateau. Try more --epochs (30 is the default).'
     spike,fall,keep = c['|g| start']/c['|g| plateau'],c['|g| end']/c['|g| plateau'],k['|g| end']/k['|g| plateau']
     return f"""In gradients.png, from left to right:
 - start: the first steps reach {spike:.1f} times the cycle's plateau, while the weights leave their random start;
-- plateau: {c['|g| plateau']:.1e} at the median with the cycle, {k['|g| plateau']:.1e} at the constant rate, while the cycle's rate goes up and comes down;
-- annihilation (the last shaded band): the cycle ends at {fall:.2f} of its plateau, the constant rate at {keep:.2f} of its own.
+- plateau: {c['|g| plateau']:.1e} at the median with the cycle, {k['|g| plateau']:.1e} at the constant rate, \
+while the cycle's rate goes up and comes down;
+- annihilation (the last shaded band): the cycle ends at {fall:.2f} of its plateau, \
+the constant rate at {keep:.2f} of its own.
 A low mean |g| alone doesn't say that the loss is flat: batch normalisation scales gradients by the weights.
 One seed of an easy data set: a mechanism to see, not a verdict on which policy is better."""
 
@@ -186,8 +189,9 @@ def clr_demo(
 
 # %% ../nbs/10_cli.ipynb #86d3ff9c
 #: Cycles that a policy on the command line can name, with what the thread gave their momentum
-CYCLES = {k: getattr(schedule, k) for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'triangular',
-                                            'one_cycle_fastai', 'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
+CYCLES = {k: getattr(schedule, k)
+          for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'triangular', 'one_cycle_fastai',
+                    'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
 _MOMS = {'constant': dict(moms=.9), 'one_cycle': dict(moms=(.95, .85, .95))}
 _TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # Rates, by optimizer
 
@@ -213,8 +217,8 @@ def _parse_cycle(name, spec, sit):
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
 # %% ../nbs/10_cli.ipynb #38685406
-_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5, optimizer=None,
-                 lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
+_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
+                 optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
 
 def _numbers(x, name)->list|None:
     "Numbers with commas between, or a list of them"
@@ -279,7 +283,9 @@ def clr_compare_options(
     "Compare policies at the same budget over seeds, and write a report. With merge RECORD…, put records into one table"
     given = {k: v for k,v in locals().items() if k!='config'}
     again = f'clr-compare {shlex.join(o for o in sys.argv[1:] if o!="--resume")}'.strip()
-    if config and Path(config).is_file(): again += f'\n\n# {Path(config).name}\n{Path(config).read_text(encoding="utf-8", errors="replace")[:10_000]}'
+    if config and Path(config).is_file():
+        again += (f'\n\n# {Path(config).name}\n'
+                  f'{Path(config).read_text(encoding="utf-8", errors="replace")[:10_000]}')
     result = compare_options(read_options(config, **given), again)
     table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
     print('\n' + table.to_string(float_format='{:.4g}'.format))

@@ -60,7 +60,8 @@ def _seed_list(seeds)->list:
 def _rates(lr_max, policies)->dict:
     "A rate for each cycle; others set their own"
     cycles = [k for k,p in policies.items() if isinstance(p, Schedule)]
-    _need(lr_max is None or cycles, 'lr_max', 'be None where no policy is a cycle: the others set their own rates', lr_max)
+    _need(lr_max is None or cycles, 'lr_max', 'be None where no policy is a cycle: the others set their own rates',
+          lr_max)
     if not isinstance(lr_max, dict): return {k: lr_max if k in cycles else None for k in policies}
     rule = f'have a rate for each policy that is a cycle ({cycles}), and for no other, which sets its own'
     _need(set(lr_max)==set(cycles), 'lr_max', rule, list(lr_max))
@@ -82,13 +83,15 @@ _TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_s
 def _check_metrics(names):
     "Names that a table can have side by side"
     bad = [k for k in names if k in _TAKEN or not k.isprintable() or not 0<len(k)<=80 or names.count(k)>1]
-    _need(not bad, 'the metrics of the learner', f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
+    _need(not bad, 'the metrics of the learner',
+          f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
 
 def _check_extra(situation, n_workers):
     "What goes into the record beside what the learner shows; processes"
     plain = lambda v: v is None or isinstance(v, (bool, str)) or _is_real(v)
     ok = situation is None or isinstance(situation, dict) and all(
-        isinstance(k, str) and 0<len(k)<=80 and k.isprintable() and (plain(v) or isinstance(v, list) and all(map(plain, v)))
+        isinstance(k, str) and 0<len(k)<=80 and k.isprintable() and
+        (plain(v) or isinstance(v, list) and all(map(plain, v)))
         for k,v in situation.items())
     _need(ok, 'situation', 'be a dict from names to numbers, texts or lists of these', situation)
     _need(n_workers is None or _is_count(n_workers), 'n_workers', 'be None or a whole number of at least 1', n_workers)
@@ -104,8 +107,9 @@ def _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
     lrs = {k: _rate(v) for k,v in rates.items()}
-    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and [float(lr) for lr in _as_list(tune)], grads=grads, n_threads=n_threads,
-                       weights=weights_digest(learn.model), learner=about_learner(learn)))
+    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and [float(lr) for lr in _as_list(tune)],
+                       grads=grads, n_threads=n_threads, weights=weights_digest(learn.model),
+                       learner=about_learner(learn)))
 
 def _rate(lr)->float|list|str|None:
     "A rate that JSON can hold"
@@ -121,8 +125,11 @@ def about_learner(
     data = dict(data=name(type(dls.train_ds)), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds))
     model = dict(model=name(type(learn.model)), n_params=sum(p.numel() for p in learn.model.parameters()))
     how = dict(optimizer=f'{name(opt.func)}({args})' if args else name(opt), loss=name(learn.loss_func),
-               wd=wd if wd is None or _is_real(wd) else str(wd), lr=_rate(learn.lr), metrics=[m.name for m in learn.metrics])
-    return data | model | how | dict(batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), n_batches=len(dls.train), device=str(dls.device or 'cpu'))
+               wd=wd if wd is None or _is_real(wd) else str(wd), lr=_rate(learn.lr),
+               metrics=[m.name for m in learn.metrics])
+    return data | model | how | dict(
+        batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None),
+        n_batches=len(dls.train), device=str(dls.device or 'cpu'))
 
 _HALF = re.compile(r'\..+\.(json|npz)\.[0-9a-f]{8}') # What a file is named while it is written
 
@@ -178,7 +185,8 @@ class Comparison:
     def df(self)->pd.DataFrame: # `policy, seed`, losses, each metric, `diverged, n_steps, seconds, error`
         "One row for each run"
         runs = self.record['runs']
-        names = list(dict.fromkeys(['train_loss', 'valid_loss', *(k for r in runs for k in r['scores']), self.record['metric']]))
+        names = list(dict.fromkeys(['train_loss', 'valid_loss', *(k for r in runs for k in r['scores']),
+                                    self.record['metric']]))
         end = 'diverged', 'n_steps', 'seconds', 'error'
         rows = [{k: r[k] for k in ('policy', 'seed')} | {k: r['scores'].get(k) for k in names} | {k: r[k] for k in end}
                 for r in runs]
@@ -221,7 +229,7 @@ def read(self:Comparison,
 _LOWER = re.compile('loss|error|perplexity|brier|^(_?rmse|mse|mae|msle|_?exp_rmspe)$') # where lower is better
 
 def _reading(names, metrics, baseline=None, metric=None, higher=None, level=.95, method='t', margin=0.)->dict:
-    "Check how an outcome is to be read. Lower is better for a loss or an error, as in fastai's `TrackerCallback`, and for fastai's metrics of that kind"
+    "Check how an outcome is read: lower is better for a loss or error, as in `TrackerCallback`, and metrics like these"
     there = [*metrics, 'valid_loss', 'train_loss']
     metric = there[0] if metric is None else metric
     _need(metric in there, 'metric', f'be one of {there}', metric)
@@ -264,7 +272,8 @@ def _draw_runs(ax, runs, key, colour, label):
     "Faint lines for runs, a strong one for their mean"
     lines = [np.array([np.nan if v is None else v for v in r['curves'].get(key, [])], dtype=float) for r in runs]
     lines = [o for o in lines if len(o)]
-    for o in lines: ax.plot(np.linspace(1/len(o), 1, len(o)), o, color=colour, lw=.6, alpha=.4, marker='o' if len(o)==1 else None)
+    for o in lines:
+        ax.plot(np.linspace(1/len(o), 1, len(o)), o, color=colour, lw=.6, alpha=.4, marker='o' if len(o)==1 else None)
     same = [o for o in lines if len(o)==len(lines[0])]
     if same: ax.plot(np.linspace(1/len(same[0]), 1, len(same[0])), np.mean(same, 0), color=colour, lw=1.6, label=label)
 
@@ -317,7 +326,8 @@ def _record(path, make_learner, learn, first, rates, trials, situation, results,
     budget = dict(n_epoch=first[0].n_epoch, n_batches=first[0].n_epoch*len(learn.dls.train),
                   n_steps=max(r['n_steps'] for r in results))
     record = _plain(dict(kind=RECORD_KIND, version=RECORD_VERSION, situation=about, budget=budget, policies=said,
-                         **rest, tuning=trials, runs=results, versions=_versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
+                         **rest, tuning=trials, runs=results, versions=_versions() | {'numpy': np.__version__},
+                         hardware=_hardware(learn)))
     _write_json(path/'record.json', record)
     return record
 

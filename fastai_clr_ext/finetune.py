@@ -33,12 +33,12 @@ class Stage:
     "One `freeze_to` and one fit, as data"
     name:str # What tables, plots and callbacks call it; unique among the stages of a run
     n_epoch:float # Epochs, at least 0; a fraction trains that part of an epoch's batches, 0 leaves the stage out
-    lr_max:float|list|slice|None = None # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group; None means the learner's `lr`
-    freeze_to:int = 0 # First parameter group to train, negative ones count from the head: -1 the head alone, 0 everything
+    lr_max:float|list|slice|None = None # What `fit_one_cycle_ext` takes as `lr_max`; None means the learner's `lr`
+    freeze_to:int = 0 # First parameter group to train, negative counts from the head: -1 the head alone, 0 everything
     sched:Schedule|list|dict|None = None # What `fit_one_cycle_ext` takes as `sched`; None means its default cycle
     wd:float|list|None = None # Weight decay; None means the learner's `wd`
     cbs:Callback|list|None = None # `Callback`s for this stage only
-    keep_opt:bool = False # Whether the optimizer keeps its state (momentum, squared gradients) from before; False clears it, as fastai's `freeze_to`
+    keep_opt:bool = False # Whether the optimizer keeps its state (momentum, …); False clears, as fastai's `freeze_to`
 
     def __post_init__(self):
         _need(isinstance(self.name, str) and self.name, 'the name of a stage', 'be a non-empty string', self.name)
@@ -74,7 +74,8 @@ class Shorter:
 
 class PartEpoch(Callback):
     "Shorten the last epoch of a fit to what is left of `n_epoch`"
-    order,run_valid = ProgressCallback.order-1,False # the bar is made of the shorter loader; after `DistributedTrainer` has shared out the batches
+    # the bar is made of the shorter loader; after `DistributedTrainer` has shared out the batches
+    order,run_valid = ProgressCallback.order-1,False
     def __init__(self,
         n_epoch:float, # Epochs of the fit
         before:float=0. # Epochs of the stages before it
@@ -138,8 +139,8 @@ class StagedPlan:
     n_train:list # For each stage, how many parameters train in each group
 
     @property
-    def df(self)->pd.DataFrame: # `stage, train_iter, epoch, phase, group`, a column for each hyper-parameter, `n_train`; iteration and epoch are counted from the stage's beginning
-        "One row for each batch and parameter group"
+    def df(self)->pd.DataFrame: # `stage, train_iter, epoch, phase, group`, a column for each hyper-parameter, `n_train`
+        "One row for each batch and parameter group; iteration and epoch are counted from the stage's beginning"
         dfs = [p.df.assign(n_train=np.array(n)[p.df.group]) for p,n in zip(self.plans, self.n_train)]
         return pd.concat([d.assign(stage=s.name)[['stage', *d.columns]] for s,d in zip(self.stages, dfs)],
                          ignore_index=True)
@@ -176,7 +177,8 @@ def _monitors(learn)->list:
 def _check_trackers(learn, cbs):
     for cb in cbs:
         if not isinstance(cb, TrackerCallback): continue
-        _need(hasattr(learn, 'recorder'), cb.name, "have fastai's Recorder in the learner, whose columns it watches", learn.cbs)
+        _need(hasattr(learn, 'recorder'), cb.name, "have fastai's Recorder in the learner, whose columns it watches",
+              learn.cbs)
         names = _monitors(learn)
         _need(cb.monitor in names, f'monitor of {cb.name}', f'be recorded, one of {names}', cb.monitor)
 
@@ -327,14 +329,14 @@ def stages_long(
     epochs:float|None=None, # Epochs of the long cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
     head_epochs:float=1., # Epochs of the head alone, fractions allowed; 0 leaves that stage out
-    lr_mult:float=100, # `base_lr` over the peak rate of the group nearest the input, at least 1; fastai's default in `fine_tune`
+    lr_mult:float=100, # `base_lr` over the peak rate nearest the input, at least 1; fastai's default in `fine_tune`
     *,
     budget:float|None=None, # Epochs of the whole run, more than `head_epochs`; None if `epochs` is given
     sched:Schedule|list|dict|None=None, # Cycle of both stages, as in `fit_one_cycle_ext`; None means its default
     wd:float|list|None=None, # Weight decay of both stages; None means the learner's `wd`
     keep_opt:bool=False # Whether the head keeps its optimizer state for the long cycle
 )->list: # `Stage`s *head* and *all*
-    "Recipe B of the thread: train the head quickly, then one long cycle on the whole network, rates falling towards the input"
+    "Recipe B of the thread: train the head quickly, then one long cycle on all, rates falling towards the input"
     _check_recipe(base_lr, lr_mult, head_epochs)
     n = _last_epochs(epochs, budget, head_epochs)
     return [Stage('head', head_epochs, slice(base_lr), -1, sched, wd),
@@ -346,7 +348,7 @@ def stages_two_cycles(
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
     head_epochs:float|None=None, # Epochs of the first cycle, fractions allowed; None means as many as the second
-    lr_mult:float=100, # `base_lr` over the peak rate of the group nearest the input, at least 1; fastai's default in `fine_tune`
+    lr_mult:float=100, # `base_lr` over the peak rate nearest the input, at least 1; fastai's default in `fine_tune`
     *,
     budget:float|None=None, # Epochs of the whole run, more than `head_epochs`; None if `epochs` is given
     **kwargs # `sched`, `wd` and `keep_opt` as in `stages_long`
@@ -361,14 +363,14 @@ def stages_gradual(
     epochs:float|None=None, # Epochs of the last stage, which trains everything; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
     head_epochs:float=1., # Epochs of each stage before the last, fractions allowed
-    lr_mult:float=100, # `base_lr` over the peak rate of the group nearest the input, at least 1; fastai's default in `fine_tune`
+    lr_mult:float=100, # `base_lr` over the peak rate nearest the input, at least 1; fastai's default in `fine_tune`
     *,
     budget:float|None=None, # Epochs of the whole run, more than those before the last stage; None if `epochs` is given
     sched:Schedule|list|dict|None=None, # Cycle of every stage, as in `fit_one_cycle_ext`; None means its default
     wd:float|list|None=None, # Weight decay of every stage; None means the learner's `wd`
     keep_opt:bool=False # Whether what has been training keeps its optimizer state when a group is added
 )->list: # A `Stage` for each group
-    "One more parameter group in each stage, from the head to the input ([Howard, Ruder 2018](https://arxiv.org/abs/1801.06146))"
+    "One more group in each stage, from the head to the input ([Howard, Ruder 2018](https://arxiv.org/abs/1801.06146))"
     _need(isinstance(n_groups, Integral) and n_groups>1, 'n_groups', 'be a whole number of at least 2', n_groups)
     _check_recipe(base_lr, lr_mult, head_epochs)
     n,lrs = _last_epochs(epochs, budget, head_epochs*(n_groups-1)), slice(base_lr/lr_mult, base_lr)
@@ -396,7 +398,7 @@ def stages_fine_tune(
     lr_mult:float=100, # Peak rate of the head over that of the group nearest the input
     pct_start:float=.3, # Fraction up to the peak in the unfrozen part, in (0, 1)
     div:float=5., # `lr_max/lr_start` in the unfrozen part, above 1
-    moms:tuple|None=(.95,.85,.95), # Momentum at the start, at the peak and at the end; a `Learner`'s own `moms` unless it was made with others
+    moms:tuple|None=(.95,.85,.95), # Momentum at start, peak and end; a `Learner`'s own `moms` unless made with others
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
     wd:float|list|None=None # Weight decay; None means the learner's `wd`
 )->list: # `Stage`s *head* and *all*

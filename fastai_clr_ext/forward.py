@@ -21,7 +21,8 @@ from .schedule import _is_count, _need
 # %% ../nbs/04_forward.ipynb #8ebd5644
 def _rows(history:RunHistory, at:int)->pd.DataFrame:
     "A row for each batch, by its number over all fits; columns of layers too, if layers were recorded"
-    df,(where,_) = history.steps.drop(columns='smooth_loss'), history.batches() # fastai's callbacks send their own smoothed loss
+    # fastai's callbacks send their own smoothed loss
+    df,(where,_) = history.steps.drop(columns='smooth_loss'), history.batches()
     parts = history.grad_parts(where)
     layers = {f'{what}/{name}': history.grad_series(where, parts, what, name)
               for _,_,units,raw in parts for name,_ in units if name for what in derive(raw)}

@@ -72,12 +72,12 @@ class Divergence:
     phase:str # Phase of the cycle, empty without one
     lr:tuple # Rate of each parameter group at that batch
     lr_best:float # Highest rate among the groups where the smoothed loss was lowest
-    lr_try:float # A peak rate to try next: a quarter of `lr_best`, a hundredth if the smoothed loss never fell by a tenth
+    lr_try:float # Peak rate to try next: a quarter of `lr_best`, a hundredth if the smoothed loss never fell by a tenth
     loss:float # Loss of that batch
     smooth_loss:float # Smoothed loss there
     best_loss:float # Lowest smoothed loss of the fit
     grad_norm:float # L2 norm of the gradient that the optimizer got there, after clipping; NaN if there was no step
-    eff_step:float # Mean effective step of Adam and its relatives, measured last, over mean |weight|; NaN for other optimizers
+    eff_step:float # Last mean effective step of Adam and its relatives, over mean |weight|; NaN for other optimizers
     param:str # Parameter that went non-finite first; of several at once the one nearest the output; empty if none did
     action:str # `'stopped'`, `'rewound'` or `'recorded'`
 
@@ -86,9 +86,9 @@ class Divergence:
                                         self.stage and f'stage {self.stage!r}', self.phase)))
         param = f' The first parameter to go was {self.param}.' if self.param else ''
         return (f'The training diverged ({self.reason}) at {where}, with the rate at {max(self.lr):.3g}, '
-                f'and was {self.action}: loss {self.loss:.4g}, smoothed {self.smooth_loss:.4g}, best {self.best_loss:.4g} '
-                f'at a rate of {self.lr_best:.3g}; gradient norm {self.grad_norm:.3g}.{param} '
-                f'Try a peak rate of {self.lr_try:.2g}, or a longer warm-up.')
+                f'and was {self.action}: loss {self.loss:.4g}, smoothed {self.smooth_loss:.4g}, '
+                f'best {self.best_loss:.4g} at a rate of {self.lr_best:.3g}; gradient norm {self.grad_norm:.3g}.'
+                f'{param} Try a peak rate of {self.lr_try:.2g}, or a longer warm-up.')
 
 def divergences(
     learn:Learner # With a `Recorder`, or nothing is kept
@@ -110,8 +110,8 @@ class DivergenceGuard(_Slim):
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit')
     def __init__(self,
         factor:float=4., # Times the best smoothed loss that are too high, above 1; fastai's `lr_find` stops at 4
-        patience:int=10, # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite; at least 1
-        on:str='stop', # What to do: `'stop'` ends the fit, `'rewind'` goes back to good weights and on at a lower rate, `'record'` only notes it
+        patience:int=10, # Last losses whose median is too high too; with `GradScaler`, non-finite in a row; at least 1
+        on:str='stop', # `'stop'` ends the fit, `'rewind'` restores good weights, lowers the rate, `'record'` notes it
         every:int=10, # Batches between looks, at least 1; each makes the host wait for the device
         skip:int=50, # Batches at the start of a fit that are not judged by their loss or effective step
         floor:float=.01, # Fraction of the first loss below which the best is not counted, in [0, 1]
@@ -207,7 +207,8 @@ def _lower_rate(self:DivergenceGuard, factor:float):
 
 def _sets_rate(cb)->bool:
     "Does a callback write the rate before every batch?"
-    return isinstance(cb, CycleScheduler) and 'lr' in cb.plan.cycle.hypers or isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
+    return (isinstance(cb, CycleScheduler) and 'lr' in cb.plan.cycle.hypers or
+            isinstance(cb, ParamScheduler) and 'lr' in cb.scheds)
 
 @patch
 def after_loss(self:DivergenceGuard):
@@ -251,7 +252,8 @@ def after_step(self:DivergenceGuard):
 # %% ../nbs/05_guard.ipynb #731c32c6
 @patch
 @torch.no_grad()
-def _to_host(self:DivergenceGuard)->tuple: # Losses; norms of gradients for each batch, None without a step; norms of weights; effective step
+def _to_host(self:DivergenceGuard
+)->tuple: # Losses; norms of gradients for each batch, None without a step; norms of weights; effective step
     "Bring everything unread to the host in one transfer, losses averaged over processes"
     batches,n = self.unread,len(self.params)
     losses = torch.stack([b.loss for b in batches])
@@ -300,10 +302,11 @@ def _describe(self:DivergenceGuard, reason, batch, loss, norms, bad, eff, found)
     learn,trend = self.learn,self.trend
     stage,lr_best = vars(learn).get('stage'), max(batch.lr) if math.isnan(self.lr_best) else self.lr_best
     norm = math.nan if norms is None else float(np.sqrt((norms**2).sum()))
-    lr_try,action = lr_best/(4 if trend.best<.9*trend.first else 100), {'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on]
+    lr_try,action = (lr_best/(4 if trend.best<.9*trend.first else 100),
+                     {'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on])
     return Divergence(reason, batch.train_iter, batch.step, batch.epoch, found, stage.name if stage else '',
-                      _phase(learn, batch.row), batch.lr, lr_best, lr_try, float(loss), trend.smooth, trend.best, norm, float(eff),
-                      self.params[bad][0] if bad is not None else '', action)
+                      _phase(learn, batch.row), batch.lr, lr_best, lr_try, float(loss), trend.smooth, trend.best, norm,
+                      float(eff), self.params[bad][0] if bad is not None else '', action)
 
 def _phase(learn, row:int)->str:
     "Phase of the cycle that a batch is in"
@@ -343,7 +346,8 @@ def _note(self:DivergenceGuard, d:Divergence):
 def _act(self:DivergenceGuard, d:Divergence|None):
     "Do what `on` says, or keep the weights"
     if d is None: return self._keep()
-    if self.on=='rewind' and (self.n_rewind==self.max_rewinds or not _is_finite(self.kept)): d = replace(d, action='stopped')
+    if self.on=='rewind' and (self.n_rewind==self.max_rewinds or not _is_finite(self.kept)):
+        d = replace(d, action='stopped')
     self._note(d)
     if d.action=='rewound': return self._rewind()
     self.release()

@@ -50,7 +50,7 @@ def _unpack(first, which, varying)->np.ndarray:
 @dataclass
 class Log:
     "Rows of one kind; device memory stays constant, and no row is ever dropped"
-    blocks:list = field(default_factory=list) # On the host: where, numbers and values, each packed, and the names of columns
+    blocks:list = field(default_factory=list) # On the host: where, numbers and values, each packed, and column names
     block_size:int = 1024 # Rows in one block
 
     def __post_init__(self): self._begin(None)
@@ -72,7 +72,8 @@ class Log:
         return self.blocks + [(*map(_pack, host), self.layout[2])]
 
     def __len__(self): return sum(len(o[0][2]) for o in self.blocks) + len(self.where) - self.open
-    def __getstate__(self): return dict(blocks=self.all_blocks(), block_size=self.block_size) # host arrays only, for `learn.export`
+    def __getstate__(self): # host arrays only, for `learn.export`
+        return dict(blocks=self.all_blocks(), block_size=self.block_size)
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._begin(None)
@@ -111,7 +112,7 @@ def undo(self:Log):
 @patch
 def parts(self:Log,
     start:int=0 # Rows left out at the start
-)->list: # Where `(n, k)` int64, numbers `(n, m)` and values `(n, …)` float64, and names, once for each change of the names
+)->list: # Where `(n, k)` int64, numbers `(n, m)` and values `(n, …)` float64, and names, once for each change of names
     "All rows as arrays"
     found,at = [],0
     for *packed,names in self.all_blocks():
@@ -141,11 +142,12 @@ class RunHistory:
     def __len__(self): return len(self.batch_log)
     def __repr__(self):
         n_steps = sum(f['n_steps'] for f in self.fit_rows)
-        return f'RunHistory({len(self.fit_rows)} fits, {len(self.epoch_rows)} epochs, {len(self)} batches, {n_steps} steps)'
+        return (f'RunHistory({len(self.fit_rows)} fits, {len(self.epoch_rows)} epochs, {len(self)} batches, '
+                f'{n_steps} steps)')
 
     @property
-    def fits(self)->pd.DataFrame: # Stage, arguments, sizes, outcome (`'finished'`, `'cancelled'` or `'unfinished'`), seconds, versions
-        "One row for each fit that trained a batch"
+    def fits(self)->pd.DataFrame: # Stage, arguments, sizes, outcome, seconds, versions
+        "One row for each fit that trained a batch; its outcome is `'finished'`, `'cancelled'` or `'unfinished'`"
         return pd.DataFrame(self.fit_rows).drop(columns='id', errors='ignore')
 
     @property
@@ -182,7 +184,8 @@ def _most(k):
     return lambda o: np.where(there(o).any(1), np.where(there(o), o[k], -np.inf).max(1), np.nan)
 
 #: What puts a statistic together over units, from arrays `(n, units)`; a unit without gradients is NaN in `n_params`
-ADD_UP = ({k: _mean(k) for k in ('mean_abs', 'sqrt_v', 'eff_step')} | {k: _most(k) for k in ('max_abs', 'eff_step_max')} |
+ADD_UP = ({k: _mean(k) for k in ('mean_abs', 'sqrt_v', 'eff_step')} |
+          {k: _most(k) for k in ('max_abs', 'eff_step_max')} |
           {k: _root(k) for k in ('norm', 'clipped_norm', 'weight_norm', 'update_norm')} |
           {k: lambda o, k=k: _sum(o[k], o) for k in ('n_params', 'n_zero', 'n_nonfinite')})
 
@@ -201,8 +204,9 @@ def smooth(
 
 # %% ../nbs/01_history.ipynb #cc86f4cf
 @patch
-def batches(self:RunHistory)->tuple: # Fit, epoch, batch of the epoch, `train_iter`, step (-1 for none) and number in `SKIPPED` of each training batch, `(n, 6)`; its loss and hyper-parameters by column
-    "What `steps` holds of each batch, as arrays, without gradients"
+def batches(self:RunHistory
+)->tuple: # Fit, epoch, batch of epoch, `train_iter`, step (-1: none), number in `SKIPPED`, `(n, 6)`; the rest by column
+    "What `steps` holds of each training batch, as arrays: loss and hyper-parameters by column, without gradients"
     if not len(self): raise ValueError(_NOTHING)
     parts = self.batch_log.parts()
     where,at = np.concatenate([part[0] for part in parts]),0
@@ -217,7 +221,7 @@ def batches(self:RunHistory)->tuple: # Fit, epoch, batch of the epoch, `train_it
 @patch
 def grad_parts(self:RunHistory,
     where:np.ndarray # As `batches` gives it
-)->list: # Number of its batch over all fits `(n,)`; fit, step, `train_iter`, epoch `(n, 4)`; `[layer, group]` of each unit; statistics `(n, units)`
+)->list: # Batch of all fits `(n,)`; fit, step, `train_iter`, epoch `(n, 4)`; `[layer, group]`; statistics `(n, units)`
     "What was recorded of gradients, as arrays, once for each change of what was recorded"
     key = lambda fit, step: fit*2**40 + step
     taken = np.flatnonzero(where[:,4]>=0)
@@ -233,8 +237,9 @@ def grad_parts(self:RunHistory,
 @patch
 def raw_grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer`, raw columns, `n_params`
     "One row for each recorded step and unit that had gradients, as recorded"
-    if not len(self.grad_log): raise ValueError('No gradients are recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), to learn.add_cb, '
-                                                'or to one fit (learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
+    if not len(self.grad_log):
+        raise ValueError('No gradients are recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), to '
+                         'learn.add_cb, or to one fit (learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
     dfs = []
     for _,at,units,raw in self.grad_parts(self.batches()[0]):
         i,u = np.nonzero(~np.isnan(raw['n_params']))
@@ -244,7 +249,8 @@ def raw_grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, g
     return pd.concat(dfs, ignore_index=True).astype({'n_params': np.int64})
 
 @patch(as_prop=True)
-def grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group, mean_abs, norm, n_params`, `layer` if not per group, and what else was asked for
+def grads(self:RunHistory
+)->pd.DataFrame: # `fit, step, train_iter, epoch, group, mean_abs, norm, n_params`, `layer` unless per group, and extras
     "What `GradRecorder` recorded, one row for each optimizer step and group, layer or parameter"
     raw = self.raw_grads()
     keys = ['fit', 'step', 'train_iter', 'epoch', 'group'] + ['layer']*bool((raw.layer!='').any())
@@ -301,8 +307,9 @@ def bounds(self:RunHistory,
     return list(zip(at[:-1].tolist(), at[1:].tolist()))
 
 @patch(as_prop=True)
-def steps(self:RunHistory)->pd.DataFrame: # `fit, stage, phase, epoch, step` (missing if none was taken), `train_iter, skipped, loss, smooth_loss`, then hyper-parameters and gradients of each group
-    "One row for each training batch of all fits"
+def steps(self:RunHistory
+)->pd.DataFrame: # `fit, stage, phase, epoch, step, train_iter, skipped, loss, smooth_loss`, hypers and grads by group
+    "One row for each training batch of all fits; `step` is missing if none was taken"
     where,columns = self.batches()
     parts,loss = self.grad_parts(where),columns.pop('loss')
     names = list(dict.fromkeys(f['stage'] for f in self.fit_rows))
@@ -317,7 +324,7 @@ def steps(self:RunHistory)->pd.DataFrame: # `fit, stage, phase, epoch, step` (mi
     return pd.DataFrame(out, copy=False)
 
 def _group_columns(parts)->list:
-    "Group and statistic of each gradient column in `steps`: all statistics where rows are groups, else what can be added up"
+    "Group and statistic of each gradient column in `steps`: all where rows are groups, else what can be added up"
     found = {}
     for _,_,units,raw in parts:
         whole = all(name=='' for name,_ in units)
@@ -325,11 +332,12 @@ def _group_columns(parts)->list:
                   for g in dict.fromkeys(g for _,g in units)}
     return list(found)
 
-_NOTHING = ('No training is recorded. Train with learn.fit_one_cycle_ext(...), or give HistoryRecorder() or GradRecorder() to the '
-            'Learner (cbs=HistoryRecorder()), then train.')
+_NOTHING = ('No training is recorded. Train with learn.fit_one_cycle_ext(...), or give HistoryRecorder() or '
+            'GradRecorder() to the Learner (cbs=HistoryRecorder()), then train.')
 
 @patch(as_prop=True)
-def stages(self:RunHistory)->pd.DataFrame: # `stage`, first and last fit, sums of epochs (those that came to their end), batches, steps and seconds, the last fit's outcome, smoothed loss and metrics
+def stages(self:RunHistory
+)->pd.DataFrame: # Stage, first and last fit, full epochs, batches, steps, seconds; last outcome, smoothed loss, metrics
     "One row for each stage: fits in a row with the same stage name are one, a fit without a name is its own"
     if not self.fit_rows: raise ValueError(_NOTHING)
     where,columns = self.batches()
@@ -497,7 +505,8 @@ def after_cancel_step(self:HistoryRecorder):
 def after_cancel_batch(self:HistoryRecorder):
     "The batch was cancelled: to add its gradient to the next, or by another callback"
     now = self.now
-    if now.where[5]==_INTERRUPTED: now.where[5] = _ACCUMULATED if any(cb.count for cb in now.accumulators) else _CANCELLED
+    if now.where[5]==_INTERRUPTED:
+        now.where[5] = _ACCUMULATED if any(cb.count for cb in now.accumulators) else _CANCELLED
     now.in_step = False
 
 # %% ../nbs/01_history.ipynb #2d50ada9
@@ -506,7 +515,7 @@ _TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batche
           'smooth_loss'}
 
 def _metrics(rec)->dict:
-    "What the `Recorder` is about to print of an epoch; it leaves out the training's part if that was cancelled, but not its names"
+    "What the `Recorder` is about to print of an epoch; of a cancelled training it leaves out the part, not the names"
     names = list(rec.metric_names[1:])
     if rec.cancel_train: names = names[1 + rec.train_metrics*len(rec.metrics):]
     return {f'{k}_metric' if k in _TAKEN else k: v for k,v in zip(names, rec.log[1:])}
@@ -538,7 +547,7 @@ def _history(rec)->RunHistory|None: return vars(rec).get('run_history')
 
 # %% ../nbs/01_history.ipynb #d692f7d3
 @patch(as_prop=True)
-def history(self:Recorder)->RunHistory: # Of all fits with a `HistoryRecorder`, a `GradRecorder` or by `fit_one_cycle_ext`
+def history(self:Recorder)->RunHistory: # Of all fits with `HistoryRecorder`, `GradRecorder` or by `fit_one_cycle_ext`
     "Everything that happened to this learner; assign a loaded one to go on with it"
     if _history(self) is None: raise ValueError(_NOTHING)
     return _history(self)
@@ -607,8 +616,10 @@ def _read(path:Path)->tuple:
 
 def _refuse(path, e):
     "Say which file can't be read, and what can be done if it is only a part"
-    part = '; it is a part: without it, what the file and the parts before it hold can be read' if path.suffix[1:].isdigit() else ''
-    raise ValueError(f'path must be a history file, whole and without pickled objects; got {path}: {type(e).__name__}: {e}{part}') from e
+    part = ('; it is a part: without it, what the file and the parts before it hold can be read'
+            if path.suffix[1:].isdigit() else '')
+    raise ValueError('path must be a history file, whole and without pickled objects; '
+                     f'got {path}: {type(e).__name__}: {e}{part}') from e
 
 def _checked(meta)->dict:
     "The text, if what it says of itself can be"
@@ -627,8 +638,10 @@ def _log_parts(meta, arrays, name):
         ok = where.dtype.kind=='i' and numbers.shape==(len(where),
                                                        width) and len(values)==len(where) and {where.shape[1]} <= {4, 6}
         if not ok: raise ValueError(f'part {i} of {name} has columns that do not belong together')
-        if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all(): raise ValueError(f'part {i} of {name} has rows of unknown fits')
-        if where.shape[1]==6 and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all(): raise ValueError(f'part {i} of {name} has unknown reasons')
+        if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all():
+            raise ValueError(f'part {i} of {name} has rows of unknown fits')
+        if where.shape[1]==6 and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all():
+            raise ValueError(f'part {i} of {name} has unknown reasons')
         yield (*packed, names)
 
 # %% ../nbs/01_history.ipynb #7f3a4fd3
@@ -678,7 +691,8 @@ def _append(history, meta:dict, logs:dict, path):
               f'first row {since}, after {len(log)} rows')
         log.blocks = log.blocks + _packed(Log(blocks=logs[name]).parts(len(log)-since))
 
-def _begins(a:list, b:list)->bool: return [f['id'] for f in a]==[f['id'] for f in b][:len(a)] # do the fits `b` begin with the fits `a`?
+def _begins(a:list, b:list)->bool: # do the fits `b` begin with the fits `a`?
+    return [f['id'] for f in a]==[f['id'] for f in b][:len(a)]
 
 def _held(path:Path)->tuple:
     "Fits and numbers of rows in a file and its parts, without reading the rows"
@@ -715,7 +729,8 @@ def check_fit(self:SaveHistory,
     history,(fits,rows) = _history(learn.recorder) if hasattr(learn, 'recorder') else None,_held(self.save_path)
     ours = history is not None and _begins(fits, history.fit_rows) and rows<=(len(history.batch_log),
                                                                               len(history.grad_log))
-    _need(ours or not fits, 'path', 'be new, or hold the history of this learner (learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
+    _need(ours or not fits, 'path', 'be new, or hold the history of this learner '
+          '(learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
     return self
 
 def _writes()->bool: return rank_distrib()==0 # one process writes for all
@@ -764,6 +779,8 @@ def _write_part(self:SaveHistory):
 def _try(self:SaveHistory, write)->bool:
     "A disk that is full must not end the training; what is recorded stays in memory"
     try: write()
-    except OSError as e: warnings.warn(f'{e}; the training goes on, learn.recorder.history.save(path) writes it to another place', stacklevel=2)
+    except OSError as e:
+        warnings.warn(f'{e}; the training goes on, learn.recorder.history.save(path) writes it to another place',
+                      stacklevel=2)
     else: return True
     return False

@@ -123,7 +123,8 @@ def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_
 # %% ../nbs/02_one_cycle.ipynb #4f6249fc
 class CycleScheduler(_Slim):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
-    order,answers = ParamScheduler.order,{'before_fit', 'before_batch', 'after_fit'} # the last to write before the batch, as fastai's scheduler
+    # the last to write before the batch, as fastai's scheduler
+    order,answers = ParamScheduler.order,{'before_fit', 'before_batch', 'after_fit'}
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
     ): self.plan,self.runs = plan,None
@@ -139,7 +140,7 @@ class CycleScheduler(_Slim):
     def before_batch(self):
         "Write this batch's row into the optimizer"
         learn = self.learn
-        row = min(learn.epoch*self.n_batch + learn.iter, self.plan.n-1) # a loader may give more batches than its length says
+        row = min(learn.epoch*self.n_batch + learn.iter, self.plan.n-1) # a loader may give more than its length says
         for k,v in self.tables: learn.opt.set_hyper(k, v[row].tolist())
         if not self.runs or self.runs[-1][2]!=row: self.runs.append([learn.train_iter, row, row])
         self.runs[-1][2] = row+1
@@ -168,29 +169,31 @@ def _recorder(learn, cbs)->L:
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
-    lr_max:float|list|slice|None=None, # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group; None means the learner's `lr`
+    lr_max:float|list|slice|None=None, # Peak rate, `slice(hi)`, `slice(lo, hi)` or list by group; None: learner's `lr`
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
-    moms:tuple|None=None, # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end; None means the learner's `moms`
+    moms:tuple|None=None, # Momentum (Adam: β₁) at start, peak and held after cool-down; None means the learner's `moms`
     cbs:Callback|list|None=None, # `Callback`s for this fit only
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    anneal:str|tuple|Callable='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
-    use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct)` or `(div, pct, max_mom, min_mom)`, `pct` a percentage; replaces the shape
+    anneal:str|tuple|Callable='lin', # Way between points: name in `ANNEALERS`, `(name, power)`, or `f(start, end, pos)`
+    use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
-    sched:Schedule|list|dict|None=None, # `Cycle`, list of one for each parameter group, or dict from group to `Cycle`; replaces the shape
+    sched:Schedule|list|dict|None=None, # `Cycle`, list by group, or dict from group to `Cycle`; replaces the shape
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->None: # As fastai's `fit_one_cycle`
-    "Fit `self.model` for `n_epoch` with one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
+    "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
     plan = _make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, div=div,
                       div_final=div_final,
                       pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
     cb = CycleScheduler(plan)
-    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+_recorder(self, cbs)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+    try:
+        self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+_recorder(self, cbs)+L(cbs), reset_opt=reset_opt, wd=wd,
+                 start_epoch=start_epoch)
     finally: cb.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
 # %% ../nbs/02_one_cycle.ipynb #ae68bf1e

@@ -16,9 +16,8 @@ from fastcore.meta import delegates
 from .history import RunHistory, derive
 from .record import hist_quantiles
 from .schedule import UNITS, new_axes, _as_list, _need, _is_count
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress, _legend,
-                                 _hyper,
-                                 _line, _LINES, _need_grads, _split, _units)
+from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
+                                 _legend, _hyper, _line, _LINES, _need_grads, _split, _units)
 
 # %% ../nbs/07_plot.ipynb #7515e942
 @patch
@@ -113,7 +112,7 @@ def _binned(x, y, edges)->np.ndarray:
 @on_recorder
 @delegates(View, but='history')
 def plot_grad_spread(self:RunHistory,
-    qs:tuple=(.05, .25, .5, .75, .95), # Quantiles, ascending, in (0, 1); an odd number of them, the middle one is a line
+    qs:tuple=(.05, .25, .5, .75, .95), # Quantiles, ascending, in (0, 1); an odd number, the middle one is a line
     of:int|str|None=None, # Parameter group, name of a layer or parameter, or None for all together
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `View`
@@ -136,7 +135,8 @@ def _quantiles_of(view, of, qs)->tuple:
     xs,rows = [],[]
     for row,_,units,raw in view.parts:
         at = [i for i,(name,g) in enumerate(units) if of is None or of in (name, g)]
-        bins = [np.nansum(raw[k][:,at], 1) for k in raw if k.startswith('bin ')] if at else [] # a unit without gradients has none
+        # a unit without gradients has none
+        bins = [np.nansum(raw[k][:,at], 1) for k in raw if k.startswith('bin ')] if at else []
         if not bins: continue
         keep = np.isin(row, view.x)
         xs.append(row[keep])

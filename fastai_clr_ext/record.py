@@ -46,7 +46,8 @@ class Unit:
 
     def gather(self)->bool: # Whether there is anything to record
         "Take the trainable parameters that have a gradient, and their gradients"
-        if self.sized is None: self.sized = [(p, p.numel()) for p in self.params] # a lazy module has none before its first batch
+        if self.sized is None: # a lazy module has none before its first batch
+            self.sized = [(p, p.numel()) for p in self.params]
         found = [(p, g, n) for p,n in self.sized if n and (g := p.grad) is not None and p.requires_grad]
         self.ps,self.n = [p for p,*_ in found],sum([n for *_,n in found])
         self.gs = [g.coalesce().values() if g.is_sparse else g for _,g,_ in found]
@@ -56,7 +57,8 @@ class Unit:
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
 _ROW = 2**14 # Elements: up to it torch's norm is exact to 1e-6
 
-def _wide(t): return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t # half-precision sums overflow or stall
+def _wide(t): # half-precision sums overflow or stall
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 def _split(ts):
     "The small ones flat in one new tensor, and the large ones as they are: a statistic visits few tensors"
@@ -70,7 +72,7 @@ def _joined(ts, f=lambda t: t):
     return joined + [f(_wide(t)) for t in large]
 
 def _l2(t):
-    "L2 norm, row by row if it is large: on a CPU torch adds up the squares of a tensor one by one, and is up to 1e-3 off at 1e7"
+    "L2 norm, row by row if it is large: on a CPU torch adds up squares one by one, and is up to 1e-3 off at 1e7"
     if t.numel()<=_ROW: return vector_norm(t)
     flat,n = t.flatten(),t.numel() % _ROW
     return vector_norm(torch.cat([vector_norm(flat[n:].view(-1, _ROW), dim=1), vector_norm(flat[:n]).view(1)]))
@@ -146,7 +148,8 @@ def adam_moments(
     m = s.get('exp_avg' if wrapped else 'grad_avg', p.grad)
     v = next(s[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in s)
     if wrapped and 'grad_avg' in s: v = _wide(v) - _wide(s['grad_avg'])**2 # torch's centered RMSprop
-    if 'momentum_buffer' in s: return _wide(s['momentum_buffer'])*(_wide(v).sqrt()+hyper['eps']), v, 1, 1 # torch's RMSprop: momentum after the division
+    if 'momentum_buffer' in s: # torch's RMSprop: momentum after the division
+        return _wide(s['momentum_buffer'])*(_wide(v).sqrt()+hyper['eps']), v, 1, 1
     if 'step' not in s or 'square_avg' in s: return m, v, 1, 1
     return m, v, 1-hyper['mom']**s['step'], 1-hyper['sqr_mom']**s['step']
 
@@ -315,7 +318,7 @@ class _AfterClip(_Slim):
 # %% ../nbs/03_record.ipynb #f1e8f445
 @patch(as_prop=True)
 def grads(self:Recorder)->pd.DataFrame: # As `RunHistory.grads`
-    "What `GradRecorder` recorded in all fits of this learner, one row for each optimizer step and group, layer or parameter"
+    "What `GradRecorder` recorded in this learner's fits, a row for each optimizer step and group, layer or parameter"
     return getattr(self, 'run_history', RunHistory()).grads
 
 def hist_quantiles(
@@ -333,7 +336,7 @@ def hist_quantiles(
 def grad_quantiles(self:RunHistory,
     qs:tuple=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` and a column for each quantile of |g|
-    "Quantiles of |g| from the histogram of `stats='hist'`, to within the factor of 2 that a bin spans; NaN if an entry was NaN, 0 below 2**-39"
+    "Quantiles of |g| from `stats='hist'`, to within the factor of 2 of a bin; NaN if an entry was NaN, 0 below 2**-39"
     raw,each = self.raw_grads(),_as_list(qs)
     _need('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles", list(raw))
     _need(each and all(isinstance(q, float) and 0<q<1 for q in each), 'qs', 'be quantiles in (0, 1)', qs)

@@ -36,15 +36,16 @@ def _has(rules:dict)->Callable:
 
 _count = lambda x: _is_count(x, 0)
 _POLICY = dict(name=_is_line, what=_is_text, lr_max=_is_simple, n_trials=_count)
-_scores = lambda x: _dict_of(_is_score)(x) and not set(x) & {'policy', 'seed', 'diverged', 'n_steps', 'seconds', 'error'}
+_scores = lambda x: (_dict_of(_is_score)(x) and
+                     not set(x) & {'policy', 'seed', 'diverged', 'n_steps', 'seconds', 'error'})
 _RUN = dict(policy=_is_line, scores=_scores, diverged=_is_flag, error=lambda x: x is None or _is_text(x))
 _TRIAL = _RUN | dict(lr_max=_is_number)
 _ENDED = _RUN | dict(seed=_count, n_steps=_count, seconds=lambda x: _is_number(x) and x>=0,
                      curves=_dict_of(_list_of(_is_score, 10_000)))
 _RULES = dict(
     situation=_dict_of(_is_simple), budget=_dict_of(_count), versions=_dict_of(_is_plain), hardware=_dict_of(_is_plain),
-    policies=_list_of(_has(_POLICY), 100), seeds=lambda x: _list_of(_count, 1000)(x) and len(set(x))==len(x), baseline=_is_line, metric=_is_line,
-    higher=_is_flag, method=lambda x: _is_text(x) and x in INTERVALS,
+    policies=_list_of(_has(_POLICY), 100), seeds=lambda x: _list_of(_count, 1000)(x) and len(set(x))==len(x),
+    baseline=_is_line, metric=_is_line, higher=_is_flag, method=lambda x: _is_text(x) and x in INTERVALS,
     level=lambda x: _is_real(x) and .5<=x<=.9999,
     margin=lambda x: _is_number(x) and x>=0, tuning=_list_of(_has(_TRIAL), 10_000), runs=_list_of(_has(_ENDED), 10_000))
 

@@ -16,9 +16,8 @@ from fastcore.meta import delegates
 from fastai.learner import Recorder
 from .history import HistoryRecorder, RunHistory, SKIPPED, smooth, _Slim
 from .schedule import UNITS, new_axes, _as_list, _need, _is_real
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress, _is_positive,
-                                 _hyper,
-                                 _legend, _line, _LINES, _mark, _need_grads, _panels, _runs)
+from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
+                                 _is_positive, _hyper, _legend, _line, _LINES, _mark, _need_grads, _panels, _runs)
 
 # %% ../nbs/07_run.ipynb #44f6f11d
 @patch
@@ -110,8 +109,8 @@ def plot_metrics(self:RunHistory,
 )->np.ndarray: # The axes, one for each metric
     "Plot each metric where its epoch ended"
     view,known = View(self, **kwargs),[k for k in self.epochs if k not in ('fit', 'stage', 'epoch')]
-    each = [k for k in known if k not in ('train_loss',
-                                          'valid_loss')] if names is None else [names] if isinstance(names, str) else _as_list(names)
+    each = ([k for k in known if k not in ('train_loss', 'valid_loss')] if names is None else
+            [names] if isinstance(names, str) else _as_list(names))
     _need(each, 'the learner', 'have metrics to plot', known)
     _need(all(o in known for o in each), 'names', f'be among {known}', names)
     axs = _panels(len(each), axs, 2.2)
@@ -191,7 +190,9 @@ def plot_lr_find_grads(self:Recorder,
 )->np.ndarray: # The two axes
     "Plot loss and mean |g| of the last `lr_find` against the rate"
     history = vars(self).get('lr_find_history')
-    if history is None or not len(history): raise ValueError('No lr_find is recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), then call learn.lr_find().')
+    if history is None or not len(history):
+        raise ValueError('No lr_find is recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), '
+                         'then call learn.lr_find().')
     axs = _panels(2, axs, 2.2)
     for ax,what in zip(axs, ('loss', 'mean_abs')):
         history.plot_vs_lr(what, beta, ax=ax)
@@ -273,7 +274,8 @@ class ShowCycle(_Slim):
         "Nothing is shown outside a notebook, or where nothing is recorded"
         learn = self.learn
         recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs)
-        self.show = Figures(self.every, self.share) if IN_NOTEBOOK and recorded and not hasattr(learn, 'lr_finder') else None
+        self.show = (Figures(self.every, self.share) if IN_NOTEBOOK and recorded and not hasattr(learn, 'lr_finder')
+                     else None)
 
     def after_batch(self):
         if self.show is not None: self.show.update(self.learn.recorder.history)

@@ -82,7 +82,8 @@ def _anneal_spec(
 )->tuple: # `(name, power)`, or the callable alone
     "Check an annealer and write it in its one canonical form"
     if callable(anneal): return anneal
-    name,power = (anneal, None) if isinstance(anneal, str) else anneal if isinstance(anneal, (tuple, list)) and len(anneal)==2 else (None, None)
+    name,power = ((anneal, None) if isinstance(anneal, str) else
+                  anneal if isinstance(anneal, (tuple, list)) and len(anneal)==2 else (None, None))
     _need(isinstance(name, str) and name in ANNEALERS, 'anneal',
           f'be one of {list(ANNEALERS)}, a pair of one and its power, or a callable', anneal)
     if name not in _POWERS:
@@ -95,8 +96,9 @@ def _anneal_spec(
 def _call(f, start, end, pos)->float:
     "What a callable annealer gives, or an error that names it"
     try: return float(f(start, end, pos))
-    except Exception as e: raise ValueError(f'anneal must be a callable that gives a number for (start, end, pos); got {f!r}, which raised '
-                                            f'{type(e).__name__} for ({start}, {end}, {pos}): {e}') from e
+    except Exception as e:
+        raise ValueError(f'anneal must be a callable that gives a number for (start, end, pos); got {f!r}, '
+                         f'which raised {type(e).__name__} for ({start}, {end}, {pos}): {e}') from e
 
 def _anneal(
     anneal, # Canonical annealer
@@ -115,8 +117,8 @@ class Phase:
     def __init__(self,
         name:str, # What plots and tables call it
         pct:float, # Length as a fraction of the cycle, in (0, 1]
-        anneal:str|tuple|Callable='lin', # Way from start to end for those that don't say: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
-        **hypers # By hyper-parameter: a value to hold, `(start, end)`, or `(start, end, anneal)`; `lr` in fractions of `lr_max`
+        anneal:str|tuple|Callable='lin', # Default way: name in `ANNEALERS`, `(name, power)`, or `f(start, end, pos)`
+        **hypers # By hyper-parameter: a value, `(start, end)`, or `(start, end, anneal)`; `lr` in fractions of `lr_max`
     ):
         _need(isinstance(name, str) and name, 'a phase name', 'be a non-empty string', name)
         _need(_is_real(pct) and 0<pct<=1+1e-9, f'pct of phase {name!r}', 'lie in (0, 1]', pct)
@@ -234,9 +236,12 @@ def sample(self:Cycle,
     "Place each of `n_iter` batches in the phases"
     _need(_is_count(n_iter), 'n_iter', 'be a whole number of at least 1', n_iter)
     k,pos = SAMPLINGS[self.sampling](np.array([p.pct for p in self.phases]), int(n_iter))
-    bad = set(range(len(self.phases))) - set(np.unique(k[(pos>=0) & (pos<=1)]).tolist()) | set(k[np.isnan(pos)].tolist())
-    if bad: raise ValueError(f'n_iter must give every phase a batch; got {n_iter} batches, too few for {len(self.phases)} phases sampled as '
-                             f'{self.sampling!r}: {", ".join(repr(self.phases[j].name) for j in sorted(bad))} has none')
+    bad = (set(range(len(self.phases))) - set(np.unique(k[(pos>=0) & (pos<=1)]).tolist()) |
+           set(k[np.isnan(pos)].tolist()))
+    if bad:
+        raise ValueError(f'n_iter must give every phase a batch; got {n_iter} batches, too few for {len(self.phases)} '
+                         f'phases sampled as {self.sampling!r}: '
+                         f'{", ".join(repr(self.phases[j].name) for j in sorted(bad))} has none')
     return k, pos
 
 # %% ../nbs/00_schedule.ipynb #40ba3742
@@ -255,7 +260,7 @@ def _lr_max(
 def table(self:Cycle,
     n_iter:int, # Number of batches in the whole cycle
     lr_max:float|list=1. # Peak learning rate, above 0: one, or one for each parameter group
-)->dict: # By hyper-parameter, its value at each batch: `(n_iter,)` for one rate, `(n_iter, n_groups)` for several; `float64`
+)->dict: # By hyper-parameter, values at each batch: `(n_iter,)`, or `(n_iter, n_groups)` for several rates; `float64`
     "Value of every hyper-parameter at every batch"
     lr_max,(k,pos) = _lr_max(lr_max), self.sample(n_iter)
     bounds = np.searchsorted(k, np.arange(len(self.phases)+1))
@@ -293,9 +298,9 @@ def one_cycle(
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
-    moms:tuple|None=(.95,.85,.95), # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end; None leaves it alone
+    moms:tuple|None=(.95,.85,.95), # Momentum (Adam: β₁) at start, peak and held after cool-down; None leaves it alone
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    anneal:str|tuple|Callable='lin', # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`, or a callable `(start, end, pos)`
+    anneal:str|tuple|Callable='lin', # Way between points: name in `ANNEALERS`, `(name, power)`, or `f(start, end, pos)`
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->Cycle: # Phases *warm-up*, *cool-down* and *annihilation*
     "Smith's 1cycle: up, down, and far below the start ([2018](https://arxiv.org/abs/1803.09820))"
@@ -394,7 +399,7 @@ def one_cycle_torch(
     final_div_factor:float=1e4, # `lr_start/lr_final`, above 0
     three_phase:bool=False # Whether to come back to `lr_start` before annihilating
 )->Cycle: # Sampled as `torch`
-    "What [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html) of torch sets"
+    "As torch's [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html)"
     _check_div(div_factor)
     _check_pct(pct_start, 'pct_start')
     for name,value in dict(cycle_momentum=cycle_momentum, three_phase=three_phase).items():
@@ -408,7 +413,8 @@ def one_cycle_torch(
     up,down,hold = ((top, base), (base, top), top) if cycle_momentum else (None,)*3
     rise = _phase('warm-up', pct_start, (low, 1), up, a)
     if not three_phase: return Cycle([rise, _phase('annealing', 1-pct_start, (1, floor), down, a)], 'torch')
-    _need(pct_start<.5, 'pct_start', 'be below .5 with three_phase: else the last phase, which annihilates, has no place', pct_start)
+    _need(pct_start<.5, 'pct_start',
+          'be below .5 with three_phase: else the last phase, which annihilates, has no place', pct_start)
     return Cycle([rise, _phase('cool-down', pct_start, (1, low), down, a),
                   _phase('annihilation', 1-2*pct_start, (low, floor), hold, a)], 'torch')
 
@@ -423,7 +429,7 @@ def step_decay(
     milestones:tuple=(.5,.75), # Where the rate drops, increasing fractions of the training in (0, 1)
     gamma:float=.1 # Factor at each drop, in (0, 1)
 )->Cycle: # One phase for each level
-    "Constant rates, each `gamma` times the one before ([He et al. 2015](https://arxiv.org/abs/1512.03385): a tenth at 1/2 and 3/4)"
+    "Constant rates, each `gamma` of the last ([He et al. 2015](https://arxiv.org/abs/1512.03385): a tenth at ½ and ¾)"
     each = _as_list(milestones)
     cuts = np.r_[0, each, 1] if each is not None and all(map(_is_real, each)) else np.zeros(2)
     _need((np.diff(cuts)>0).all(), 'milestones', 'be increasing fractions in (0, 1)', milestones)
@@ -435,7 +441,8 @@ def warmup_cosine(
     div:float=100., # `lr_max/lr_start`, above 1
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up* and *annealing*
-    "A short linear warm-up ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)), then half a cosine ([Loshchilov, Hutter 2016](https://arxiv.org/abs/1608.03983))"
+    """A short linear warm-up ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)),
+    then half a cosine ([Loshchilov, Hutter 2016](https://arxiv.org/abs/1608.03983))"""
     _check_pct(pct_warmup, 'pct_warmup')
     _check_div(div)
     _check_final(div_final)
@@ -450,7 +457,8 @@ def wsd(
     div:float=100., # `lr_max/lr_start`, above 1
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up*, *stable* and *decay*
-    "Warm up, stay, decay ([Hu et al. 2024](https://arxiv.org/abs/2404.06395); `1-sqrt`: [Hägele et al. 2024](https://arxiv.org/abs/2405.18392))"
+    """Warm up, stay, decay ([Hu et al. 2024](https://arxiv.org/abs/2404.06395);
+    `1-sqrt`: [Hägele et al. 2024](https://arxiv.org/abs/2405.18392))"""
     _check_pct(pct_decay, 'pct_decay')
     _check_pct(pct_warmup, 'pct_warmup', 1-pct_decay, f' when pct_decay={pct_decay}')
     _check_div(div)
@@ -640,7 +648,8 @@ def settable(
     if 'mom' in names and not any(h.get('mom', 0) for h in opt.hypers):
         why = 'has no momentum' if 'mom' not in has else 'was built with momentum 0'
         warnings.warn(f'The optimizer {why}, so only the other hyper-parameters are cycled; '
-                      'build it with a momentum above 0 to cycle that too, or leave momentum out of the cycle (moms=None in a preset)', stacklevel=2)
+                      'build it with a momentum above 0 to cycle that too, '
+                      'or leave momentum out of the cycle (moms=None in a preset)', stacklevel=2)
         names.remove('mom')
     return names
 
@@ -735,7 +744,7 @@ class Plan:
     lr_max:tuple # Peak learning rate of each parameter group
     n_epoch:int # Epochs in the fit
     n_iter:int # Batches in one epoch
-    runs:tuple|None=None # What is trained: `(train_iter, first, stop)` of each stretch of consecutive batches of the cycle; None means all
+    runs:tuple|None=None # Trained: `(train_iter, first, stop)` of each stretch of the cycle's batches; None means all
     only:tuple|None=None # Hyper-parameters to set; None means all that the cycle sets
 
     def __post_init__(self):
@@ -795,7 +804,7 @@ def df(self:Plan)->pd.DataFrame: # Columns `train_iter, epoch, phase, group`, th
 
 # %% ../nbs/00_schedule.ipynb #a1180e2f
 @patch
-def summary(self:Plan)->pd.DataFrame: # Columns `group, phase, first, last` (batches), then start and end of each hyper-parameter
+def summary(self:Plan)->pd.DataFrame: # `group, phase, first, last` (batches), start and end of each hyper-parameter
     "One row for each parameter group and phase that is trained"
     rows,x = self.trained
     out = []
@@ -815,7 +824,7 @@ def shade_phases(
     with_names:bool=True # Whether to write the phases' names
 )->plt.Axes: # The axes drawn on
     "Shade every other phase of each fit and write its name at the top, where there is room"
-    char,free = (fits[-1][-1][2]-fits[0][0][1])*.009, -np.inf # half a letter's width in data units, about; where the last name ends
+    char,free = (fits[-1][-1][2]-fits[0][0][1])*.009, -np.inf # half a letter in data units, about; the last name's end
     for spans in fits:
         for i,(name,lo,hi) in enumerate(spans):
             if i%2==0: ax.axvspan(lo, hi, color='.5', alpha=.12, lw=0)
@@ -831,7 +840,8 @@ def new_axes()->plt.Axes: # In a figure of its own, laid out so that no label is
 
 def _is_shared(plans, key)->bool:
     "Do all groups have the same values of a hyper-parameter?"
-    return all(np.array_equal(v, np.broadcast_to(v[:,:1], v.shape)) for p in plans if (v := p.table.get(key)) is not None)
+    return all(np.array_equal(v, np.broadcast_to(v[:,:1], v.shape)) for p in plans
+               if (v := p.table.get(key)) is not None)
 
 def _draw_groups(ax, plan, key, at, shared, names, **kwargs):
     "Lines of one fit: one for each group that sets `key`, or one if all share it"

@@ -358,7 +358,8 @@ def about(self:Situation)->dict: # Plain values by field
     data = 'DataLoaders' if isinstance(self.data, DataLoaders) else Path(self.data).name # where a folder is stays here
     named = dict(data=data, model=f'resnet{self.depth}', pretrained=bool(self.pretrain_on))
     fields = asdict(replace(self, data=''))
-    for k in ('bs', 'n_epoch', 'lr_max', 'use_clr_beta', *([] if self.pretrain_on else ['pretrain_epochs'])): del fields[k] # the comparison says
+    for k in ('bs', 'n_epoch', 'lr_max', 'use_clr_beta', *([] if self.pretrain_on else ['pretrain_epochs'])):
+        del fields[k] # the comparison says
     return {k: v for k,v in fields.items() if v is not None} | named
 
 # %% ../nbs/08_situations.ipynb #cc765578

@@ -138,7 +138,8 @@ def _write_json(path:Path, x):
     text = json.dumps(_plain(x), indent=1, allow_nan=False, ensure_ascii=False)
     _replace(path, lambda f: f.write(text.encode('utf-8')))
 
-def _history(learn)->RunHistory: return getattr(learn.recorder, 'run_history', RunHistory()) # empty if nothing was trained
+def _history(learn)->RunHistory: # empty if nothing was trained
+    return getattr(learn.recorder, 'run_history', RunHistory())
 
 def train_run(
     make_learner:Callable, # From a seed to a learner
@@ -148,7 +149,8 @@ def train_run(
     with _alone(run.seed, run.n_threads):
         learn,watch,error = fresh_learner(make_learner, run.seed),RunWatch(),None
         if run.pct_tune: hold_out(learn, run.pct_tune)
-        if not any(isinstance(cb, HistoryRecorder) for cb in learn.cbs): learn.add_cb(GradRecorder() if run.grads else HistoryRecorder())
+        if not any(isinstance(cb, HistoryRecorder) for cb in learn.cbs):
+            learn.add_cb(GradRecorder() if run.grads else HistoryRecorder())
         began = time.perf_counter()
         with learn.added_cbs(watch), learn.no_bar(), learn.no_logging(), no_random(run.seed, reproducible=True):
             try: run_policy(learn, run.how, run.n_epoch, run.lr_max)

@@ -99,7 +99,8 @@ def _against(outcomes, name, baseline, sign, level, method, margin)->dict:
     n_lost,n_saved = [(lost[a] & ~lost[b]).sum() for a,b in ((name, baseline), (baseline, name))]
     lo,hi = map(float, mean_interval(d, level, method))
     said = judge(lo, hi, n_lost, n_saved, margin, 1-level)
-    if said=='worked' and len(d) and d.mean()<margin: said = 'cannot tell' # it lost fewer runs, but is worse where both ended well
+    if said=='worked' and len(d) and d.mean()<margin:
+        said = 'cannot tell' # it lost fewer runs, but is worse where both ended well
     open_ = said=='cannot tell' and np.isfinite(lo) and n_lost<=n_saved # lost runs are not made good by more pairs
     more = seeds_needed(d.mean()-margin, d.std(ddof=1), 1-level) if open_ else None
     return dict(gain=d.mean() if len(d) else np.nan, gain_lo=lo, gain_hi=hi, n_pairs=len(d), n_better=int((d>0).sum()),

@@ -48,7 +48,8 @@ class View:
     @property
     def n_groups(self)->int: # At least 1
         "Parameter groups of the optimizer in what is drawn"
-        return 1 + max((int(k.rpartition('_')[2]) for k,v in self.columns.items() if k!='loss' and not np.isnan(v[self.x]).all()), default=0)
+        return 1 + max((int(k.rpartition('_')[2]) for k,v in self.columns.items()
+                        if k!='loss' and not np.isnan(v[self.x]).all()), default=0)
 
 def _chosen(history, stage, fit)->np.ndarray:
     "Which fits are drawn"
@@ -63,11 +64,12 @@ def _chosen(history, stage, fit)->np.ndarray:
 # %% ../nbs/06_view.ipynb #642c9196
 @patch
 def series(self:View,
-    what:str, # `'loss'`, a hyper-parameter of a group such as `'lr_0'`, or a statistic of gradients, a column of `RunHistory.grads`
+    what:str, # `'loss'`, a group's hyper-parameter such as `'lr_0'`, or a column of `RunHistory.grads`, a statistic
     of:int|str|None=None # Of a statistic: parameter group, name of a layer or parameter, or None for all together
 )->tuple: # Batches over all fits, and values; only those for which there is one
     "One curve"
-    if what in self.columns: y,known = self.columns[what],self.columns['lr_0' if what=='loss' else what] # both are written once the loss is known
+    if what in self.columns: # both are written once the loss is known
+        y,known = self.columns[what],self.columns['lr_0' if what=='loss' else what]
     else:
         parts = [part for part in self.parts if _holds(part, what, of)]
         y,known = (self.history.grad_series(self.where, parts, k, of) for k in (what, 'n_params'))
@@ -174,7 +176,8 @@ def _dress(ax, view, ylabel:str, log_y:bool=False, names:bool=True, legend:bool=
 
 _dressed = WeakSet()
 
-def _is_positive(ax)->bool: return any((np.asarray(l.get_ydata(), dtype=float)>0).any() for l in ax.lines) # or a log axis fails when drawn
+def _is_positive(ax)->bool: # or a log axis fails when drawn
+    return any((np.asarray(l.get_ydata(), dtype=float)>0).any() for l in ax.lines)
 
 def _borders(ax, view, names:bool):
     "Phases, and where fits and stages begin; a name only where there is room"
@@ -193,10 +196,12 @@ def _borders(ax, view, names:bool):
 
 def _legend(ax, others=(), **kwargs):
     "A legend, if something has a name; of many the first, the middle and the last"
-    few = sum(len(l.get_xdata()) for l in ax.lines) < 50_000 # to find the best place among a million points takes seconds
+    few = sum(len(l.get_xdata()) for l in ax.lines) < 50_000 # the best place among a million points takes seconds
     handles,labels = [sum(o, []) for o in zip(*[a.get_legend_handles_labels() for a in (ax, *others)])]
     pick = range(len(labels)) if len(labels)<=12 else (0, len(labels)//2, len(labels)-1)
-    if labels: ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **dict(fontsize='small', loc='best' if few else 'upper right') | kwargs)
+    if labels:
+        ax.legend([handles[i] for i in pick], [labels[i] for i in pick],
+                  **dict(fontsize='small', loc='best' if few else 'upper right') | kwargs)
     return ax
 
 def _panels(n:int, axs, height:float=1.7)->np.ndarray:
@@ -256,7 +261,8 @@ def _need_grads(view, what:str='mean_abs'):
     _need(isinstance(what, str) and what in GRAD_LABELS, 'what', f'be one of {list(GRAD_LABELS)}', what)
     if not len(view.history.grad_log): view.history.raw_grads() # says so
     recorded = list(dict.fromkeys(k for *_,raw in view.parts for k in derive(raw) if k in GRAD_LABELS))
-    _need(view.has(what), 'what', f'be among what was recorded, {recorded}; GradRecorder(stats=..., adam=True) records more', what)
+    _need(view.has(what), 'what', f'be among what was recorded, {recorded}; '
+          'GradRecorder(stats=..., adam=True) records more', what)
 
 def _units(view)->list: return list(dict.fromkeys(name for _,_,units,_ in view.parts for name,_ in units if name))
 
