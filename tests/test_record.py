@@ -336,7 +336,8 @@ def test_the_effective_step(mlp, name):
                 v |= {n: h['sqr_mom']*v[n] + (1-h['sqr_mom'])*s['g'][n]**2 for n in names}
                 c1,c2 = 1-h['mom']**(i+1), 1-h['sqr_mom']**(i+1)
                 want = torch.cat([(h['lr']*(m[n]/c1)/((v[n]/c2).sqrt()+h['eps'])).abs().ravel() for n in names])
-            assert (r.eff_step, r.eff_step_max)==pytest.approx((want.mean().item(), want.max().item()), rel=1e-3, abs=1e-7)
+            want = want.mean().item(), want.max().item()
+            assert (r.eff_step, r.eff_step_max)==pytest.approx(want, rel=1e-3, abs=1e-7)
 
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
