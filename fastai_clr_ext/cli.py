@@ -151,14 +151,13 @@ def check_out(
     out:str, # Folder to write into
     overwrite:bool=False, # Whether files in it may be replaced
     flag:str='--overwrite' # Option that says so
-)->Path: # The folder, made if need be
+)->Path: # The folder, which need not exist yet
     "The output folder, unless something in it could be lost"
     _need(isinstance(out, str) and out.strip(), '--out', 'be the name of a folder', out)
     path = Path(out)
     _need(not path.exists() or path.is_dir(), '--out', 'be a folder', str(path))
     _need(overwrite or not path.exists() or not any(path.iterdir()), '--out',
           f'be a new or empty folder (or give {flag})', str(path))
-    path.mkdir(parents=True, exist_ok=True)
     return path
 
 def _check_demo(seed, epochs, lr_max):
@@ -180,6 +179,7 @@ def clr_demo(
     try:
         _check_demo(seed, epochs, lr_max)
         path = check_out(out, overwrite)
+        path.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as e: raise SystemExit(f'clr-demo: {e}')
     learners = train_demo(epochs, lr_max, seed)
     table = demo_table(learners)

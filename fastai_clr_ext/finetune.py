@@ -33,12 +33,16 @@ class Stage:
     "One `freeze_to` and one fit, as data"
     name:str # What tables, plots and callbacks call it; unique among the stages of a run
     n_epoch:float # Epochs, at least 0; a fraction trains that part of an epoch's batches, 0 leaves the stage out
-    lr_max:float|list|slice|None = None # What `fit_one_cycle_ext` takes as `lr_max`; None means the learner's `lr`
+    # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group;
+    # None means the learner's `lr`
+    lr_max:float|list|slice|None = None
     freeze_to:int = 0 # First parameter group to train, negative counts from the head: -1 the head alone, 0 everything
     sched:Schedule|list|dict|None = None # What `fit_one_cycle_ext` takes as `sched`; None means its default cycle
     wd:float|list|None = None # Weight decay; None means the learner's `wd`
     cbs:Callback|list|None = None # `Callback`s for this stage only
-    keep_opt:bool = False # Whether the optimizer keeps its state (momentum, …); False clears, as fastai's `freeze_to`
+    # Whether the optimizer keeps its state (momentum, squared gradients) from before;
+    # False clears it, as fastai's `freeze_to`
+    keep_opt:bool = False
 
     def __post_init__(self):
         _need(isinstance(self.name, str) and self.name, 'the name of a stage', 'be a non-empty string', self.name)

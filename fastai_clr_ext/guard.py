@@ -110,8 +110,12 @@ class DivergenceGuard(_Slim):
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit')
     def __init__(self,
         factor:float=4., # Times the best smoothed loss that are too high, above 1; fastai's `lr_find` stops at 4
-        patience:int=10, # Last losses whose median is too high too; with `GradScaler`, non-finite in a row; at least 1
-        on:str='stop', # `'stop'` ends the fit, `'rewind'` restores good weights, lowers the rate, `'record'` notes it
+        # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite;
+        # at least 1
+        patience:int=10,
+        # What to do: `'stop'` ends the fit, `'rewind'` goes back to good weights and on at a lower rate,
+        # `'record'` only notes it
+        on:str='stop',
         every:int=10, # Batches between looks, at least 1; each makes the host wait for the device
         skip:int=50, # Batches at the start of a fit that are not judged by their loss or effective step
         floor:float=.01, # Fraction of the first loss below which the best is not counted, in [0, 1]

@@ -268,8 +268,9 @@ def grad_series(self:RunHistory,
     for row,_,units,raw in parts:
         at = [i for i,(name,g) in enumerate(units) if of is None or (g==of if isinstance(of, Integral) else name==of)]
         stats = derive({k: v[:,at] for k,v in raw.items()}) if at else {}
-        if what in stats and (len(at)==1
-                              or what in ADD_UP): out[row] = stats[what][:,0] if len(at)==1 else ADD_UP[what](stats)
+        if what not in stats: continue
+        if len(at)==1: out[row] = stats[what][:,0]
+        elif what in ADD_UP: out[row] = ADD_UP[what](stats)
     return out
 
 # %% ../nbs/01_history.ipynb #68d1937e
@@ -313,8 +314,8 @@ def steps(self:RunHistory
     where,columns = self.batches()
     parts,loss = self.grad_parts(where),columns.pop('loss')
     names = list(dict.fromkeys(f['stage'] for f in self.fit_rows))
-    out = dict(fit=where[:,0], stage=pd.Categorical.from_codes(np.array([names.index(f['stage'])
-                                                                         for f in self.fit_rows])[where[:,0]], names),
+    stages = np.array([names.index(f['stage']) for f in self.fit_rows])[where[:,0]]
+    out = dict(fit=where[:,0], stage=pd.Categorical.from_codes(stages, names),
                phase=pd.Categorical.from_codes(*self.phases(where)), epoch=where[:,1],
                step=pd.array(where[:,4], dtype='Int64'), train_iter=where[:,3],
                skipped=pd.Categorical.from_codes(where[:,5], SKIPPED), loss=loss,
@@ -346,8 +347,8 @@ def stages(self:RunHistory
     done = [sum(e['fit']==f for e in self.epoch_rows) for f in range(len(fits))]
     out = fits.assign(fit=fits.index, n_epoch=done).groupby(new.cumsum()).agg(
         stage=('stage', 'last'), first_fit=('fit', 'first'), last_fit=('fit', 'last'), n_epoch=('n_epoch', 'sum'),
-        n_batches=('n_batches', 'sum'),
-        n_steps=('n_steps', 'sum'), seconds=('seconds', 'sum'), outcome=('outcome', 'last'))
+        n_batches=('n_batches', 'sum'), n_steps=('n_steps', 'sum'), seconds=('seconds', 'sum'),
+        outcome=('outcome', 'last'))
     out['smooth_loss'] = [last[f] for f in out.last_fit]
     if not len(epochs := self.epochs): return out.reset_index(drop=True)
     ends = epochs.groupby('fit').last().drop(columns=['stage', 'epoch'])
@@ -635,8 +636,8 @@ def _log_parts(meta, arrays, name):
         packed = [tuple(arrays[f'{name}.{i}.{j}.{k}'] for k in range(3)) for j in range(3)]
         where,numbers,values = (_unpack(*p) for p in packed)
         width = len(names['hypers']) if 'hypers' in names else len(names['units'])
-        ok = where.dtype.kind=='i' and numbers.shape==(len(where),
-                                                       width) and len(values)==len(where) and {where.shape[1]} <= {4, 6}
+        ok = (where.dtype.kind=='i' and where.shape[1] in (4, 6) and
+              numbers.shape==(len(where), width) and len(values)==len(where))
         if not ok: raise ValueError(f'part {i} of {name} has columns that do not belong together')
         if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all():
             raise ValueError(f'part {i} of {name} has rows of unknown fits')
@@ -727,8 +728,8 @@ def check_fit(self:SaveHistory,
     "Raise a `ValueError` if another history would be overwritten"
     if not _writes(): return self
     history,(fits,rows) = _history(learn.recorder) if hasattr(learn, 'recorder') else None,_held(self.save_path)
-    ours = history is not None and _begins(fits, history.fit_rows) and rows<=(len(history.batch_log),
-                                                                              len(history.grad_log))
+    ours = (history is not None and _begins(fits, history.fit_rows) and
+            rows<=(len(history.batch_log), len(history.grad_log)))
     _need(ours or not fits, 'path', 'be new, or hold the history of this learner '
           '(learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
     return self
@@ -772,8 +773,8 @@ def _write_part(self:SaveHistory):
     history,old = _history(self.learn.recorder),_parts_of(self.save_path)
     n = int(old[-1].suffix[1:])+1 if old else 0
     arrays = _to_arrays(history, self.now.since)
-    if self._try(lambda: _write(self.save_path.with_name(f'{self.save_path.name}.{n}'),
-                                arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
+    path = self.save_path.with_name(f'{self.save_path.name}.{n}')
+    if self._try(lambda: _write(path, arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
 
 @patch
 def _try(self:SaveHistory, write)->bool:

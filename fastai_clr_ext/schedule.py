@@ -117,7 +117,9 @@ class Phase:
     def __init__(self,
         name:str, # What plots and tables call it
         pct:float, # Length as a fraction of the cycle, in (0, 1]
-        anneal:str|tuple|Callable='lin', # Default way: name in `ANNEALERS`, `(name, power)`, or `f(start, end, pos)`
+        # Way from start to end for those that don't say: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`,
+        # or a callable `(start, end, pos)`
+        anneal:str|tuple|Callable='lin',
         **hypers # By hyper-parameter: a value, `(start, end)`, or `(start, end, anneal)`; `lr` in fractions of `lr_max`
     ):
         _need(isinstance(name, str) and name, 'a phase name', 'be a non-empty string', name)
@@ -298,9 +300,12 @@ def one_cycle(
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
-    moms:tuple|None=(.95,.85,.95), # Momentum (Adam: β₁) at start, peak and held after cool-down; None leaves it alone
+    # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end; None leaves it alone
+    moms:tuple|None=(.95,.85,.95),
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    anneal:str|tuple|Callable='lin', # Way between points: name in `ANNEALERS`, `(name, power)`, or `f(start, end, pos)`
+    # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`,
+    # or a callable `(start, end, pos)`
+    anneal:str|tuple|Callable='lin',
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->Cycle: # Phases *warm-up*, *cool-down* and *annihilation*
     "Smith's 1cycle: up, down, and far below the start ([2018](https://arxiv.org/abs/1803.09820))"

@@ -149,8 +149,8 @@ def train_run(
     with _alone(run.seed, run.n_threads):
         learn,watch,error = fresh_learner(make_learner, run.seed),RunWatch(),None
         if run.pct_tune: hold_out(learn, run.pct_tune)
-        if not any(isinstance(cb, HistoryRecorder) for cb in learn.cbs):
-            learn.add_cb(GradRecorder() if run.grads else HistoryRecorder())
+        recorder = GradRecorder if run.grads else HistoryRecorder
+        if not any(isinstance(cb, recorder) for cb in learn.cbs): learn.remove_cb(HistoryRecorder).add_cb(recorder())
         began = time.perf_counter()
         with learn.added_cbs(watch), learn.no_bar(), learn.no_logging(), no_random(run.seed, reproducible=True):
             try: run_policy(learn, run.how, run.n_epoch, run.lr_max)

@@ -247,13 +247,11 @@ def _hyper(ax, view, key:str, shared_color:str='C0', **style):
 # %% ../nbs/06_view.ipynb #b2063730
 #: Axis label by column of `RunHistory.grads`
 GRAD_LABELS = {'mean_abs': 'mean |gradient|', 'norm': 'L2 norm of the gradient', 'max_abs': 'largest |gradient|',
-               'clipped_norm': 'L2 norm after clipping',
-               'n_zero': 'gradients of 0 (entries)', 'n_nonfinite': 'non-finite gradients (entries)',
-               'weight_norm': 'L2 norm of the weights',
+               'clipped_norm': 'L2 norm after clipping', 'n_zero': 'gradients of 0 (entries)',
+               'n_nonfinite': 'non-finite gradients (entries)', 'weight_norm': 'L2 norm of the weights',
                'scale_free': 'mean |gradient| · ‖w‖', 'grad_weight': '‖gradient‖/‖w‖',
-               'cosine': 'cosine with the gradient before',
-               'update_norm': 'L2 norm of the update', 'update_weight': '‖update‖/‖w‖', 'sqrt_v': 'mean √v̂',
-               'eff_step': 'mean effective step',
+               'cosine': 'cosine with the gradient before', 'update_norm': 'L2 norm of the update',
+               'update_weight': '‖update‖/‖w‖', 'sqrt_v': 'mean √v̂', 'eff_step': 'mean effective step',
                'eff_step_max': 'largest effective step'}
 
 def _need_grads(view, what:str='mean_abs'):
@@ -268,8 +266,8 @@ def _units(view)->list: return list(dict.fromkeys(name for _,_,units,_ in view.p
 
 def _curves_of(view, per_group, layers)->dict:
     "What to draw, by what the legend calls it"
-    if layers is None: return {f'group {g}': g
-                               for g in range(view.n_groups)} if per_group and view.n_groups>1 else {'all groups': None}
+    if layers is None and per_group and view.n_groups>1: return {f'group {g}': g for g in range(view.n_groups)}
+    if layers is None: return {'all groups': None}
     each = [layers] if isinstance(layers, str) else _as_list(layers)
     known = _units(view)
     _need(known, 'layers', "be None for a history of groups; GradRecorder(per='layer') records layers", layers)

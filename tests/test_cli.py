@@ -130,6 +130,7 @@ def test_bad_options(args, says, tmp_path):
     from fastai_clr_ext.cli import compare_options, read_options
     with pytest.raises(ValueError, match=says):
         compare_options(read_options(None, **dict(out=str(tmp_path/'out'), workers=1) | args))
+    assert not (tmp_path/'out').exists()
 
 @pytest.mark.parametrize('text,says', [('epochs = ', 'be a TOML file'), ('epoch = 3', 'have options of clr-compare'),
                                        (None, 'be a TOML file')], ids=['cut', 'unknown', 'none'])

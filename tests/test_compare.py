@@ -14,7 +14,8 @@ from torch.utils.data import TensorDataset
 from fastai_clr_ext.compare import *
 from fastai_clr_ext.finetune import stages_long
 from fastai_clr_ext.guard import DivergenceGuard
-from fastai_clr_ext.history import RunHistory
+from fastai_clr_ext.history import HistoryRecorder, RunHistory
+from fastai_clr_ext.record import GradRecorder
 from fastai_clr_ext.records import *
 from fastai_clr_ext.report import *
 from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
@@ -49,6 +50,15 @@ def test_a_run_is_what_training_by_hand_gives():
     set_seed(3, reproducible=True)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, .05)
     assert c.df.set_index('policy').valid_loss['mine']==learn.recorder.values[-1][1]
+
+@pytest.mark.parametrize('cb', [None, HistoryRecorder, partial(GradRecorder, 'max')], ids=['none', 'history', 'grads'])
+@pytest.mark.parametrize('grads', [True, False])
+def test_gradients_are_recorded_whatever_recorder_the_learner_has(cb, grads, tmp_path):
+    make = lambda seed: make_line(seed, cbs=cb and cb())
+    c = compare(make, POLICIES, seeds=[1], out=tmp_path/'out', grads=grads, **quick)
+    h = RunHistory.load(next((tmp_path/'out'/'runs').glob('*.npz')))
+    assert not c.df.error.any() and bool(len(h.grad_log))==(grads or isinstance(cb, partial))
+    assert not isinstance(cb, partial) or 'max_abs' in h.grads
 
 def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
     def look(learn, name):

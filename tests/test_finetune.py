@@ -15,6 +15,7 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.run import *
 from fastai_clr_ext.schedule import *
+from conftest import Raise
 
 class Rows(Callback):
     "At each step: stage, every group's hyper-parameters, every parameter's `requires_grad`"

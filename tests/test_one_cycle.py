@@ -11,7 +11,7 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
-from conftest import Spy
+from conftest import Raise, Spy
 
 CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
          if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
