@@ -10,7 +10,6 @@ __all__ = ['STATS', 'Unit', 'adam_moments', 'adam_sums', 'keeps_squares', 'units
 # %% ../nbs/03_record.ipynb #3e575ebf
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
-from torch.linalg import vector_norm
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
 from fastai.callback.fp16 import NonNativeMixedPrecision
@@ -55,7 +54,6 @@ class Unit:
 
 # %% ../nbs/03_record.ipynb #2d47070d
 _SMALL = 2**16 # Elements: below it a tensor costs more to visit than to copy
-_ROW = 2**14 # Elements: up to it torch's norm is exact to 1e-6
 
 def _wide(t): # half-precision sums overflow or stall
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
@@ -71,36 +69,51 @@ def _joined(ts, f=lambda t: t):
     joined,large = _split(ts)
     return joined + [f(_wide(t)) for t in large]
 
-def _l2(t):
-    "L2 norm, row by row if it is large: on a CPU torch adds up squares one by one, and is up to 1e-3 off at 1e7"
-    if t.numel()<=_ROW: return vector_norm(t)
-    flat,n = t.flatten(),t.numel() % _ROW
-    return vector_norm(torch.cat([vector_norm(flat[n:].view(-1, _ROW), dim=1), vector_norm(flat[:n]).view(1)]))
-
-def _norm(ts): return _l2(ts[0]) if len(ts)==1 else vector_norm(torch.stack([_l2(t) for t in ts]))
+def _chunks(*ts):
+    "Parts of tensors of one shape that a CPU's cache holds and `float32` counts, in the order of the first one's memory"
+    size = 2**18 if ts[0].is_cpu else 2**23
+    if ts[0].numel()<2*size: return [ts] # two parts cost more than they save
+    order = sorted(range(ts[0].ndim), key=ts[0].stride, reverse=True)
+    return zip(*(t.permute(order).flatten().split(size) for t in ts))
 
 def _magnitudes(ts):
-    "|g|, one tensor at a time, to be read while it is in the cache"
+    "|g|, a part at a time, to be read while it is in the cache"
     joined,large = _split(ts)
-    for t in joined: yield t.abs() if t.is_complex() else t.abs_()
-    for t in large: yield _wide(t).abs()
+    for t in joined: yield from (c.abs() if c.is_complex() else c.abs_() for c, in _chunks(t))
+    for t in large: yield from (_wide(c).abs() for c, in _chunks(t))
+
+def _l2(a):
+    "L2 norm of a part: torch's own adds up the squares one by one on a CPU, and is up to 1e-2 off"
+    return a.square().sum().sqrt()
+
+def _l2_(a): return a.square_().sum().sqrt() # new memory would cost a CPU more than the sum
+
+def _norm(ts):
+    parts = [_l2(c) for t in ts for c, in _chunks(torch.view_as_real(t) if t.is_complex() else t)]
+    return parts[0] if len(parts)==1 else _l2(torch.stack(parts))
 
 # %% ../nbs/03_record.ipynb #438d243b
 _BINS = (-40, 24) # powers of 2 between which |g| is counted, one bin each; beyond them in the outermost
 
 def _hist(a):
-    "Counts of |g| by power of 2; `histc` counts in float32, exactly up to 2**24"
+    "Counts of |g| by power of 2"
     lo,hi = _BINS
-    return torch.stack([torch.histc(c.log2().clamp(lo, hi-1e-3), hi-lo, lo, hi)
-                        for c in a.flatten().split(2**24)]).double().sum(0)
+    return torch.histc(a.log2().clamp(lo, hi-1e-3), hi-lo, lo, hi)
+
+def _count(compare, a, x):
+    "How many entries compare so; as numbers, because to count booleans takes a CPU several times as long"
+    return compare(a, x, out=torch.empty_like(a)).sum()
 
 def _most(a): return a.amax() if a.numel() else a.sum() # a sparse gradient may have no entry
 
-#: By statistic of |g|: raw columns, what gives them for one tensor, and what puts together those of several
-_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'norm': (['norm'], _l2, vector_norm),
-            'max': (['max_abs'], _most, _most), 'zeros': (['n_nonzero'], torch.count_nonzero, torch.sum),
-            'nonfinite': (['n_nonfinite'], lambda a: torch.count_nonzero(a-a), torch.sum),
-            'hist': ([f'bin {i}' for i in range(*_BINS)], _hist, lambda counts: counts.sum(0))}
+def _total(counts): return counts.double().sum(0)
+
+#: By statistic of |g|: raw columns, what gives them for a part (the last may overwrite it), and for several
+_OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'max': (['max_abs'], _most, _most),
+            'zeros': (['n_nonzero'], lambda a: _count(torch.ne, a, 0), _total),
+            'nonfinite': (['n_nonfinite'], lambda a: a.numel()-_count(torch.lt, a, torch.inf), _total),
+            'hist': ([f'bin {i}' for i in range(*_BINS)], _hist, _total),
+            'norm': (['norm'], _l2_, _l2)}
 
 def _measured(u, names):
     "Values of statistics of |g|"
@@ -123,7 +136,7 @@ def _keep_weights(u):
 
 def _update(u):
     "Norm of what the step changed"
-    return [_norm([a.sub_(b) for a,b in zip(u.weights, _joined(u.ps))])]
+    return [_norm(a-b for ts in zip(u.weights, _joined(u.ps)) for a,b in _chunks(*ts))]
 
 _ALWAYS = ['mean_abs', 'norm']
 
@@ -164,15 +177,15 @@ def adam_sums(
         if isinstance(c1, torch.Tensor): # it may be on a device, where it can't be read
             m,v,c1,c2 = _wide(m)/c1,_wide(v)/c2,1,1
         pairs.setdefault((c1, c2), []).append((m, v))
-    rows = torch.stack([_step_sums(m, v, *c, hyper)
-                        for c,mvs in pairs.items() for m,v in zip(*map(_joined, zip(*mvs)))])
+    rows = torch.stack([_step_sums(*mv, *c, hyper) for c,mvs in pairs.items()
+                        for ts in zip(*map(_joined, zip(*mvs))) for mv in _chunks(*ts)])
     return [rows[:,0].sum(), rows[:,1].sum(), rows[:,2].max()]
 
 def _step_sums(m, v, c1, c2, hyper)->torch.Tensor:
     "Σ√v̂, Σ effective step and the largest, the corrections taken out of the tensors"
     root = v.sqrt()
     total,scale = root.sum()/c2**.5, hyper['lr']*c2**.5/c1
-    step = torch.div(m, root.add_(hyper['eps']*c2**.5)).abs_()
+    step = torch.div(m, root.add_(hyper['eps']*c2**.5), out=root).abs_()
     return torch.stack([total, step.sum()*scale, step.amax()*scale])
 
 def keeps_squares(
