@@ -169,29 +169,24 @@ def _recorder(learn, cbs)->L:
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
-    # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group;
-    # None means the learner's `lr`
+    # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or a list by parameter group; None means the learner's `lr`
     lr_max:float|list|slice|None=None,
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
-    # Momentum (β₁ for Adam) at the start, at the peak and after cooling down, held to the end;
-    # None means the learner's `moms`
+    # Momentum (β₁ for Adam) at the start, at the peak and after cool-down, to the end; None means the learner's `moms`
     moms:tuple|None=None,
     cbs:Callback|list|None=None, # `Callback`s for this fit only
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
     pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`,
-    # or a callable `(start, end, pos)`
+    # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`
     anneal:str|tuple|Callable='lin',
-    # fastai 0.7's `(div, pct)` or `(div, pct, max_mom, min_mom)`, `pct` a percentage; replaces the shape
-    use_clr_beta:tuple|None=None,
+    use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
-    # `Cycle`, list of one for each parameter group, or dict from group to `Cycle`; replaces the shape
-    sched:Schedule|list|dict|None=None,
+    sched:Schedule|list|dict|None=None, # A `Cycle`, a list by group or a dict from group to `Cycle`; replaces the shape
     sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
@@ -199,9 +194,8 @@ def fit_one_cycle_ext(self:Learner,
                       div=div, div_final=div_final, pct_start=pct_start, moms=moms, pct_final=pct_final,
                       anneal=anneal, sampling=sampling)
     cb = CycleScheduler(plan)
-    try:
-        self.fit(n_epoch, lr=list(plan.lr_max), cbs=L(cb)+_recorder(self, cbs)+L(cbs), reset_opt=reset_opt, wd=wd,
-                 start_epoch=start_epoch)
+    cbs = L(cb)+_recorder(self, cbs)+L(cbs)
+    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
     finally: cb.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
 # %% ../nbs/02_one_cycle.ipynb #ae68bf1e

@@ -301,10 +301,10 @@ def _process(stack)->ProcessPoolExecutor:
 
 def _end_with(parent:int):
     "In a new process: end it when its parent is gone, but not within a run"
-    def watch():
+    def _watch():
         while os.getppid()==parent: time.sleep(1)
         with _one_at_a_time: os._exit(0)
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=_watch, daemon=True).start()
 
 def _killed(run, n): return (f'The process that trained {run.policy!r} with seed {run.seed} died {_DEATHS} times. '
                              f'Is there enough memory for {n} at once?')
