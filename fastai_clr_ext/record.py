@@ -106,7 +106,7 @@ def _count(compare, a, x):
 
 def _most(a): return a.amax() if a.numel() else a.sum() # a sparse gradient may have no entry
 
-def _total(counts): return counts.double().sum(0)
+def _total(counts): return counts.long().sum(0) # `float32` would round, and not every device has `float64`
 
 #: By statistic of |g|: raw columns, what gives them for a part (the last may overwrite it), and for several
 _OF_GRAD = {'mean_abs': (['total'], torch.sum, torch.sum), 'max': (['max_abs'], _most, _most),
