@@ -254,7 +254,8 @@ def compare_options(
     again:str='' # The command, for the report
 )->Comparison: # Its folder has `report.html`, `report.md` and `record.json`
     "Run the comparison that options describe, and write its report"
-    _need(o['workers'] is None or _is_count(o['workers']), '--workers', 'be a whole number of at least 1', o['workers'])
+    for k in ('epochs', 'workers'):
+        _need(o[k] is None or _is_count(o[k]), f'--{k}', 'be a whole number of at least 1', o[k])
     sit = _situation(**o)
     policies,lr_max,tune = parse_policies(o['policies'], sit),o['lr_max'],_numbers(o['tune'], '--tune')
     if lr_max is None and tune is None: tune = _TRIED[sit.optimizer]

@@ -123,7 +123,7 @@ def test_options_by_hand():
     (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
     (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'),
     (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'),
-    (dict(epochs=0), 'n_epoch must'), (dict(data='no/such'), 'folder that exists'),
+    (dict(epochs=0), '--epochs must'), (dict(data='no/such'), 'folder that exists'),
     (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
 def test_bad_options(args, says, tmp_path):
     "Where options meet what they are for"
