@@ -293,6 +293,24 @@ def test_workers_end_soon_after_their_parent(stopped):
     while alive() and time.time()<until: time.sleep(.1)
     assert kids and not alive()
 
+SLOW = '''
+import sys
+sys.path.insert(0, {here!r})
+from test_compare import *
+slow = [Marked(Path(sys.argv[1])/name, rest=3.) for name in 'ab']
+compare(make_line, dict(zip('ab', slow)), seeds=1, n_epoch=1, n_workers=2, out=Path(sys.argv[1])/'out', with_bar=False)
+'''
+
+def test_a_run_is_ended_though_its_parent_is_gone(tmp_path):
+    for name in 'ab': (tmp_path/name).mkdir()
+    (tmp_path/'script.py').write_text(SLOW.format(here=str(Path(__file__).parent)))
+    p,until = start(tmp_path/'script.py', tmp_path, 2),time.time()+60
+    while not all(any((tmp_path/name).iterdir()) for name in 'ab') and time.time()<until: time.sleep(.02)
+    os.kill(p.pid, signal.SIGKILL); p.wait()
+    assert not list(tmp_path.glob('out/runs/*.json'))
+    while len(list(tmp_path.glob('out/runs/*.json')))<2 and time.time()<until: time.sleep(.1)
+    assert len(list(tmp_path.glob('out/runs/*.json')))==2
+
 @pytest.mark.skipif(sys.platform!='linux', reason='finds workers in /proc')
 def test_no_process_is_left(tmp_path):
     def fail(learn): raise KeyboardInterrupt
