@@ -3,6 +3,7 @@ import os, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
+from fastcore.nbio import read_nb
 try: import tomllib
 except ImportError: import tomli as tomllib # Python 3.10
 
@@ -83,6 +84,12 @@ def test_notebook_runs(path):
     r = subprocess.run([in_bin('nbdev-test'), str(path.relative_to(root)), '--n-workers', '1'], cwd=root,
                        capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stdout[-3000:] + r.stderr[-3000:]
+
+def test_lines_are_not_too_long():
+    code = [cell.source for p in notebooks for cell in read_nb(p).cells if cell.cell_type=='code']
+    code += [p.read_text(encoding='utf-8') for d in ('tests', 'bench', 'docs') for p in (root/d).glob('*.py')]
+    lines = [line for text in code for line in text.splitlines() if not line.startswith('#|')] # options are one line
+    assert not [line for line in lines if len(line)>120]
 
 def test_quarto_files_agree():
     import yaml
