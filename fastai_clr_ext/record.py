@@ -70,7 +70,7 @@ def _joined(ts, f=lambda t: t):
     return joined + [f(_wide(t)) for t in large]
 
 def _chunks(*ts):
-    "Parts of tensors of one shape that a CPU's cache holds and `float32` counts, in the order of the first one's memory"
+    "Parts of tensors of one shape that a CPU's cache holds and `float32` counts, in the order of the first's memory"
     size = 2**18 if ts[0].is_cpu else 2**23
     if ts[0].numel()<2*size: return [ts] # two parts cost more than they save
     order = sorted(range(ts[0].ndim), key=ts[0].stride, reverse=True)
