@@ -238,8 +238,9 @@ def grad_parts(self:RunHistory,
 def raw_grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer`, raw columns, `n_params`
     "One row for each recorded step and unit that had gradients, as recorded"
     if not len(self.grad_log):
-        raise ValueError('No gradients are recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), to '
-                         'learn.add_cb, or to one fit (learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
+        raise ValueError('No gradients are recorded: no step was done with a GradRecorder. Give GradRecorder() to the '
+                         'Learner (cbs=GradRecorder()), to learn.add_cb, or to one fit '
+                         '(learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
     dfs = []
     for _,at,units,raw in self.grad_parts(self.batches()[0]):
         i,u = np.nonzero(~np.isnan(raw['n_params']))

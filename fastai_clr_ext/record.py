@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.html.md"""
 __all__ = ['STATS', 'Unit', 'adam_moments', 'adam_sums', 'keeps_squares', 'units_of', 'GradRecorder', 'hist_quantiles']
 
 # %% ../nbs/03_record.ipynb #3e575ebf
-import numpy as np, pandas as pd, torch
+import math, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
@@ -83,7 +83,7 @@ def _magnitudes(ts):
     for t in large: yield from (_wide(c).abs() for c, in _chunks(t))
 
 def _l2(a):
-    "L2 norm of a part: torch's own adds up the squares one by one on a CPU, and is up to 1e-3 off at 3e6"
+    "L2 norm of a part: torch's own adds up the squares one by one on a CPU, and is up to 2e-3 off at 3e6"
     return a.square().sum().sqrt()
 
 def _l2_(a): return a.square_().sum().sqrt() # new memory would cost a CPU more than the sum
@@ -164,7 +164,12 @@ def adam_moments(
     if 'momentum_buffer' in s: # torch's RMSprop: momentum after the division
         return _wide(s['momentum_buffer'])*(_wide(v).sqrt()+hyper['eps']), v, 1, 1
     if 'step' not in s or 'square_avg' in s: return m, v, 1, 1
-    return m, v, 1-hyper['mom']**s['step'], 1-hyper['sqr_mom']**s['step']
+    return m, v, _bias(hyper['mom'], s['step']), _bias(hyper['sqr_mom'], s['step'])
+
+def _bias(beta, step):
+    "1-βᵗ; for torch's `float32` steps, which may be on a device, without the rounding of βᵗ"
+    if not isinstance(step, torch.Tensor): return 1-beta**step
+    return -torch.expm1(step*(math.log(beta) if beta else -math.inf))
 
 def adam_sums(
     unit:Unit, # What the row is about
@@ -347,10 +352,10 @@ def hist_quantiles(
 
 @patch
 def grad_quantiles(self:RunHistory,
-    qs:tuple=(.05, .5, .95) # Quantiles, in (0, 1)
+    qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` and a column for each quantile of |g|
     "Quantiles of |g| from `stats='hist'`, to within the factor of 2 of a bin; NaN if an entry was NaN, 0 below 2**-39"
-    raw,each = self.raw_grads(),_as_list(qs)
+    raw,each = self.raw_grads(),[qs] if isinstance(qs, float) else _as_list(qs)
     _need('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles", list(raw))
     _need(each and all(isinstance(q, float) and 0<q<1 for q in each), 'qs', 'be quantiles in (0, 1)', qs)
     raw = raw[raw['bin 0'].notna()]
@@ -360,7 +365,7 @@ def grad_quantiles(self:RunHistory,
 
 @patch
 def grad_quantiles(self:Recorder,
-    qs:tuple=(.05, .5, .95) # Quantiles, in (0, 1)
+    qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # As `RunHistory.grad_quantiles`
     "Quantiles of |g| in all fits of this learner"
     return getattr(self, 'run_history', RunHistory()).grad_quantiles(qs)

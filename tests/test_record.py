@@ -12,7 +12,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
 from fastai_clr_ext.history import *
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record import _chunks, _cosine, _fill, _measured, _norm
+from fastai_clr_ext.record import _bias, _chunks, _cosine, _fill, _measured, _norm
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
 from conftest import Raise, Spy, two_groups
@@ -316,28 +316,45 @@ ADAMS = {'Adam': Adam, 'Lamb': Lamb, 'RAdam': RAdam, 'ranger': ranger, 'RMSProp'
          'torch amsgrad': partial(OptimWrapper, opt=partial(torch.optim.Adam, amsgrad=True))}
 REAL = ['Adam', 'RMSProp', 'RMSProp mom', 'torch Adam', 'torch AdamW', 'torch RMSprop', 'torch RMSprop mom',
         'torch amsgrad']
+BIASED = [k for k in ADAMS if 'RMS' not in k and k!='torch amsgrad'] # what Kingma and Ba's formula is the whole of
 
 @pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
 @pytest.mark.parametrize('name', ADAMS)
 def test_the_effective_step(mlp, name):
-    "Where the formula is the whole update, it is what the weights moved by; for all, the formula worked out in float64"
-    tape,spy,learn = Tape(),Spy(),mlp(opt_func=ADAMS[name], cbs=GradRecorder(adam=True))
-    learn.fit_one_cycle_ext(2, .01, wd=0, cbs=[tape, spy]) # β₁ is cycled
+    "Where the formula is the whole update, it is what the weights moved by, to what float32 leaves of a difference"
+    tape,learn = Tape(),mlp(opt_func=ADAMS[name], cbs=GradRecorder(adam=True))
+    learn.fit_one_cycle_ext(2, .01, wd=0, cbs=tape) # β₁ is cycled
     df = learn.recorder.grads
     assert (df[['sqrt_v', 'eff_step', 'eff_step_max']] > 0).all().all()
+    for i,s in enumerate(tape.steps if name in REAL else []):
+        for g in (0, 1):
+            moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in s['g'] if n.startswith(f'{2*g}.')])
+            r = df[(df.step==i) & (df.group==g)].iloc[0]
+            want = moved.mean().item(), moved.max().item()
+            assert (r.eff_step, r.eff_step_max)==pytest.approx(want, rel=1e-3, abs=1e-7)
+
+@pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
+@pytest.mark.parametrize('sqr_mom', [.99, .999, .99999])
+@pytest.mark.parametrize('name', BIASED)
+def test_adams_formula(mlp, name, sqr_mom):
+    "As worked out in float64 from the gradients alone, whether or not it is the whole update"
+    torchs = name.startswith('torch')
+    opt_func = partial(ADAMS[name], **dict(betas=(.9, sqr_mom)) if torchs else dict(sqr_mom=sqr_mom))
+    tape,spy,learn = Tape(),Spy(),mlp(opt_func=opt_func, cbs=GradRecorder(adam=True))
+    learn.fit_one_cycle_ext(2, .01, wd=0, cbs=[tape, spy])
+    df = learn.recorder.grads
     m,v = [dict.fromkeys(tape.steps[0]['g'], 0.) for _ in range(2)]
     for i,(s,hypers) in enumerate(zip(tape.steps, spy.rows)):
         for g,h in enumerate(hypers):
             names = [n for n in s['g'] if n.startswith(f'{2*g}.')]
+            m |= {n: h['mom']*m[n] + (1-h['mom'])*s['g'][n] for n in names}
+            v |= {n: h['sqr_mom']*v[n] + (1-h['sqr_mom'])*s['g'][n]**2 for n in names}
+            c1,c2 = 1-h['mom']**(i+1), 1-h['sqr_mom']**(i+1)
+            root = torch.cat([(v[n]/c2).sqrt().ravel() for n in names])
+            step = torch.cat([(h['lr']*(m[n]/c1)/((v[n]/c2).sqrt()+h['eps'])).abs().ravel() for n in names])
             r = df[(df.step==i) & (df.group==g)].iloc[0]
-            if name in REAL: want = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in names])
-            else:
-                m |= {n: h['mom']*m[n] + (1-h['mom'])*s['g'][n] for n in names}
-                v |= {n: h['sqr_mom']*v[n] + (1-h['sqr_mom'])*s['g'][n]**2 for n in names}
-                c1,c2 = 1-h['mom']**(i+1), 1-h['sqr_mom']**(i+1)
-                want = torch.cat([(h['lr']*(m[n]/c1)/((v[n]/c2).sqrt()+h['eps'])).abs().ravel() for n in names])
-            want = want.mean().item(), want.max().item()
-            assert (r.eff_step, r.eff_step_max)==pytest.approx(want, rel=1e-3, abs=1e-7)
+            assert r.sqrt_v==pytest.approx(root.mean().item(), rel=1e-6)
+            assert (r.eff_step, r.eff_step_max)==pytest.approx((step.mean().item(), step.max().item()), rel=1e-6)
 
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
@@ -403,10 +420,19 @@ def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
     with pytest.raises(ValueError, match='adam must be False for an optimizer that keeps no mean of squared gradients'):
         learn.fit(1)
 
+def test_the_bias_of_no_momentum(): assert _bias(0., torch.tensor(3.))==1==_bias(0., 3)
+
+def test_norms_are_right_for_the_magnitudes_that_the_docs_name():
+    for scale in (1e-18, 1e-9, 1e9, 1e18):
+        w = nn.Parameter(torch.zeros(500)); w.grad = torch.linspace(.1, 1, 500)*scale
+        (u := Unit('', 0, [w])).gather()
+        assert _measured(u, ['norm'])[0].item()==pytest.approx(w.grad.double().norm().item(), rel=1e-6)
+
 def test_quantiles_within_the_bin(mlp):
     tape,learn = Tape(),mlp(cbs=GradRecorder('hist'))
     learn.fit(1, cbs=tape)
     q = learn.recorder.grad_quantiles((.25, .75)).query('group==0').reset_index()
+    assert list(learn.recorder.grad_quantiles(.25))[-1]=='q0.25', 'a single one'
     for i,s in enumerate(tape.steps):
         g = torch.cat([s['g'][n].ravel() for n in ('0.weight', '0.bias')]).abs()
         for p in (.25, .75):
