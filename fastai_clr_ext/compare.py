@@ -8,20 +8,22 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.html.md"""
 __all__ = ['RECORD_KIND', 'RECORD_VERSION', 'check_names', 'about_learner', 'open_folder', 'Comparison', 'compare']
 
 # %% ../nbs/09_compare.ipynb #d9aea776
-import json, math, os, platform, re, tempfile, numpy as np, pandas as pd, torch
+import math, os, platform, re, tempfile, warnings, numpy as np, pandas as pd, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from fastai.learner import Learner
+from fastai.learner import Learner, defaults
 from .schedule import Schedule, _need, _is_count, _is_real, _as_list
 from .history import _versions
 from .one_cycle import _make_plan, _SHAPE
+from .finetune import plan_stages
 from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, weights_digest,
-                                   _plain, _write_json)
+                                   _plain, _rate, _read_json, _write_json)
 from .verdict import paired_summary, say_verdicts
 
 # %% ../nbs/09_compare.ipynb #39cc550c
@@ -38,12 +40,17 @@ def check_names(
     return policies
 
 def _check_policies(policies, learn, n_epoch, rates):
-    "Lay every cycle over the batches"
-    for name,policy in check_names(policies).items():
-        is_cycle = isinstance(policy, Schedule)
-        _need(is_cycle or isinstance(policy, list) or callable(policy), f'policies[{name!r}]',
+    "Lay every cycle and all stages over the batches"
+    for name,policy in policies.items():
+        _need(isinstance(policy, (Schedule, list)) or callable(policy), f'policies[{name!r}]',
               'be a cycle, a list of stages, or a function of a learner', policy)
-        if is_cycle: _make_plan(learn, n_epoch, rates[name], None, None, False, 0, None, None, policy, **_SHAPE)
+        try: _lay(policy, learn, n_epoch, rates[name])
+        except ValueError as e: raise ValueError(f'policies[{name!r}]: {e}') from e
+
+def _lay(policy, learn, n_epoch, lr_max):
+    if isinstance(policy, list): plan_stages(learn, policy)
+    elif isinstance(policy, Schedule):
+        _make_plan(learn, n_epoch, lr_max, None, None, False, 0, None, None, policy, **_SHAPE)
 
 _MOST_SEEDS = 1000 # That a record may have
 
@@ -68,14 +75,14 @@ def _rates(lr_max, policies)->dict:
     return {k: lr_max.get(k) for k in policies}
 
 def _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)->tuple:
-    "The rest of the arguments of `compare`; a learner, and how the outcome is read"
+    "The rest of the arguments of `compare`; a learner, its first batches, and how the outcome is read"
     for name,value in dict(n_epoch=n_epoch, n_threads=n_threads).items():
         _need(_is_count(value), name, 'be a whole number of at least 1', value)
     if tune is not None: _check_tune(tune, policies, rates)
-    learn = check_maker(make_learner, same_start, n_threads)
+    learn,batches = check_maker(make_learner, same_start, n_threads)
     _check_metrics([m.name for m in learn.metrics])
     _check_policies(policies, learn, n_epoch, rates)
-    return learn, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
+    return learn, batches, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
 
 #: Columns of `Comparison.df` and names of curves, which no metric may have
 _TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_steps', 'seconds', 'error', 'mean |g|'}
@@ -86,8 +93,10 @@ def _check_metrics(names):
     _need(not bad, 'the metrics of the learner',
           f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
 
-def _check_extra(situation, n_workers):
-    "What goes into the record beside what the learner shows; processes"
+def _check_extra(situation, n_workers, kwargs):
+    "What goes into the record beside what the learner shows; processes; names of the rest"
+    bad = set(kwargs)-set(signature(Comparison.read).parameters)
+    if bad: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(bad))}')
     plain = lambda v: v is None or isinstance(v, (bool, str)) or _is_real(v)
     ok = situation is None or isinstance(situation, dict) and all(
         isinstance(k, str) and 0<len(k)<=80 and k.isprintable() and
@@ -103,22 +112,18 @@ def _check_tune(tune, policies, rates):
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
 
 # %% ../nbs/09_compare.ipynb #c30e7697
-def _plan(learn, policies, n_epoch, rates, tune, n_threads, grads)->dict:
+def _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
     lrs = {k: _rate(v) for k,v in rates.items()}
-    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and [float(lr) for lr in _as_list(tune)],
-                       grads=grads, n_threads=n_threads, weights=weights_digest(learn.model),
+    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and _rate(tune), grads=grads,
+                       n_threads=n_threads, weights=weights_digest(learn.model), batches=batches,
                        learner=about_learner(learn)))
-
-def _rate(lr)->float|list|str|None:
-    "A rate that JSON can hold"
-    return str(lr) if isinstance(lr, slice) else [float(o) for o in _as_list(lr)] if _as_list(lr) is not None else lr
 
 def about_learner(
     learn:Learner # Any
 )->dict: # Plain values
-    "What can be read off a learner: sizes, network, optimizer, batch size, weight decay"
+    "What can be read off a learner: sizes, network, optimizer, batch size, weight decay, callbacks of its own"
     dls,wd,opt = learn.dls,learn.wd,learn.opt_func
     args = ', '.join(f'{k}={v}' for k,v in opt.keywords.items()) if isinstance(opt, partial) else ''
     name = lambda f: getattr(f, '__name__', type(f).__name__)
@@ -127,7 +132,8 @@ def about_learner(
     how = dict(optimizer=f'{name(opt.func)}({args})' if args else name(opt), loss=name(learn.loss_func),
                wd=wd if wd is None or _is_real(wd) else str(wd), lr=_rate(learn.lr),
                metrics=[m.name for m in learn.metrics])
-    return data | model | how | dict(
+    own = [name(type(cb)) for cb in learn.cbs if type(cb) not in defaults.callbacks]
+    return data | model | how | (dict(callbacks=own) if own else {}) | dict(
         batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None),
         n_batches=len(dls.train), device=str(dls.device or 'cpu'))
 
@@ -146,7 +152,7 @@ def open_folder(
     if not path.exists():
         _need(not any(out.iterdir()), 'out', 'be a new or empty folder, or one that compare has made', str(out))
         _write_json(path, plan)
-    was = json.loads(path.read_text(encoding='utf-8'))
+    was = _read_json(path, plan)
     differ = [k for k in {**plan, **was} if was.get(k)!=plan.get(k)]
     _need(not differ, 'out', 'be a new folder, or the folder of this comparison; that one differs in '
           f'{", ".join(sorted(differ))}', str(out))
@@ -161,13 +167,14 @@ def _best_rates(trials:list, metric:str, higher:bool)->dict: # By policy
     best = {}
     for r in sorted(trials, key=lambda r: r['lr_max']):
         if r['policy'] not in best or _score(r) > _score(best[r['policy']]): best[r['policy']] = r
+    for name,r in best.items():
+        if _score(r)==-math.inf:
+            warnings.warn(f'no trial of {name!r} ended well: its lowest rate, {r["lr_max"]:g}, is used')
     return {name: r['lr_max'] for name,r in best.items()}
 
 def _tuned(go, first, tune, reading):
     "The best rate of each policy, after a trial of every policy at every rate; the trials"
-    trials = [replace(r, lr_max=lr, pct_tune=.2, path=r.path/f'{i:02}-{j:02}.json')
-              for i,r in enumerate(first) for j,lr in enumerate(tune)]
-    results = [r | {'lr_max': t.lr_max} for t,r in zip(trials, go(trials))]
+    results = go([replace(r, lr_max=lr, pct_tune=.2) for r in first for lr in tune])
     keys = 'policy', 'lr_max', 'scores', 'diverged', 'error'
     return _best_rates(results, reading['metric'], reading['higher']), [{k: r[k] for k in keys} for r in results]
 
@@ -314,8 +321,7 @@ def _hardware(learn)->dict:
 # %% ../nbs/09_compare.ipynb #500a3385
 def _runs(first, seeds, rates, path)->list:
     "Every policy with the first seed, then with the second, …, so that unequal budgets are seen early"
-    return [replace(r, seed=seed, lr_max=rates[r.policy], path=path/f'{i:02}-{seed}.json')
-            for seed in seeds for i,r in enumerate(first)]
+    return [replace(r, seed=seed, lr_max=rates[r.policy], folder=path) for seed in seeds for r in first]
 
 def _record(path, make_learner, learn, first, rates, trials, situation, results, **rest)->dict:
     "Write and give everything that a `Comparison` is made from"
@@ -351,10 +357,10 @@ def compare(
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and say which worked"
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
-    _check_extra(situation, n_workers)
-    learn,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
+    _check_extra(situation, n_workers, kwargs)
+    learn,batches,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
     keep = None if out else tempfile.TemporaryDirectory()
-    path = open_folder(out or keep.name, _plan(learn, policies, n_epoch, rates, tune, n_threads, grads))
+    path = open_folder(out or keep.name, _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads))
     go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                  best=(reading['metric'], reading['higher']))
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]

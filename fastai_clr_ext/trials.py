@@ -25,7 +25,7 @@ from fastai.callback.progress import ProgressCallback # importing it is what let
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Recorder
 from fastai.torch_core import no_random
-from .schedule import Schedule, _need
+from .schedule import Schedule, _need, _as_list
 from .one_cycle import *
 from .history import HistoryRecorder, RunHistory, _metrics, _replace
 from .record import GradRecorder
@@ -68,6 +68,11 @@ def describe_policy(
     return re.sub(r' at 0x[0-9a-f]+', '', text).strip()
 
 # %% ../nbs/08_trials.ipynb #1f8bf8d5
+def _rate(lr:float|list|slice|None)->float|list|str|None:
+    "A rate that JSON can hold"
+    if lr is None or isinstance(lr, slice): return lr and str(lr)
+    return float(lr) if _as_list(lr) is None else [float(o) for o in _as_list(lr)]
+
 @dataclass(frozen=True)
 class Run:
     "One run of a comparison: a policy with a seed"
@@ -76,10 +81,17 @@ class Run:
     how:Schedule|list|Callable # The policy
     lr_max:float|list|slice|None # Its peak rate; None means the learner's
     n_epoch:int # Epochs
-    path:Path # File for what it came to; a history lies beside it
+    folder:Path # For the file of what it came to, and for a history beside it
     n_threads:int=1 # CPU threads
     grads:bool=True # Whether mean |g| is recorded
     pct_tune:float=0. # Fraction of the training set to validate on instead of the validation set; 0 for none
+
+    @property
+    def path(self)->Path: # The same for the same run, wherever it stands among others
+        "File for what it came to"
+        told = json.dumps([self.policy, _rate(self.lr_max), self.pct_tune])
+        name = re.sub('[^A-Za-z0-9]+', '_', self.policy)[:40]
+        return self.folder/f'{name}-{self.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.json'
 
 _one_at_a_time = threading.Lock()
 
@@ -117,6 +129,9 @@ def _curves(learn, watch)->dict: # By name, values along the run
     names = (watch.epochs or [{}])[0]
     return {k: [e.get(k) for e in watch.epochs] for k in names} | {'mean |g|': _thin(_history(learn).mean_grads())}
 
+_RESULT = {'policy', 'seed', 'lr_max', 'seconds', 'scores', 'diverged', 'error', 'n_steps', 'n_tried', 'n_batches',
+           'curves'} # What is known of a run
+
 def _outcome(learn, watch, error)->dict:
     "What a run came to. It diverged if a loss of its last epoch or batch is not finite, or a guard says so"
     last = (watch.epochs or [{}])[-1]
@@ -132,6 +147,14 @@ def _plain(x): # For JSON, which has no NaN: None
     if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
     if isinstance(x, (float, np.floating)): return float(x) if math.isfinite(x) else None
     return x.item() if isinstance(x, (np.generic, torch.Tensor)) else x
+
+def _read_json(path:Path, keys)->dict:
+    "What `_write_json` wrote"
+    text = path.read_text(encoding='utf-8', errors='replace')
+    try: x = json.loads(text)
+    except (ValueError, RecursionError): x = text
+    _need(isinstance(x, dict) and x.keys()>=set(keys), str(path), 'hold what compare wrote there', x)
+    return x
 
 def _write_json(path:Path, x):
     "All of a file or nothing of it, also if the process is killed"
@@ -156,8 +179,9 @@ def train_run(
             try: run_policy(learn, run.how, run.n_epoch, run.lr_max)
             except Exception as e: error = f'{type(e).__name__}: {e}'[:500]
         took = time.perf_counter()-began
-        result = dict(policy=run.policy, seed=run.seed, seconds=took) | _outcome(learn, watch, error)
-        run.path.parent.mkdir(parents=True, exist_ok=True)
+        about = dict(policy=run.policy, seed=run.seed, lr_max=_rate(run.lr_max), seconds=took)
+        result = about | _outcome(learn, watch, error)
+        run.folder.mkdir(parents=True, exist_ok=True)
         _history(learn).save(run.path.with_suffix('.npz'))
         _write_json(run.path, result)
     return _plain(result)
@@ -188,24 +212,41 @@ def hold_out(
     return learn
 
 # %% ../nbs/08_trials.ipynb #960e5533
+def _digest(values:dict)->str:
+    "A number for tensors and other values by name"
+    h = hashlib.sha256()
+    for k,v in values.items():
+        if isinstance(v, torch.Tensor):
+            h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
+            h.update(v.detach().cpu().to_dense().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        else: h.update(f'{k} {v!r}'.encode())
+    return h.hexdigest()[:16]
+
 def weights_digest(
     model:torch.nn.Module # Any
 )->str: # 16 hexadecimal digits
     "A number for the weights and buffers of a model"
-    h = hashlib.sha256()
-    for k,v in model.state_dict().items():
-        h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
-        h.update(v.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
+    return _digest(model.state_dict())
+
+def _leaves(x)->list:
+    "What a nest of lists, tuples and dicts holds"
+    if isinstance(x, dict): x = list(x.values())
+    return [leaf for o in x for leaf in _leaves(o)] if isinstance(x, (list, tuple)) else [x]
+
+def _batches_digest(learn)->str:
+    "A number for the first batch of each loader"
+    with no_random(0, reproducible=True): return _digest(dict(enumerate(_leaves([next(iter(dl)) for dl in learn.dls]))))
 
 def check_maker(
     make_learner:Callable, # From a seed to a learner
     same_start:bool=False, # Whether all seeds may begin from the same weights
     n_threads:int=1 # CPU threads
-)->Learner: # With seed 0
+)->tuple: # `Learner` of seed 0; 16 hexadecimal digits that tell its first batches, None if they are others each time
     "Raise a `ValueError` unless it makes fresh learners whose weights are the seed's"
     _need(callable(make_learner), 'make_learner', 'be a function from a seed to a Learner', make_learner)
-    with _alone(0, n_threads): a,again,other = [fresh_learner(make_learner, seed) for seed in (0, 0, 1)]
+    with _alone(0, n_threads):
+        a,again,other = [fresh_learner(make_learner, seed) for seed in (0, 0, 1)]
+        batches = [_batches_digest(o) for o in (a, again)]
     for b in (again, other):
         shared = {id(p) for p in a.model.parameters()} & {id(p) for p in b.model.parameters()}
         _need(a is not b and a.model is not b.model and not shared, 'make_learner',
@@ -214,7 +255,7 @@ def check_maker(
     _need(digest[0]==digest[1], 'make_learner', 'give the same initial weights for the same seed', digest[:2])
     _need(same_start or digest[0]!=digest[2], 'make_learner', 'use its seed: give other initial weights for another '
           'seed (or say same_start=True, for a pretrained model without a new head)', f'{digest[0]} for both')
-    return a
+    return a, batches[0] if batches[0]==batches[1] else None
 
 # %% ../nbs/08_trials.ipynb #4a388978
 def check_budget(
@@ -246,7 +287,7 @@ def train_all(
     n_batches:int|None=None # Batches that every run has to train; None for any
 )->list: # What each run came to, in their order
     "Train the runs that are not on disk yet"
-    done = {r.path: json.loads(r.path.read_text(encoding='utf-8')) for r in runs if r.path.exists()}
+    done = {r.path: _read_json(r.path, _RESULT) for r in runs if r.path.exists()}
     done = {p: r for p,r in done.items() if not r['error']} # what failed before is tried again
     check_budget(done.values(), n_batches)
     todo = [r for r in runs if r.path not in done]

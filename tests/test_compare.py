@@ -157,8 +157,9 @@ def test_tuning_is_equal_and_apart(tmp_path):
     c = compare(make_line, POLICIES, n_epoch=2, seeds=2, tune=[1e-4, .05, 1e12], out=tmp_path, with_bar=False)
     assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(3, .05), (3, .05)]
     assert [r['diverged'] for r in c.record['tuning']]==[False, False, True]*2 and TUNE_SEED not in c.df.seed.values
-    trial = json.loads((tmp_path/'tuning'/'00-01.json').read_text())
-    assert trial['seed']==TUNE_SEED and trial['n_batches']==16, 'a fifth of ten batches is held out'
+    trials = [json.loads(p.read_text()) for p in (tmp_path/'tuning').glob('*.json')]
+    assert len(trials)==6 and {t['seed'] for t in trials}=={TUNE_SEED}
+    assert {t['n_batches'] for t in trials if not t['diverged']}=={16}, 'a fifth of ten batches is held out'
     same(c, compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=.05, with_bar=False))
 
 def test_what_is_held_out_is_not_trained_on():
@@ -392,6 +393,75 @@ def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match='out must be a folder'):
         compare(make_line, POLICIES, seeds=1, out=tmp_path/'b'/'thesis.txt', **quick)
 
+def test_policies_in_another_order_are_the_same_comparison(tmp_path):
+    whole = compare(make_line, POLICIES, seeds=2, **quick)
+    compare(make_line, POLICIES, seeds=2, out=tmp_path, **quick)
+    for f in list((tmp_path/'runs').glob('1cycle-*')): f.unlink() # as if it was stopped
+    turned = compare(make_line, dict(reversed(POLICIES.items())), seeds=2, out=tmp_path, **quick)
+    by_run = lambda c: numbers(c).sort_values(['policy', 'seed'], ignore_index=True)
+    pd.testing.assert_frame_equal(by_run(turned), by_run(whole))
+    assert turned.record['baseline']=='1cycle', 'the first of this call'
+
+class Shifted(torch.utils.data.Dataset):
+    "The same inputs with other targets"
+    def __init__(self, ds, by): self.ds,self.by = ds,by
+    def __len__(self): return len(self.ds)
+    def __getitem__(self, i): return self.ds[i][0],self.ds[i][1]*self.by
+
+def make_shifted(seed, by=1., **kwargs):
+    learn = make_line(seed, **kwargs)
+    train,valid = learn.dls.train,learn.dls.valid
+    learn.dls = DataLoaders(train.new(Shifted(train.dataset, by)), valid.new(Shifted(valid.dataset, by)))
+    return learn
+
+def test_other_data_or_callbacks_are_another_comparison(tmp_path):
+    from fastai.callback.mixup import MixUp
+    compare(make_shifted, POLICIES, seeds=1, out=tmp_path, **quick)
+    for change,name in [(dict(by=100.), 'batches'), (dict(cbs=MixUp()), 'learner')]:
+        with pytest.raises(ValueError, match=f'that one differs in .*{name}'):
+            compare(partial(make_shifted, **change), POLICIES, seeds=1, out=tmp_path, **quick)
+    compare(make_shifted, POLICIES, seeds=2, out=tmp_path, **quick)
+
+def test_batches_that_differ_each_time_tell_nothing(tmp_path):
+    "A loader whose order is not the seed's: it can't be known whether it is the same, so it is not refused"
+    made = []
+    def make(seed):
+        made.append(seed)
+        return make_shifted(seed, by=float(len(made)))
+    for n in (1, 2): compare(make, POLICIES, seeds=n, out=tmp_path, **quick)
+    assert json.loads((tmp_path/'comparison.json').read_text())['batches'] is None
+
+@pytest.mark.parametrize('again', [dict(metric='train_loss'), dict(higher=True)], ids=str)
+def test_rates_in_a_record_are_those_that_were_trained(again, tmp_path):
+    "Also if another reading chooses other rates in the folder of a comparison that was tuned"
+    tuned = dict(n_epoch=2, seeds=2, tune=[1e-4, .003, .05], out=tmp_path, with_bar=False)
+    first = compare(make_line, POLICIES, **tuned)
+    c = compare(make_line, POLICIES, **tuned | again)
+    said = {p['name']: p['lr_max'] for p in c.record['policies']}
+    for r in c.record['runs']:
+        stem = f'{r["policy"]}-{r["seed"]}-*.npz'
+        peaks = [RunHistory.load(p).steps.lr_0.max() for p in (tmp_path/'runs').glob(stem)]
+        assert r['lr_max']==said[r['policy']] and any(p==pytest.approx(r['lr_max']) for p in peaks)
+    same(compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=said, with_bar=False), c)
+    same(compare(make_line, POLICIES, **tuned), first)
+
+def test_a_rate_that_no_trial_could_use_is_said():
+    with pytest.warns(UserWarning, match="no trial of 'constant' ended well: its lowest rate, 1e\\+12, is used"):
+        compare(make_line, POLICIES, n_epoch=2, seeds=1, tune=[1e12, 1e13], with_bar=False)
+
+@pytest.mark.parametrize('text', ['{"policy": "con', '[]', '{}', 'null', '{"policy": "constant", "seed": 0}'])
+def test_a_broken_run_file_is_named(text, tmp_path):
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    path = next((tmp_path/'runs').glob('constant-0-*.json'))
+    path.write_text(text)
+    with pytest.raises(ValueError, match=path.name): compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    (tmp_path/'comparison.json').write_text(text[:5])
+    with pytest.raises(ValueError, match='comparison.json'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+
+def test_keywords_that_nobody_takes():
+    with pytest.raises(TypeError, match="compare.*foo"): compare(make_line, POLICIES, foo=1, **quick)
+
 def test_plots_draw_what_was_asked(tmp_path):
     import matplotlib.pyplot as plt
     c = compare(make_line, POLICIES, seeds=3, **quick)
@@ -429,11 +499,8 @@ def test_lists_of_stages_are_policies_and_every_run_leaves_its_history(tmp_path)
                 'by hand': lambda learn: learn.fit_one_cycle_ext(2, .05)}
     c = compare(make_two, policies, seeds=2, n_epoch=2, lr_max={'one': .05}, out=tmp_path/'c', with_bar=False)
     assert (c.df.n_steps==20).all() and not c.df.error.notna().any()
-    found = sorted((tmp_path/'c'/'runs').glob('*.npz'))
-    assert len(found)==6
-    for p,(_,row) in zip(found, c.df.sort_values(['policy', 'seed'], key=lambda o: (
-            o.map({'one': 0, 'B': 1, 'by hand': 2}.get) if o.name=='policy' else o)).iterrows()):
-        h = RunHistory.load(p)
+    for row in c.df.itertuples():
+        h = RunHistory.load(*(tmp_path/'c'/'runs').glob(f'{row.policy.replace(" ", "_")}-{row.seed}-*.npz'))
         assert len(h)==20 and h.epochs.valid_loss.iloc[-1]==row.valid_loss and len(h.grads)
         if row.policy=='B': assert h.stages.stage.tolist()==['head', 'all'] and h.stages.n_steps.tolist()==[5, 15]
 
