@@ -202,9 +202,9 @@ def parse_policies(
     "Cycles from their names and parameters"
     if isinstance(policies, str): policies = [p.strip() for p in policies.split(',')]
     if isinstance(policies, list):
-        _need(len(set(map(str, policies)))==len(policies), 'policies', 'be named once each', policies)
+        _need(len(set(map(str, policies)))==len(policies), '--policies', 'be named once each', policies)
         policies = {str(p): p for p in policies}
-    _need(isinstance(policies, dict), 'policies', 'be names of cycles, or a table', policies)
+    _need(isinstance(policies, dict) and len(policies)>=2, '--policies', 'name two or more cycles', policies)
     return check_names({name: _parse_cycle(name, p, sit) for name,p in policies.items()})
 
 def _parse_cycle(name, spec, sit):

@@ -330,7 +330,7 @@ def _record(path, make_learner, learn, first, rates, trials, situation, results,
     said = [dict(name=r.policy, what=describe_policy(r.how), lr_max=_rate(rates[r.policy]), n_trials=n_trials[r.policy])
             for r in first]
     budget = dict(n_epoch=first[0].n_epoch, n_batches=first[0].n_epoch*len(learn.dls.train),
-                  n_steps=max(r['n_steps'] for r in results))
+                  n_steps=max(r['n_steps'] for r in results), n_threads=first[0].n_threads)
     record = _plain(dict(kind=RECORD_KIND, version=RECORD_VERSION, situation=about, budget=budget, policies=said,
                          **rest, tuning=trials, runs=results, versions=_versions() | {'numpy': np.__version__},
                          hardware=_hardware(learn)))
@@ -359,6 +359,7 @@ def compare(
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
     _check_extra(situation, n_workers, kwargs)
     learn,batches,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
+    rates = {k: learn.lr if v is None and isinstance(policies[k], Schedule) else v for k,v in rates.items()}
     keep = None if out else tempfile.TemporaryDirectory()
     path = open_folder(out or keep.name, _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads))
     go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,

@@ -40,7 +40,7 @@ _scores = lambda x: (_dict_of(_is_score)(x) and
                      not set(x) & {'policy', 'seed', 'diverged', 'n_steps', 'seconds', 'error'})
 _RUN = dict(policy=_is_line, scores=_scores, diverged=_is_flag, error=lambda x: x is None or _is_text(x))
 _TRIAL = _RUN | dict(lr_max=_is_number)
-_ENDED = _RUN | dict(seed=_count, n_steps=_count, seconds=lambda x: _is_number(x) and x>=0,
+_ENDED = _RUN | dict(seed=_count, lr_max=_is_simple, n_steps=_count, seconds=lambda x: _is_number(x) and x>=0,
                      curves=_dict_of(_list_of(_is_score, 10_000)))
 _RULES = dict(
     situation=_dict_of(_is_simple), budget=_dict_of(_count), versions=_dict_of(_is_plain), hardware=_dict_of(_is_plain),
@@ -82,8 +82,8 @@ def read_record(
     "Read and check a record"
     path = Path(path)
     if path.is_dir(): path = path/'record.json'
-    small = path.is_file() and path.stat().st_size<=MOST_BYTES
-    _need(small, 'a record', f'be a file of at most {MOST_BYTES:,} bytes', str(path))
+    _need(path.is_file(), 'a record', 'be a file, or a folder with record.json in it', str(path))
+    _need(path.stat().st_size<=MOST_BYTES, 'a record', f'have at most {MOST_BYTES:,} bytes', str(path))
     try: record = json.loads(path.read_text(encoding='utf-8-sig'), parse_constant=_refuse)
     except (ValueError, RecursionError) as e: raise ValueError(f'{path.name}: a record must be JSON; {e}') from e
     try: return Comparison(check_record(record))
@@ -106,8 +106,8 @@ def _rows(comparison)->list:
 
 def _comparison(x)->Comparison:
     "From whatever `merge` takes"
-    if isinstance(x, Comparison): return Comparison(check_record(x.record))
-    return Comparison(check_record(x)) if isinstance(x, dict) else read_record(x)
+    if isinstance(x, (str, Path)): return read_record(x)
+    return Comparison(check_record(x.record if isinstance(x, Comparison) else x))
 
 def merge(
     records:list # `Comparison`s, records, files or folders

@@ -123,7 +123,7 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <h2>The policies</h2>
 {% for p in policies %}<h3>{{ p.name }}</h3><pre>{{ p.what }}</pre>{% endfor %}
 {% if errors %}<h2>Runs that failed</h2>
-<ul>{% for r in errors %}<li>{{ r.policy }}, seed {{ r.seed }}: {{ r.error }}</li>{% endfor %}</ul>{% endif %}
+<ul>{% for line in errors %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 _pages = Environment(autoescape=True)
 
@@ -140,10 +140,20 @@ def _write_page(text, path)->str:
 def _again(r)->str:
     "How to run it again: the command or the text that the record has, or else a call with its numbers"
     if said := r['situation'].get('again'): return str(said)
-    lrs = {p['name']: p['lr_max'] for p in r['policies']}
-    return (f'# make_learner and policies as described above\n'
-            f'compare(make_learner, policies, n_epoch={r["budget"].get("n_epoch")}, seeds={r["seeds"]}, lr_max={lrs},\n'
-            f'        baseline={r["baseline"]!r}, metric={r["metric"]!r})')
+    lrs = ', '.join(f'{p["name"]!r}: {_code(p["lr_max"])}' for p in r['policies'] if p['lr_max'] is not None)
+    budget = ', '.join(f'{k}={r["budget"][k]}' for k in ('n_epoch', 'n_threads') if k in r['budget'])
+    reading = ', '.join(f'{k}={r[k]!r}' for k in ('baseline', 'metric', 'higher', 'level', 'method', 'margin'))
+    rates = f', lr_max={{{lrs}}}' if lrs else ''
+    return ('# make_learner and policies as described above\n'
+            f'compare(make_learner, policies, {budget}, seeds={r["seeds"]}{rates},\n        {reading})')
+
+_SLICE = re.compile(r'slice\((None|[-+.\de]+)(, (None|[-+.\de]+))*\)')
+
+def _code(lr)->str: # A rate as it is typed
+    return lr if isinstance(lr, str) and _SLICE.fullmatch(lr) else repr(lr)
+
+def _failed(r)->list: # A line for each run that ended by an error
+    return [f'{o["policy"]}, seed {o["seed"]}: {o["error"]}' for o in r['runs'] if o['error']]
 
 def _reading(r)->str:
     "How verdicts are read, in a sentence or two"
@@ -170,7 +180,7 @@ def to_html(self:Comparison,
     page = _pages.from_string(_TABLE + _HEAD + _BODY).render(
         title=_title(r), css=_CSS, lines=list(zip(kinds, self.verdicts())), reading=_reading(r),
         rows=report_table(self).to_dict('records'), figures=_figures(self), facts=_facts(r), policies=r['policies'],
-        errors=[o for o in r['runs'] if o['error']], again=_again(r))
+        errors=_failed(r), again=_again(r))
     return _write_page(page, path)
 
 # %% ../nbs/09_report.ipynb #0f0e8681
@@ -199,10 +209,13 @@ def to_markdown(self:Comparison,
 )->str: # Markdown
     "The same words as `to_html`, fit for a forum"
     r = check_record(self.record)
-    parts = [f'## {_md_line(_title(r))}','\n'.join(f'- {_md_line(o)}' for o in self.verdicts()), 
+    parts = [f'## {_md_line(_title(r))}', '\n'.join(f'- {_md_line(o)}' for o in self.verdicts()),
              _md_line(_reading(r)), _md_table(report_table(self).to_dict('records')),
-             '### What was run', _md_table([{'what': k, 'value': v} for k,v in _facts(r).items()]),
-             '### How to run it again', _fence(_again(r))]
+             '### What was run', _md_table([{'what': k, 'value': v} for k,v in _facts(r).items()]), '### The policies']
+    for p in r['policies']: parts += [f'#### {_md_line(p["name"])}', _fence(p['what'])]
+    failed = [f'- {_md_line(line)}' for line in _failed(r)]
+    if failed: parts += ['### Runs that failed', '\n'.join(failed)]
+    parts += ['### How to run it again', _fence(_again(r))]
     return _write_page('\n\n'.join(parts) + '\n', path)
 
 # %% ../nbs/09_report.ipynb #42764329

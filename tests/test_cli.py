@@ -118,7 +118,8 @@ def test_options_by_hand():
     assert _situation(**read_options(None, data='some/folder')).data=='some/folder'
 
 @pytest.mark.parametrize('args,says', [
-    (dict(policies='constant,constant'), 'named once each'), (dict(policies='constant'), 'two or more'),
+    (dict(policies='constant,constant'), 'named once each'),
+    (dict(policies='constant'), r"^--policies must name two or more cycles; got {'constant': 'constant'}$"),
     (dict(policies='constant,magic'), 'name a cycle'),
     (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
     (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'),

@@ -1,7 +1,7 @@
 import atexit, json, os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, pytest, torch
+import joblib, numpy as np, pandas as pd, pytest, torch
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
@@ -75,6 +75,12 @@ def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
     a,b = [torch.load(tmp_path/k) for k in 'ab']
     assert a==b and len(a)==2+10
 
+def test_the_learners_rate_is_said():
+    policies = POLICIES | {'mine': lambda learn: learn.fit(2)}
+    c = compare(make_line, policies, seeds=1, n_epoch=2, with_bar=False)
+    same(c, compare(make_line, policies, seeds=1, n_epoch=2, lr_max=dict.fromkeys(POLICIES, .01), with_bar=False))
+    assert [p['lr_max'] for p in c.record['policies']]==[.01, .01, None]
+
 def test_the_same_numbers_twice_and_with_any_number_of_workers(tmp_path):
     torch.manual_seed(7)
     before = torch.get_rng_state(), torch.get_num_threads()
@@ -89,7 +95,6 @@ def test_the_same_numbers_twice_and_with_any_number_of_workers(tmp_path):
                                   numbers(back).sort_values(key, ignore_index=True))
 
 def test_threads_as_workers_take_turns():
-    import joblib
     a = compare(make_line, POLICIES, seeds=3, **quick)
     with joblib.parallel_config('threading', n_jobs=3): same(a, compare(make_line, POLICIES, seeds=3, **quick))
 
@@ -231,12 +236,13 @@ class Marked:
         if len(list(self.folder.iterdir()))<=self.dies: os.kill(os.getpid(), signal.SIGKILL)
         learn.fit(1, .05)
 
-def marked(tmp_path, dies):
+def marked(tmp_path, dies, n_workers=2):
     "A run that is under way when another one's process dies so many times, and how often each began"
     folders = [tmp_path/name for name in ('slow', 'killer')]
     for f in folders: f.mkdir()
     policies = dict(slow=Marked(folders[0], rest=3.), killer=Marked(folders[1], dies))
-    try: return compare(make_line, policies, seeds=1, n_epoch=1, n_workers=2, out=tmp_path/'out', with_bar=False)
+    try: return compare(make_line, policies, seeds=1, n_epoch=1, n_workers=n_workers, out=tmp_path/'out',
+                        with_bar=False)
     finally: assert len(list(folders[0].iterdir()))==1, 'the run beside it is not begun again'
 
 def test_a_run_is_begun_again_alone(tmp_path):
@@ -245,6 +251,18 @@ def test_a_run_is_begun_again_alone(tmp_path):
 def test_a_run_that_always_dies_is_given_up(tmp_path):
     with pytest.raises(RuntimeError, match="'killer' with seed 0 died 3 times. Is there enough memory for 2 at once"):
         marked(tmp_path, 9)
+
+@pytest.fixture
+def dask_cluster():
+    "Two processes that a scheduler of Dask gives work to"
+    distributed = pytest.importorskip('distributed')
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+          distributed.Client(cluster), joblib.parallel_config('dask')): yield cluster
+
+def test_a_dask_cluster_gives_the_same_numbers_and_loses_one_run_to_a_kill(dask_cluster, tmp_path):
+    there = compare(make_line, POLICIES, seeds=2, **quick)
+    with joblib.parallel_config('sequential'): same(there, compare(make_line, POLICIES, seeds=2, **quick))
+    assert len(marked(tmp_path, 1, None).df)==2 and len(list((tmp_path/'killer').iterdir()))==2
 
 class Awkward(Exception):
     "Can't be unpickled, since its arguments aren't those of `__init__`"
@@ -483,7 +501,7 @@ def test_the_record_is_the_comparison(tmp_path):
             and other.record['situation']['data']=='a line')
     same(other, c)
     assert (c.record['situation']['optimizer']=='SGD(mom=0.9)'
-            and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20})
+            and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20, 'n_threads': 1})
 
 class TwoLayers(torch.nn.Sequential):
     def __init__(self): super().__init__(torch.nn.Linear(1, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))

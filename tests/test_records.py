@@ -8,8 +8,9 @@ from fastai_clr_ext.report import *
 
 def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
     "A record by hand: the gain is .02, .03 and .04"
-    runs = [dict(policy=p, seed=s, scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i},
-                 diverged=False, error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
+    runs = [dict(policy=p, seed=s, lr_max=1.,
+                 scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, diverged=False,
+                 error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
                  curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1],
                          'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
     return dict(kind=RECORD_KIND, version=1,
@@ -54,6 +55,7 @@ def but(*path, value):
     (but('runs', 0, 'scores', 'accuracy', value=10**400), 'runs of a record must'),
     (but('runs', 0, 'n_steps', value=-1), 'runs of a record must'),
     (but('runs', 0, 'seconds', value=float('inf')), 'runs of a record must'),
+    (but('runs', 0, 'lr_max', value={}), 'runs of a record must'),
     (but('runs', 0, 'scores', value={'valid_loss': 1.}), 'be a score of every run'),
     (but('level', value=1), 'level of a record'), (but('method', value='guess'), 'method of a record'),
     (but('method', value=['t']), 'method of a record'),
@@ -82,9 +84,15 @@ def test_files_that_are_no_record(text, tmp_path):
 def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr('fastai_clr_ext.records.MOST_BYTES', 10)
     (tmp_path/'r.json').write_text(json.dumps(made()))
-    for path in (tmp_path/'r.json', tmp_path/'none.json', tmp_path):
-        with pytest.raises(ValueError, match='be a file of at most'): read_record(path)
-    with pytest.raises(ValueError, match='records must be a list'): merge([])
+    with pytest.raises(ValueError, match='have at most 10 bytes; .*r.json'): read_record(tmp_path/'r.json')
+    for path in (tmp_path/'none.json', tmp_path):
+        with pytest.raises(ValueError, match='a record must be a file, or a folder with record.json'): read_record(path)
+
+@pytest.mark.parametrize('records,says', [
+    ([], 'records must be a list'), (made(), 'records must be a list'),
+    ([1], 'a record must be a JSON object'), ([None], 'a record must be a JSON object')], ids=str)
+def test_what_cannot_be_merged(records, says):
+    with pytest.raises(ValueError, match=says): merge(records)
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'-alert(1)-'",
            '</title><script>alert(1)</script>', '</style><script>alert(1)</script>', '{{ 7*7 }}{% for x in y %}',
@@ -190,3 +198,24 @@ def test_a_record_with_nothing_to_draw():
     for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, error='RuntimeError: x')
     page = Comparison(r).to_html()
     assert page.count('<img')==1 and 'Runs that failed' in page and 'cannot tell' in page
+    assert '### Runs that failed\n\n- constant, seed 0: RuntimeError: x\n' in Comparison(r).to_markdown()
+
+def test_markdown_says_what_the_page_says():
+    page,text = Comparison(made()).to_html(),Comparison(made()).to_markdown()
+    titles = re.findall('<h2>(.*?)</h2>', page)
+    assert [t for t in titles if t not in ('The numbers', 'The figures')]==re.findall('(?m)^### (.*)$', text)
+    assert '#### 1cycle\n\n```text\nCycle(…)\n```' in text and 'Runs that failed' not in text
+
+def test_how_to_run_it_again_can_be_run():
+    "The call that is printed has every number of the record, and no rate for a policy that is no cycle"
+    how = dict(baseline='1cycle', metric='valid_loss', higher=False, level=.9, method='bootstrap', margin=.01)
+    r = made(('constant', '1cycle', 'it\'s mine'), seeds=(4, 9), **how)
+    r['budget'] |= dict(n_threads=2)
+    for p,lr in zip(r['policies'], ([.1, .2], 'slice(1e-05, 0.5, None)', None)): p['lr_max'] = lr
+    given = dict(n_epoch=2, n_threads=2, seeds=[4, 9], lr_max={'constant': [.1, .2], '1cycle': slice(1e-5, .5)}, **how)
+    text = Comparison(r).to_markdown().split('```text\n')[-1].split('```')[0]
+    assert eval(text, dict(compare=lambda *_, **kwargs: kwargs, make_learner=None, policies=None))==given
+    for p in r['policies']: p['lr_max'] = None
+    assert 'lr_max' not in Comparison(r).to_markdown().split('```text\n')[-1]
+    r['policies'][0]['lr_max'] = 'slice(print(1))'
+    assert "'constant': 'slice(print(1))'" in Comparison(r).to_markdown(), 'no code from a record'
