@@ -190,8 +190,8 @@ def clr_demo(
 # %% ../nbs/10_cli.ipynb #86d3ff9c
 #: Cycles that a policy on the command line can name, with what the thread gave their momentum
 CYCLES = {k: getattr(schedule, k)
-          for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'triangular', 'one_cycle_fastai',
-                    'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
+          for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_torch', 'triangular',
+                    'one_cycle_fastai', 'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
 _MOMS = {'constant': dict(moms=.9), 'one_cycle': dict(moms=(.95, .85, .95))}
 _TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # Rates, by optimizer
 
@@ -270,7 +270,9 @@ def compare_options(
 def clr_compare_options(
     data:str=None, # digits, fashion-mnist, cifar10, thread, transfer-digits, or a folder of images; default digits
     arch:str=None, # resnet8, resnet20, … resnet110; default the situation's
-    policies:str=None, # Cycles with commas between; default constant,use_clr_beta,one_cycle
+    # Cycles with commas between: use_clr_beta, constant, one_cycle, one_cycle_v1, one_cycle_fastai, one_cycle_torch,
+    # triangular, flat_cos, warmup_cosine, wsd, step_decay; default constant,use_clr_beta,one_cycle
+    policies:str=None,
     epochs:int=None, # Of each run; default the situation's
     seeds:int=None, # Runs of each policy; default 5
     optimizer:str=None, # sgd, adam or adam-l2; default the situation's

@@ -23,8 +23,23 @@ from .history import _versions
 from .one_cycle import _make_plan, _SHAPE
 from .finetune import plan_stages
 from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, weights_digest,
-                                   _plain, _rate, _read_json, _write_json)
+                                   _MOST, _plain, _rate, _read_json, _write_json)
 from .verdict import paired_summary, say_verdicts
+
+# %% ../nbs/09_compare.ipynb #5c1d0e7a
+_MOST_TEXT = 20_000 # Characters
+def _is_text(x, most:int=_MOST_TEXT)->bool: # without half a character
+    return isinstance(x, str) and len(x)<=most and x==x.encode('utf-8', 'ignore').decode('utf-8')
+
+_is_flag = lambda x: isinstance(x, bool)
+_is_number = lambda x: _is_real(x) and abs(x)<=_MOST
+_is_score = lambda x: x is None or _is_number(x)
+_is_plain = lambda x: x is None or _is_flag(x) or _is_number(x) or _is_text(x)
+_is_simple = lambda x: _is_plain(x) or (isinstance(x, list) and len(x)<=1000 and all(map(_is_plain, x)))
+_is_line = lambda x: _is_text(x, 80) and x.isprintable()
+
+def _dict_of(rule:Callable, most:int=100)->Callable:
+    return lambda x: isinstance(x, dict) and len(x)<=most and all(_is_line(k) and rule(v) for k,v in x.items())
 
 # %% ../nbs/09_compare.ipynb #39cc550c
 def check_names(
@@ -80,15 +95,18 @@ def _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads
         _need(_is_count(value), name, 'be a whole number of at least 1', value)
     if tune is not None: _check_tune(tune, policies, rates)
     learn,batches = check_maker(make_learner, same_start, n_threads)
-    _check_metrics([m.name for m in learn.metrics])
+    _check_metrics([m.name for m in learn.metrics], learn.recorder)
     _check_policies(policies, learn, n_epoch, rates)
     return learn, batches, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
 
 #: Columns of `Comparison.df` and names of curves, which no metric may have
 _TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_steps', 'seconds', 'error', 'mean |g|'}
 
-def _check_metrics(names):
-    "Names that a table can have side by side"
+def _check_metrics(names, recorder):
+    "Names that a table can have side by side, of metrics on the validation set"
+    kinds = {k: getattr(recorder, k) for k in ('train_metrics', 'valid_metrics')}
+    _need(kinds==dict(train_metrics=False, valid_metrics=True), 'the recorder of the learner',
+          'have train_metrics=False and valid_metrics=True', kinds)
     bad = [k for k in names if k in _TAKEN or not k.isprintable() or not 0<len(k)<=80 or names.count(k)>1]
     _need(not bad, 'the metrics of the learner',
           f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
@@ -97,16 +115,13 @@ def _check_extra(situation, n_workers, kwargs):
     "What goes into the record beside what the learner shows; processes; names of the rest"
     bad = set(kwargs)-set(signature(Comparison.read).parameters)
     if bad: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(bad))}')
-    plain = lambda v: v is None or isinstance(v, (bool, str)) or _is_real(v)
-    ok = situation is None or isinstance(situation, dict) and all(
-        isinstance(k, str) and 0<len(k)<=80 and k.isprintable() and
-        (plain(v) or isinstance(v, list) and all(map(plain, v)))
-        for k,v in situation.items())
-    _need(ok, 'situation', 'be a dict from names to numbers, texts or lists of these', situation)
+    _need(situation is None or _dict_of(_is_simple, 50)(situation), 'situation',
+          f'be a dict of up to 50 names to numbers of up to {_MOST:g}, texts of up to {_MOST_TEXT:,} characters '
+          'or lists of these', situation)
     _need(n_workers is None or _is_count(n_workers), 'n_workers', 'be None or a whole number of at least 1', n_workers)
 
 def _check_tune(tune, policies, rates):
-    tunable = all(isinstance(p, Schedule) for p in policies.values()) and set(rates.values())=={None}
+    tunable = all(isinstance(p, Schedule) for p in policies.values()) and all(lr is None for lr in rates.values())
     _need(tunable, 'tune', 'be given without lr_max, and with policies that are cycles', tune)
     ok = _as_list(tune) and all(_is_real(lr) and lr>0 for lr in tune) and len(set(tune))==len(tune)
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
@@ -116,7 +131,7 @@ def _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads)->dic
     "What makes two comparisons one"
     said = {k: describe_policy(p) for k,p in policies.items()}
     lrs = {k: _rate(v) for k,v in rates.items()}
-    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune and _rate(tune), grads=grads,
+    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune, grads=grads,
                        n_threads=n_threads, weights=weights_digest(learn.model), batches=batches,
                        learner=about_learner(learn)))
 
@@ -327,8 +342,8 @@ def _record(path, make_learner, learn, first, rates, trials, situation, results,
     "Write and give everything that a `Comparison` is made from"
     about = about_learner(learn) | (make_learner.about() if hasattr(make_learner, 'about') else {}) | (situation or {})
     n_trials = {r.policy: sum(o['policy']==r.policy for o in trials) for r in first}
-    said = [dict(name=r.policy, what=describe_policy(r.how), lr_max=_rate(rates[r.policy]), n_trials=n_trials[r.policy])
-            for r in first]
+    said = [dict(name=r.policy, what=describe_policy(r.how)[:_MOST_TEXT], lr_max=_rate(rates[r.policy]),
+                 n_trials=n_trials[r.policy]) for r in first]
     budget = dict(n_epoch=first[0].n_epoch, n_batches=first[0].n_epoch*len(learn.dls.train),
                   n_steps=max(r['n_steps'] for r in results), n_threads=first[0].n_threads)
     record = _plain(dict(kind=RECORD_KIND, version=RECORD_VERSION, situation=about, budget=budget, policies=said,
@@ -359,6 +374,7 @@ def compare(
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
     _check_extra(situation, n_workers, kwargs)
     learn,batches,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
+    tune = None if tune is None else _rate(tune)
     rates = {k: learn.lr if v is None and isinstance(policies[k], Schedule) else v for k,v in rates.items()}
     keep = None if out else tempfile.TemporaryDirectory()
     path = open_folder(out or keep.name, _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads))

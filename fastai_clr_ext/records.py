@@ -8,26 +8,15 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/records.html.md"""
 __all__ = ['MOST_BYTES', 'check_record', 'read_record', 'merge']
 
 # %% ../nbs/09_records.ipynb #c5f26cc8
-import json, math, numpy as np, pandas as pd
+import json, pandas as pd
 from collections.abc import Callable
 from pathlib import Path
-from fastcore.basics import patch
 from .schedule import _need, _is_count, _is_real, _as_list
 from .verdict import INTERVALS
-from .compare import Comparison, RECORD_KIND, RECORD_VERSION, check_names
+from .compare import (Comparison, RECORD_KIND, RECORD_VERSION, check_names, _dict_of, _is_flag, _is_line,
+                                    _is_number, _is_plain, _is_score, _is_simple, _is_text)
 
 # %% ../nbs/09_records.ipynb #b0f33d7e
-_is_text = lambda x, most=20_000: isinstance(x, str) and len(x)<=most and x==x.encode('utf-8', 'ignore').decode('utf-8')
-_is_flag = lambda x: isinstance(x, bool)
-_is_number = lambda x: _is_real(x) and abs(x)<=1e15
-_is_score = lambda x: x is None or _is_number(x)
-_is_plain = lambda x: x is None or _is_flag(x) or _is_number(x) or _is_text(x)
-_is_simple = lambda x: _is_plain(x) or (isinstance(x, list) and len(x)<=1000 and all(map(_is_plain, x)))
-_is_line = lambda x: _is_text(x, 80) and x.isprintable()
-
-def _dict_of(rule:Callable, most:int=100)->Callable:
-    return lambda x: isinstance(x, dict) and len(x)<=most and all(_is_line(k) and rule(v) for k,v in x.items())
-
 def _list_of(rule:Callable, most:int)->Callable:
     return lambda x: isinstance(x, list) and len(x)<=most and all(map(rule, x))
 
@@ -39,7 +28,7 @@ _POLICY = dict(name=_is_line, what=_is_text, lr_max=_is_simple, n_trials=_count)
 _scores = lambda x: (_dict_of(_is_score)(x) and
                      not set(x) & {'policy', 'seed', 'diverged', 'n_steps', 'seconds', 'error'})
 _RUN = dict(policy=_is_line, scores=_scores, diverged=_is_flag, error=lambda x: x is None or _is_text(x))
-_TRIAL = _RUN | dict(lr_max=_is_number)
+_TRIAL = _RUN | dict(lr_max=_is_score)
 _ENDED = _RUN | dict(seed=_count, lr_max=_is_simple, n_steps=_count, seconds=lambda x: _is_number(x) and x>=0,
                      curves=_dict_of(_list_of(_is_score, 10_000)))
 _RULES = dict(

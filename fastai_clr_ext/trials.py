@@ -9,7 +9,7 @@ __all__ = ['TUNE_SEED', 'RunWatch', 'run_policy', 'describe_policy', 'Run', 'fre
            'hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
 
 # %% ../nbs/08_trials.ipynb #7364f50e
-import hashlib, inspect, joblib, json, math, os, re, threading, time, numpy as np, pandas as pd, torch
+import hashlib, inspect, joblib, json, os, re, threading, time, numpy as np, pandas as pd, torch
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -114,6 +114,8 @@ def fresh_learner(
     with no_random(seed, reproducible=True): learn = make_learner(seed)
     ok = isinstance(learn, Learner) and hasattr(learn, 'recorder')
     _need(ok, 'make_learner', 'return a Learner with a Recorder', learn)
+    sizes = [len(dl) for dl in learn.dls.loaders[:2]]
+    _need(len(sizes)==2 and all(sizes), 'make_learner', 'give batches to train on and batches to validate on', sizes)
     for dl in learn.dls.loaders:
         if hasattr(dl, 'rng'): dl.rng.seed(seed)
         if hasattr(dl, 'fake_l'): dl.fake_l.num_workers = 0 # a worker can't start processes of its own
@@ -132,21 +134,25 @@ def _curves(learn, watch)->dict: # By name, values along the run
 _RESULT = {'policy', 'seed', 'lr_max', 'seconds', 'scores', 'diverged', 'error', 'n_steps', 'n_tried', 'n_batches',
            'curves'} # What is known of a run
 
+_MOST = 1e15 # Size of a number that a record may hold, and of a loss of a run that ended well
+
 def _outcome(learn, watch, error)->dict:
-    "What a run came to. It diverged if a loss of its last epoch or batch is not finite, or a guard says so"
+    "What a run came to. It diverged if a loss of its last epoch or batch is NaN or too large, or a guard says so"
     last = (watch.epochs or [{}])[-1]
     losses = [v for k,v in last.items() if k.endswith('loss')]
     if watch.last is not None: losses.append(watch.last.mean().item()) # of a run that was stopped within an epoch
     stopped = getattr(learn.recorder, 'divergence', None) is not None
     counts = dict(n_steps=watch.n_steps, n_tried=watch.n_tried, n_batches=watch.n_batches)
-    diverged = not error and (stopped or not all(map(math.isfinite, losses)))
+    diverged = not error and (stopped or not all(abs(loss)<=_MOST for loss in losses))
     return dict(scores=last, diverged=diverged, error=error, **counts, curves=_curves(learn, watch))
 
-def _plain(x): # For JSON, which has no NaN: None
-    if isinstance(x, dict): return {str(k): _plain(v) for k,v in x.items()}
+def _plain(x):
+    "For JSON, which has no NaN: None, also for what is too large to be meant; no half of a character"
+    if isinstance(x, (np.generic, torch.Tensor)): x = x.item()
+    if isinstance(x, dict): return {_plain(str(k)): _plain(v) for k,v in x.items()}
     if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
-    if isinstance(x, (float, np.floating)): return float(x) if math.isfinite(x) else None
-    return x.item() if isinstance(x, (np.generic, torch.Tensor)) else x
+    if isinstance(x, float): return x if abs(x)<=_MOST else None
+    return x.encode('utf-8', 'replace').decode('utf-8') if isinstance(x, str) else x
 
 def _read_json(path:Path, keys)->dict:
     "What `_write_json` wrote"

@@ -150,6 +150,20 @@ def test_lost_runs_are_results():
     assert c.summary().n_lost.tolist()==[0, 2, 2] and (c.summary().verdict[1:]=='cannot tell').all()
     assert c.outcomes[['wild', 'fails']].isna().all(axis=None)
 
+@pytest.mark.parametrize('lr', [10., 100.])
+def test_what_becomes_too_large_has_diverged_and_can_be_reported(lr, tmp_path):
+    "A loss of 1e21 is finite"
+    policies = {'constant': constant(moms=.9), 'wild': lambda learn: learn.fit(2, lr)}
+    c = compare(make_line, policies, seeds=1, n_epoch=2, lr_max={'constant': .05}, out=tmp_path, with_bar=False)
+    assert c.df.diverged.tolist()==[False, True] and c.outcomes.wild.isna().all()
+    assert '1 of 1' in c.to_markdown() and read_record(tmp_path).record==c.record
+
+def test_texts_that_no_file_can_hold_are_reported(tmp_path):
+    def fails(learn): raise OSError('no file \udce4')
+    c = compare(make_line, {'constant': constant(), 'fails': fails}, seeds=1, n_epoch=2, lr_max={'constant': .05},
+                situation=dict(about='x'*20_000, sizes=[1, 1e15]), out=tmp_path, with_bar=False)
+    assert c.df.error[1]=='OSError: no file ?' and read_record(tmp_path).to_html()
+
 def test_a_run_that_was_stopped_because_it_diverged():
     from fastai.callback.tracker import TerminateOnNaNCallback
     wild = lambda learn: learn.fit(2, 1e12, cbs=TerminateOnNaNCallback())
@@ -366,6 +380,8 @@ kept = make_line(0)
     (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'),
     (dict(lr_max={'constant': .1}), 'lr_max must have a rate for each policy'), (dict(lr_max=-1), 'lr_max must'),
     (dict(tune=[.1, .2]), 'tune must be given without lr_max'),
+    (dict(tune=[.1, .2], lr_max=[.1]), 'tune must be given without lr_max'),
+    (dict(tune=[.1, .2], lr_max=slice(.1)), 'tune must be given without lr_max'),
     (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'),
     (dict(lr_max=None, tune=[0]), 'tune must be a list'), (dict(baseline='z'), 'baseline must'),
     (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'),
@@ -465,7 +481,7 @@ def test_rates_in_a_record_are_those_that_were_trained(again, tmp_path):
 
 def test_a_rate_that_no_trial_could_use_is_said():
     with pytest.warns(UserWarning, match="no trial of 'constant' ended well: its lowest rate, 1e\\+12, is used"):
-        compare(make_line, POLICIES, n_epoch=2, seeds=1, tune=[1e12, 1e13], with_bar=False)
+        compare(make_line, POLICIES, n_epoch=2, seeds=1, tune=np.array([1e12, 1e13]), with_bar=False)
 
 @pytest.mark.parametrize('text', ['{"policy": "con', '[]', '{}', 'null', '{"policy": "constant", "seed": 0}'])
 def test_a_broken_run_file_is_named(text, tmp_path):
@@ -591,9 +607,30 @@ def test_another_rate_of_the_learner_is_another_comparison(tmp_path):
     with pytest.raises(ValueError, match='differs in learner'): go(.02)
 
 @pytest.mark.parametrize('change,says', [
-    (dict(situation={'p': Path('x')}), 'situation must be a dict from names to numbers, texts'),
+    *[(dict(situation=s), 'situation must be a dict of up to 50 names to numbers of up to 1e') for s in (
+        {'p': Path('x')}, {'flops': 3e18}, {'flops': 10**18}, {'t': 'x'*20_001}, {'half': '\ud800'}, {'n': [0]*1001},
+        {str(i): i for i in range(51)}, {'nan': float('nan')}, {1: 2}, [])],
     (dict(n_workers=0), 'n_workers must be None or'), (dict(seeds=0), r'seeds must be .*; got 0'),
     (dict(policies={'a': fails, 'b': fails}, lr_max=3.), 'lr_max must be None where no policy is a cycle')])
 def test_more_bad_input(change, says):
     args = dict(policies=POLICIES, seeds=1) | quick | change
     with pytest.raises(ValueError, match=says): compare(make_line, **args)
+
+@pytest.mark.parametrize('recorder', [dict(train_metrics=True), dict(valid_metrics=False)], ids=str)
+def test_a_recorder_of_other_metrics(recorder):
+    def make(seed):
+        learn = make_line(seed)
+        vars(learn.recorder).update(recorder)
+        return learn
+    with pytest.raises(ValueError, match='the recorder of the learner must have train_metrics=False and valid_metrics'):
+        compare(make, POLICIES, seeds=1, **quick)
+
+@pytest.mark.parametrize('loaders', [0, 1], ids=['no', 'an empty'])
+def test_no_batches_to_validate_on(loaders):
+    def make(seed):
+        learn = make_line(seed)
+        empty = learn.dls.valid.new(TensorDataset(torch.zeros(0, 1), torch.zeros(0, 1)))
+        learn.dls = DataLoaders(learn.dls.train, *[empty]*loaders)
+        return learn
+    with pytest.raises(ValueError, match='make_learner must give batches to train on and batches to validate on; got'):
+        compare(make, POLICIES, seeds=1, **quick)
