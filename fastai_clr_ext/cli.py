@@ -210,7 +210,9 @@ def parse_policies(
 def _parse_cycle(name, spec, sit):
     args = dict(spec) if isinstance(spec, dict) else {'cycle': spec}
     cycle = args.pop('cycle', name)
-    if cycle=='use_clr_beta' and not args: return sit.cycle
+    if cycle=='use_clr_beta':
+        _need(not args, f'policy {name!r}', 'have no parameters: use_clr_beta is the situation\'s own cycle', args)
+        return sit.cycle
     there = isinstance(cycle, str) and cycle in CYCLES
     _need(there, f'policy {name!r}', f'name a cycle: use_clr_beta, {", ".join(CYCLES)}', cycle)
     try: return CYCLES[cycle](**_MOMS.get(cycle, {}) | args)
@@ -229,7 +231,7 @@ def _numbers(x, name)->list|None:
 def _situation(data, arch, optimizer, **_)->Situation:
     "The situation that the options describe"
     for k,v in dict(data=data, optimizer=optimizer).items():
-        _need(v is None or isinstance(v, str), f'--{k}', 'be a name', v)
+        _need(v is None or isinstance(v, str) and v.strip(), f'--{k}', 'be a name', v)
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data)
     depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
     _need(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
@@ -256,6 +258,7 @@ def compare_options(
     "Run the comparison that options describe, and write its report"
     for k in ('epochs', 'workers'):
         _need(o[k] is None or _is_count(o[k]), f'--{k}', 'be a whole number of at least 1', o[k])
+    _need(isinstance(o['resume'], bool), '--resume', 'be true or false', o['resume'])
     sit = _situation(**o)
     policies,lr_max,tune = parse_policies(o['policies'], sit),o['lr_max'],_numbers(o['tune'], '--tune')
     if lr_max is None and tune is None: tune = _TRIED[sit.optimizer]

@@ -22,8 +22,8 @@ from .schedule import Schedule, _need, _is_count, _is_real, _as_list
 from .history import _versions
 from .one_cycle import _make_plan, _SHAPE
 from .finetune import plan_stages
-from .trials import (Run, TUNE_SEED, check_maker, describe_policy, train_all, weights_digest,
-                                   _MOST, _plain, _rate, _read_json, _write_json)
+from .trials import (Run, TUNE_SEED, check_hold_out, check_maker, describe_policy, train_all, weights_digest,
+                                   _MOST, _plain, _rate, _read_json, _told, _write_json)
 from .verdict import paired_summary, say_verdicts
 
 # %% ../nbs/09_compare.ipynb #5c1d0e7a
@@ -63,7 +63,10 @@ def _check_policies(policies, learn, n_epoch, rates):
         except ValueError as e: raise ValueError(f'policies[{name!r}]: {e}') from e
 
 def _lay(policy, learn, n_epoch, lr_max):
-    if isinstance(policy, list): plan_stages(learn, policy)
+    if isinstance(policy, list):
+        total = sum(s.n_epoch for s in plan_stages(learn, policy).stages)
+        rule = f'have {n_epoch} epochs in all, as n_epoch says'
+        _need(abs(total-n_epoch)*len(learn.dls.train)<1, 'stages', rule, total)
     elif isinstance(policy, Schedule):
         _make_plan(learn, n_epoch, lr_max, None, None, False, 0, None, None, policy, **_SHAPE)
 
@@ -90,14 +93,15 @@ def _rates(lr_max, policies)->dict:
     return {k: lr_max.get(k) for k in policies}
 
 def _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)->tuple:
-    "The rest of the arguments of `compare`; a learner, its first batches, and how the outcome is read"
+    "The rest of the arguments of `compare`; a learner, what tells its settings, and how the outcome is read"
     for name,value in dict(n_epoch=n_epoch, n_threads=n_threads).items():
         _need(_is_count(value), name, 'be a whole number of at least 1', value)
     if tune is not None: _check_tune(tune, policies, rates)
-    learn,batches = check_maker(make_learner, same_start, n_threads)
+    learn,settings = check_maker(make_learner, same_start, n_threads)
+    if tune is not None: check_hold_out(make_learner, n_threads)
     _check_metrics([m.name for m in learn.metrics], learn.recorder)
     _check_policies(policies, learn, n_epoch, rates)
-    return learn, batches, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
+    return learn, settings, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
 
 #: Columns of `Comparison.df` and names of curves, which no metric may have
 _TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_steps', 'seconds', 'error', 'mean |g|'}
@@ -127,21 +131,21 @@ def _check_tune(tune, policies, rates):
     _need(ok, 'tune', 'be a list of different rates above 0', tune)
 
 # %% ../nbs/09_compare.ipynb #c30e7697
-def _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads)->dict:
+def _plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)->dict:
     "What makes two comparisons one"
-    said = {k: describe_policy(p) for k,p in policies.items()}
+    said = {k: _told(p) for k,p in policies.items()}
     lrs = {k: _rate(v) for k,v in rates.items()}
-    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune, grads=grads,
-                       n_threads=n_threads, weights=weights_digest(learn.model), batches=batches,
-                       learner=about_learner(learn)))
+    return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune, grads=grads, n_threads=n_threads,
+                       weights=weights_digest(learn.model), learner=about_learner(learn)) | settings)
 
 def about_learner(
     learn:Learner # Any
 )->dict: # Plain values
     "What can be read off a learner: sizes, network, optimizer, batch size, weight decay, callbacks of its own"
     dls,wd,opt = learn.dls,learn.wd,learn.opt_func
-    args = ', '.join(f'{k}={v}' for k,v in opt.keywords.items()) if isinstance(opt, partial) else ''
     name = lambda f: getattr(f, '__name__', type(f).__name__)
+    value = lambda v: name(v) if callable(v) else v
+    args = ', '.join(f'{k}={value(v)}' for k,v in opt.keywords.items()) if isinstance(opt, partial) else ''
     data = dict(data=name(type(dls.train_ds)), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds))
     model = dict(model=name(type(learn.model)), n_params=sum(p.numel() for p in learn.model.parameters()))
     how = dict(optimizer=f'{name(opt.func)}({args})' if args else name(opt), loss=name(learn.loss_func),
@@ -150,7 +154,10 @@ def about_learner(
     own = [name(type(cb)) for cb in learn.cbs if type(cb) not in defaults.callbacks]
     return data | model | how | (dict(callbacks=own) if own else {}) | dict(
         batch_size=getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None),
-        n_batches=len(dls.train), device=str(dls.device or 'cpu'))
+        n_batches=len(dls.train), device=str(_device(learn)))
+
+def _device(learn): # plain loaders of torch don't know
+    return getattr(learn.dls, 'device', None) or 'cpu'
 
 _HALF = re.compile(r'\..+\.(json|npz)\.[0-9a-f]{8}') # What a file is named while it is written
 
@@ -163,14 +170,16 @@ def open_folder(
     _need(not out.exists() or out.is_dir(), 'out', 'be a folder', str(out))
     out.mkdir(parents=True, exist_ok=True)
     path = out/'comparison.json'
-    for half in [p for p in out.rglob('.*') if _HALF.fullmatch(p.name)]: half.unlink() # of a process that was killed
     if not path.exists():
-        _need(not any(out.iterdir()), 'out', 'be a new or empty folder, or one that compare has made', str(out))
+        begun = [_HALF.fullmatch(p.name) and p.name.startswith('.comparison.') for p in out.iterdir()]
+        _need(all(begun), 'out', 'be a new or empty folder, or one that compare has made', str(out))
         _write_json(path, plan)
     was = _read_json(path, plan)
     differ = [k for k in {**plan, **was} if was.get(k)!=plan.get(k)]
     _need(not differ, 'out', 'be a new folder, or the folder of this comparison; that one differs in '
           f'{", ".join(sorted(differ))}', str(out))
+    halves = [p for d in (out, out/'runs', out/'tuning') for p in d.glob('.*') if _HALF.fullmatch(p.name)]
+    for half in halves: half.unlink() # of a process that was killed
     return out
 
 # %% ../nbs/09_compare.ipynb #e6cff20e
@@ -184,7 +193,8 @@ def _best_rates(trials:list, metric:str, higher:bool)->dict: # By policy
         if r['policy'] not in best or _score(r) > _score(best[r['policy']]): best[r['policy']] = r
     for name,r in best.items():
         if _score(r)==-math.inf:
-            warnings.warn(f'no trial of {name!r} ended well: its lowest rate, {r["lr_max"]:g}, is used')
+            why = f' ({r["error"]})' if r['error'] else ''
+            warnings.warn(f'no trial of {name!r} ended well{why}: its lowest rate, {r["lr_max"]:g}, is used')
     return {name: r['lr_max'] for name,r in best.items()}
 
 def _tuned(go, first, tune, reading):
@@ -248,7 +258,7 @@ def read(self:Comparison,
     names = [p['name'] for p in self.record['policies']]
     return replace(self, record=self.record | _reading(names, metrics, baseline, metric, higher, level, method, margin))
 
-_LOWER = re.compile('loss|error|perplexity|brier|^(_?rmse|mse|mae|msle|_?exp_rmspe)$') # where lower is better
+_LOWER = re.compile('loss|error|perplexity|brier|^(_?rmse|mse|mae|msle|_?exp_rmspe)$', re.I) # where lower is better
 
 def _reading(names, metrics, baseline=None, metric=None, higher=None, level=.95, method='t', margin=0.)->dict:
     "Check how an outcome is read: lower is better for a loss or error, as in `TrackerCallback`, and metrics like these"
@@ -330,7 +340,7 @@ def plot_grads(self:Comparison,
 
 # %% ../nbs/09_compare.ipynb #60400be9
 def _hardware(learn)->dict:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(learn.dls.device) else None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and 'cuda' in str(_device(learn)) else None
     return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(), gpu=gpu)
 
 # %% ../nbs/09_compare.ipynb #500a3385
@@ -340,7 +350,7 @@ def _runs(first, seeds, rates, path)->list:
 
 def _record(path, make_learner, learn, first, rates, trials, situation, results, **rest)->dict:
     "Write and give everything that a `Comparison` is made from"
-    about = about_learner(learn) | (make_learner.about() if hasattr(make_learner, 'about') else {}) | (situation or {})
+    about = about_learner(learn) | (make_learner.about() if hasattr(make_learner, 'about') else {}) | situation
     n_trials = {r.policy: sum(o['policy']==r.policy for o in trials) for r in first}
     said = [dict(name=r.policy, what=describe_policy(r.how)[:_MOST_TEXT], lr_max=_rate(rates[r.policy]),
                  n_trials=n_trials[r.policy]) for r in first]
@@ -373,15 +383,16 @@ def compare(
     "Train every policy with every seed at the same budget, and say which worked"
     seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
     _check_extra(situation, n_workers, kwargs)
-    learn,batches,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
+    learn,settings,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
     tune = None if tune is None else _rate(tune)
     rates = {k: learn.lr if v is None and isinstance(policies[k], Schedule) else v for k,v in rates.items()}
     keep = None if out else tempfile.TemporaryDirectory()
-    path = open_folder(out or keep.name, _plan(learn, batches, policies, n_epoch, rates, tune, n_threads, grads))
+    path = open_folder(out or keep.name, _plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads))
     go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                  best=(reading['metric'], reading['higher']))
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]
     rates,trials = _tuned(go, first, tune, reading) if tune else (rates, [])
     results = go(_runs(first, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
+    situation = (situation or {}) | (dict(same_start=True) if same_start else {})
     record = _record(path, make_learner, learn, first, rates, trials, situation, results, seeds=seeds, **reading)
     return Comparison(record, path, keep)

@@ -16,6 +16,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .compare import Comparison
 from .records import check_record
+from .verdict import _percent
 
 # %% ../nbs/09_report.ipynb #65539be5
 def _number(x, most:str='.4g')->str:
@@ -38,7 +39,7 @@ def report_table(
     return pd.DataFrame([{
         'policy': name, 'verdict': o.verdict,
         f'{r["metric"]}, mean ± sd': f'{_number(o["mean"])} ± {_number(o.sd, ".2g")}',
-        f'gain ({r["level"]:.0%} interval)': _gain(o),
+        f'gain ({_percent(r["level"])} interval)': _gain(o),
         'seeds better': '–' if pd.isna(o.n_better) else f'{o.n_better} of {o.n_pairs}',
         'lost': f'{o.n_lost} of {o.n_seeds} ({o.lost_lo:.0%} to {o.lost_hi:.0%})',
         'lr_max': _number(lrs[name])} for name,o in s.iterrows()])
@@ -144,6 +145,7 @@ def _again(r)->str:
     budget = ', '.join(f'{k}={r["budget"][k]}' for k in ('n_epoch', 'n_threads') if k in r['budget'])
     reading = ', '.join(f'{k}={r[k]!r}' for k in ('baseline', 'metric', 'higher', 'level', 'method', 'margin'))
     rates = f', lr_max={{{lrs}}}' if lrs else ''
+    if r['situation'].get('same_start') is True: rates += ', same_start=True'
     return ('# make_learner and policies as described above\n'
             f'compare(make_learner, policies, {budget}, seeds={r["seeds"]}{rates},\n        {reading})')
 
@@ -162,8 +164,8 @@ def _reading(r)->str:
     seeds = f'{n} seed{"s"*(n!=1)}'
     return (f'Compared with {r["baseline"]} by {r["metric"]}, where {way} is better, over {seeds}: the same '
             'weights to begin with, the same batches and the same number of optimizer steps for every policy. Worked: '
-            f'surely better{margin}; did not: surely not; cannot tell: neither. Surely: at {r["level"]:.0%} for all '
-            'policies together.')
+            f'surely better{margin}; did not: surely not; cannot tell: neither. Surely: at {_percent(r["level"])} for '
+            'all policies together.')
 
 def _title(r)->str:
     s = r['situation']

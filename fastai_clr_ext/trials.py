@@ -6,15 +6,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/trials.html.md"""
 
 # %% auto #0
 __all__ = ['TUNE_SEED', 'RunWatch', 'run_policy', 'describe_policy', 'Run', 'fresh_learner', 'train_run', 'DatasetPart',
-           'hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
+           'hold_out', 'check_hold_out', 'weights_digest', 'check_maker', 'check_budget', 'train_all']
 
 # %% ../nbs/08_trials.ipynb #7364f50e
-import hashlib, inspect, joblib, json, os, re, threading, time, numpy as np, pandas as pd, torch
+import copy, hashlib, inspect, joblib, json, os, re, tempfile, threading, time, numpy as np, pandas as pd, torch
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import PicklingError
 from loky import ProcessPoolExecutor
@@ -23,7 +24,7 @@ from fastprogress.fastprogress import progress_bar
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback # importing it is what lets `no_bar` take bars away
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner, Recorder
+from fastai.learner import Learner, Recorder, defaults
 from fastai.torch_core import no_random
 from .schedule import Schedule, _need, _as_list
 from .one_cycle import *
@@ -42,7 +43,12 @@ class RunWatch(Callback):
         self.n_tried,self.n_steps,self.open = self.n_tried+1,self.n_steps+self.open,False
     def after_batch(self): self.n_batches += 1
     def after_epoch(self):
-        self.epochs.append({k: v for k,v in _metrics(self.learn.recorder).items() if k!='time'})
+        self.epochs.append({k: _score(k, v) for k,v in _metrics(self.learn.recorder).items() if k!='time'})
+
+def _score(name, value)->float|None: # None of a metric that had nothing to measure
+    try: return value if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(f'the metric {name!r} must be a number; got {value!r}') from e
 
 # %% ../nbs/08_trials.ipynb #7291cdd7
 def run_policy(
@@ -61,17 +67,37 @@ def describe_policy(
     policy:Schedule|list|Callable # As in `run_policy`
 )->str: # Its phases, its stages or its source; without addresses in memory
     "A policy in words"
-    text = repr(policy)
-    if callable(policy):
-        try: text = inspect.getsource(policy)
-        except (OSError, TypeError) as e: text = getattr(policy, '__qualname__', text)
-    return re.sub(r' at 0x[0-9a-f]+', '', text).strip()
+    if inspect.isfunction(policy): return _source(policy).strip()
+    return (_told(policy) if callable(policy) else _no_address(repr(policy))).strip()
+
+def _no_address(text)->str: return re.sub(' at 0x[0-9a-f]+', '', text)
+
+def _source(f)->str:
+    try: return inspect.getsource(f)
+    except (OSError, TypeError): return f.__qualname__ # it was typed in
+
+def _told(x, deep:int=6)->str:
+    "What tells a thing from others of its kind: a function's text and code, items, attributes; no addresses in memory"
+    inner = partial(_told, deep=deep)
+    if inspect.isfunction(x):
+        code = x.__code__ # of a lambda, whose text may be that of others on its line
+        return _source(x) + _digest({'code': code.co_code, 'of': inner([code.co_names, code.co_consts])})
+    if isinstance(x, torch.Tensor): return _digest({'tensor': x})
+    if isinstance(x, partial): return f'{inner(x.func)} with {inner(x.args)}{inner(x.keywords)}'
+    if isinstance(x, (set, frozenset)): return '{' + ', '.join(sorted(map(inner, x))) + '}'
+    if isinstance(x, dict): return '{' + ', '.join(f'{k}={inner(v)}' for k,v in x.items()) + '}'
+    if isinstance(x, (list, tuple)): return '[' + ', '.join(map(inner, x)) + ']'
+    own = {k: v for k,v in getattr(x, '__dict__', {}).items() if k!='learn'}
+    named = inspect.isclass(x) or inspect.ismodule(x) or isinstance(x, Learner) or not own
+    if named or not deep: return _no_address(repr(x) if named else type(x).__qualname__)
+    return type(x).__qualname__ + _told(own, deep-1)
 
 # %% ../nbs/08_trials.ipynb #1f8bf8d5
 def _rate(lr:float|list|slice|None)->float|list|str|None:
     "A rate that JSON can hold"
-    if lr is None or isinstance(lr, slice): return lr and str(lr)
-    return float(lr) if _as_list(lr) is None else [float(o) for o in _as_list(lr)]
+    if isinstance(lr, slice): return str(slice(*map(_rate, (lr.start, lr.stop, lr.step))))
+    if _as_list(lr) is not None: return [float(o) for o in _as_list(lr)]
+    return lr if lr is None else float(lr)
 
 @dataclass(frozen=True)
 class Run:
@@ -137,11 +163,11 @@ _RESULT = {'policy', 'seed', 'lr_max', 'seconds', 'scores', 'diverged', 'error',
 _MOST = 1e15 # Size of a number that a record may hold, and of a loss of a run that ended well
 
 def _outcome(learn, watch, error)->dict:
-    "What a run came to. It diverged if a loss of its last epoch or batch is NaN or too large, or a guard says so"
+    "What a run came to. It diverged if a loss of its last epoch or batch is NaN or too large, or a guard stopped it"
     last = (watch.epochs or [{}])[-1]
     losses = [v for k,v in last.items() if k.endswith('loss')]
     if watch.last is not None: losses.append(watch.last.mean().item()) # of a run that was stopped within an epoch
-    stopped = getattr(learn.recorder, 'divergence', None) is not None
+    stopped = getattr(getattr(learn.recorder, 'divergence', None), 'action', None)=='stopped' # not one that was rewound
     counts = dict(n_steps=watch.n_steps, n_tried=watch.n_tried, n_batches=watch.n_batches)
     diverged = not error and (stopped or not all(abs(loss)<=_MOST for loss in losses))
     return dict(scores=last, diverged=diverged, error=error, **counts, curves=_curves(learn, watch))
@@ -175,14 +201,15 @@ def train_run(
     run:Run # What to train
 )->dict: # What it came to, which is on disk by now
     "Train one run; an error in it is a result"
-    with _alone(run.seed, run.n_threads):
+    with _alone(run.seed, run.n_threads), tempfile.TemporaryDirectory() as own:
         learn,watch,error = fresh_learner(make_learner, run.seed),RunWatch(),None
+        learn.path = Path(own) # what callbacks save is not that of a run beside it
         if run.pct_tune: hold_out(learn, run.pct_tune)
         recorder = GradRecorder if run.grads else HistoryRecorder
         if not any(isinstance(cb, recorder) for cb in learn.cbs): learn.remove_cb(HistoryRecorder).add_cb(recorder())
         began = time.perf_counter()
         with learn.added_cbs(watch), learn.no_bar(), learn.no_logging(), no_random(run.seed, reproducible=True):
-            try: run_policy(learn, run.how, run.n_epoch, run.lr_max)
+            try: run_policy(learn, copy.deepcopy(run.how), run.n_epoch, run.lr_max) # callbacks of stages are its own
             except Exception as e: error = f'{type(e).__name__}: {e}'[:500]
         took = time.perf_counter()-began
         about = dict(policy=run.policy, seed=run.seed, lr_max=_rate(run.lr_max), seconds=took)
@@ -217,6 +244,17 @@ def hold_out(
     learn.dls = DataLoaders(*parts, device=learn.dls.device)
     return learn
 
+def check_hold_out(
+    make_learner:Callable, # From a seed to a learner
+    n_threads:int=1 # CPU threads
+):
+    "Raise a `ValueError` unless a part of the training set can be held out"
+    with _alone(0, n_threads):
+        try: _batches_digest(hold_out(fresh_learner(make_learner, 0)))
+        except Exception as e:
+            said = f'{type(e).__name__}: {e}'
+            raise ValueError(f'tune must be None: no part of the training set can be held out; got {said}') from e
+
 # %% ../nbs/08_trials.ipynb #960e5533
 def _digest(values:dict)->str:
     "A number for tensors and other values by name"
@@ -243,25 +281,34 @@ def _batches_digest(learn)->str:
     "A number for the first batch of each loader"
     with no_random(0, reproducible=True): return _digest(dict(enumerate(_leaves([next(iter(dl)) for dl in learn.dls]))))
 
+def _settings(learn)->dict:
+    "Numbers for what a learner trains on and with"
+    own = [cb for cb in learn.cbs if type(cb) not in defaults.callbacks]
+    said = dict(callbacks=own, loss=learn.loss_func, optimizer=learn.opt_func)
+    return dict(batches=_batches_digest(learn)) | {k: _digest({k: _told(v)}) for k,v in said.items()}
+
 def check_maker(
     make_learner:Callable, # From a seed to a learner
     same_start:bool=False, # Whether all seeds may begin from the same weights
     n_threads:int=1 # CPU threads
-)->tuple: # `Learner` of seed 0; 16 hexadecimal digits that tell its first batches, None if they are others each time
+)->tuple: # `Learner` of seed 0; what tells its first batches, callbacks, loss and optimizer, None if that varies
     "Raise a `ValueError` unless it makes fresh learners whose weights are the seed's"
     _need(callable(make_learner), 'make_learner', 'be a function from a seed to a Learner', make_learner)
     with _alone(0, n_threads):
         a,again,other = [fresh_learner(make_learner, seed) for seed in (0, 0, 1)]
-        batches = [_batches_digest(o) for o in (a, again)]
+        settings,others = _settings(a),_settings(again)
     for b in (again, other):
         shared = {id(p) for p in a.model.parameters()} & {id(p) for p in b.model.parameters()}
         _need(a is not b and a.model is not b.model and not shared, 'make_learner',
               'return a new Learner with a new model each time', 'the same object twice')
+        ids = [{id(cb): type(cb).__name__ for cb in o.cbs} for o in (a, b)]
+        twice = [name for i,name in ids[0].items() if i in ids[1]]
+        _need(not twice, 'make_learner', 'make new callbacks each time: what they keep would go from run to run', twice)
     digest = [weights_digest(o.model) for o in (a, again, other)]
     _need(digest[0]==digest[1], 'make_learner', 'give the same initial weights for the same seed', digest[:2])
     _need(same_start or digest[0]!=digest[2], 'make_learner', 'use its seed: give other initial weights for another '
           'seed (or say same_start=True, for a pretrained model without a new head)', f'{digest[0]} for both')
-    return a, batches[0] if batches[0]==batches[1] else None
+    return a, {k: v if v==others[k] else None for k,v in settings.items()}
 
 # %% ../nbs/08_trials.ipynb #4a388978
 def check_budget(

@@ -9,7 +9,7 @@ __all__ = ['INTERVALS', 'MOST_SEEDS', 'VERDICTS', 'share_interval', 'mean_interv
            'paired_summary', 'say_verdicts']
 
 # %% ../nbs/08_verdict.ipynb #d9e65fe4
-import numpy as np, pandas as pd
+import math, numpy as np, pandas as pd
 from scipy import stats
 from .schedule import _need, _is_real
 
@@ -92,9 +92,15 @@ def judge(
     return 'did not' if bad else 'worked' if n_lost<=n_saved else 'cannot tell'
 
 # %% ../nbs/08_verdict.ipynb #e43a60fa
+def _differences(pairs)->np.ndarray:
+    "First minus second column; all the same if they are but for rounding in float32, in which metrics come"
+    d = pairs[:,0]-pairs[:,1]
+    return np.full(len(d), d.mean()) if len(d) and np.ptp(d)<=1e-6*np.abs(pairs).max() else d
+
 def _against(outcomes, name, baseline, sign, level, method, margin)->dict:
     "One policy against the baseline"
-    d = (sign*(outcomes[name]-outcomes[baseline])).dropna().to_numpy()
+    pairs = outcomes[[name, baseline]].dropna()
+    d = _differences(sign*pairs.to_numpy(dtype=float))
     lost = outcomes[[name, baseline]].isna()
     n_lost,n_saved = [(lost[a] & ~lost[b]).sum() for a,b in ((name, baseline), (baseline, name))]
     lo,hi = map(float, mean_interval(d, level, method))
@@ -137,16 +143,19 @@ def paired_summary(
 # %% ../nbs/08_verdict.ipynb #b389492e
 def _number(x)->str: return f'{x:.3g}'
 
+def _percent(level:float)->str: return f'{100*level:.4g}%'
+
 def _chance(row, level:float)->str:
     "The interval, or why there is none"
     if row.n_pairs<2: return f'{row.n_pairs} seed{"s"*(row.n_pairs!=1)} to compare: no interval'
     if not np.isfinite(row.gain_lo): return 'the same difference on every seed: no interval'
-    return f'{level:.0%} interval {_number(row.gain_lo)} to {_number(row.gain_hi)}'
+    return f'{_percent(level)} interval {_number(row.gain_lo)} to {_number(row.gain_hi)}'
 
 def _more(row)->str:
     if row.verdict!='cannot tell' or row.n_pairs<2 or not np.isfinite(row.gain_lo): return ''
     if pd.isna(row.seeds_needed): return f' An effect so small would take more than {MOST_SEEDS} seeds.'
-    more = max(int(row.seeds_needed-row.n_seeds), 1)
+    pairs = max(int(row.seeds_needed-row.n_pairs), 1)
+    more = math.ceil(pairs*row.n_seeds/row.n_pairs) # some of which will be lost, as some were
     return f' If the difference is what it looks like, about {more} more seed{"s"*(more!=1)} would tell.'
 
 def say_verdicts(

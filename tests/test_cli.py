@@ -133,6 +133,8 @@ def test_options_by_hand():
     (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'),
     (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'),
     (dict(epochs=0), '--epochs must'), (dict(data='no/such'), 'folder that exists'),
+    (dict(data=' '), '--data must be a name'), (dict(resume='no'), '--resume must be true or false'),
+    (dict(policies={'a': {'cycle': 'use_clr_beta', 'div': 3}, 'b': 'constant'}), 'must have no parameters'),
     (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
 def test_bad_options(args, says, tmp_path):
     "Where options meet what they are for"

@@ -2,30 +2,34 @@ import atexit, json, os, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 import joblib, numpy as np, pandas as pd, pytest, torch
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.mixup import MixUp
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import MSELossFlat
 from fastai.metrics import AvgMetric
-from fastai.optimizer import SGD
+from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai.test_utils import synth_dbunch
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.finetune import stages_long
+from fastai_clr_ext.finetune import Stage, stages_long
 from fastai_clr_ext.guard import DivergenceGuard
 from fastai_clr_ext.history import HistoryRecorder, RunHistory
 from fastai_clr_ext.record import GradRecorder
 from fastai_clr_ext.records import *
 from fastai_clr_ext.report import *
-from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
+from fastai_clr_ext.schedule import Cycle, Phase, clr_beta_07, constant, one_cycle
 from fastai_clr_ext.trials import *
 
 def make_line(seed, **kwargs):
     "A line to fit: 10 batches of 16, a new model each time"
-    learn = Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1),
-                    **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
-    return learn
+    return Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1),
+                   **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
+
+def make_with(seed, *cbs, **kwargs): return make_line(seed, **kwargs).add_cbs([make() for make in cbs])
 
 POLICIES = {'constant': constant(moms=.9), '1cycle': one_cycle()}
 quick = dict(n_epoch=2, lr_max=.05, with_bar=False)
@@ -124,7 +128,7 @@ def test_steps_are_counted_for_real():
 
 @pytest.mark.parametrize('order', [MixedPrecision.order, RunWatch.order+1], ids=['before it is seen', 'after'])
 def test_a_cancelled_step_is_tried_but_not_done(order):
-    from fastai.callback.core import Callback, CancelStepException
+    from fastai.callback.core import CancelStepException
     class Skip(Callback):
         def before_step(self):
             if self.train_iter in (3, 4): raise CancelStepException
@@ -309,6 +313,20 @@ def test_half_written_files_are_removed(tmp_path):
     compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
     assert not list(tmp_path.rglob('.*'))
 
+@pytest.mark.parametrize('name', ['.mine.json.deadbeef', 'notes/.mine.json.deadbeef', 'note.txt'])
+def test_files_of_a_folder_that_is_refused_stay(name, tmp_path):
+    (tmp_path/name).parent.mkdir(exist_ok=True)
+    (tmp_path/name).touch()
+    with pytest.raises(ValueError, match='out must be a new or empty folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    assert (tmp_path/name).exists()
+
+def test_stages_of_another_budget(tmp_path):
+    policies = {'one': one_cycle(), 'B': stages_long(budget=3, base_lr=.05, head_epochs=.5)}
+    with pytest.raises(ValueError, match=r"policies\['B'\]: stages must have 2 epochs in all, as n_epoch says; got 3"):
+        compare(make_two, policies, seeds=1, n_epoch=2, out=tmp_path/'out', with_bar=False)
+    assert not (tmp_path/'out').exists()
+
 def test_too_many_seeds():
     with pytest.raises(ValueError, match='seeds must be a number of at least 1 and at most 1000.*got 99999999999'):
         compare(make_line, POLICIES, seeds=99999999999, **quick)
@@ -397,6 +415,10 @@ def test_bad_input(change, says, tmp_path):
     with pytest.raises(ValueError, match=says): compare(**args)
     assert not (tmp_path/'out').exists(), 'refused before anything was written'
 
+def test_callbacks_that_go_from_run_to_run():
+    with pytest.raises(ValueError, match=r"make_learner must make new callbacks each time: .*; got \['Rescale'\]"):
+        compare(partial(make_line, cbs=Rescale(1.)), POLICIES, seeds=1, **quick)
+
 def test_a_pretrained_start_is_allowed_when_it_is_said():
     fixed = lambda seed: (torch.manual_seed(0), make_line(0))[1]
     assert len(compare(fixed, POLICIES, seeds=2, same_start=True, **quick).df)==4
@@ -442,19 +464,129 @@ class Shifted(torch.utils.data.Dataset):
     def __len__(self): return len(self.ds)
     def __getitem__(self, i): return self.ds[i][0],self.ds[i][1]*self.by
 
-def make_shifted(seed, by=1., **kwargs):
-    learn = make_line(seed, **kwargs)
+def make_shifted(seed, by=1., cbs=()):
+    learn = make_with(seed, *cbs)
     train,valid = learn.dls.train,learn.dls.valid
     learn.dls = DataLoaders(train.new(Shifted(train.dataset, by)), valid.new(Shifted(valid.dataset, by)))
     return learn
 
 def test_other_data_or_callbacks_are_another_comparison(tmp_path):
-    from fastai.callback.mixup import MixUp
     compare(make_shifted, POLICIES, seeds=1, out=tmp_path, **quick)
-    for change,name in [(dict(by=100.), 'batches'), (dict(cbs=MixUp()), 'learner')]:
+    for change,name in [(dict(by=100.), 'batches'), (dict(cbs=[MixUp]), 'callbacks, learner')]:
         with pytest.raises(ValueError, match=f'that one differs in .*{name}'):
             compare(partial(make_shifted, **change), POLICIES, seeds=1, out=tmp_path, **quick)
     compare(make_shifted, POLICIES, seeds=2, out=tmp_path, **quick)
+
+class Policy:
+    "Made with a rate"
+    def __init__(self, lr): self.lr = lr
+    def __call__(self, learn): learn.fit(2, self.lr)
+
+class Rescale(Callback):
+    "Gradients times a factor"
+    def __init__(self, by): self.by = by
+    def before_step(self):
+        for p in self.model.parameters(): p.grad *= self.by
+
+def my_sgd(params, lr, **kwargs): return torch.optim.SGD(params, lr)
+
+@pytest.mark.parametrize('name,a,b', [
+    ('callbacks', [partial(Rescale, 1.)], [partial(Rescale, .001)]),
+    ('callbacks', [partial(MixUp, .4)], [partial(MixUp, .2)]),
+    ('loss', dict(loss_func=torch.nn.HuberLoss(delta=1.)), dict(loss_func=torch.nn.HuberLoss(delta=.01))),
+    ('loss', dict(loss_func=partial(F.huber_loss, delta=1.)), dict(loss_func=partial(F.huber_loss, delta=.01))),
+    ('loss', dict(loss_func=eval('lambda p,t: F.mse_loss(p, t)')), dict(loss_func=eval('lambda p,t: F.l1_loss(p, t)'))),
+    ('optimizer', dict(opt_func=lambda p, lr: SGD(p, lr, mom=.9)), dict(opt_func=lambda p, lr: Adam(p, lr)))],
+    ids=lambda o: o if isinstance(o, str) else '')
+def test_other_settings_are_another_comparison(name, a, b, tmp_path):
+    make = lambda o: lambda seed: make_with(seed, *o) if isinstance(o, list) else make_line(seed, **o)
+    for _ in range(2): compare(make(a), POLICIES, seeds=1, out=tmp_path, **quick)
+    with pytest.raises(ValueError, match=f'that one differs in {name}$|that one differs in {name}[,;]'):
+        compare(make(b), POLICIES, seeds=1, out=tmp_path, **quick)
+
+def test_another_object_that_is_a_policy_is_another_comparison(tmp_path):
+    go = lambda lr: compare(make_line, {'mine': Policy(lr), 'flat': constant()}, n_epoch=2, seeds=1,
+                            lr_max={'flat': .05}, out=tmp_path, with_bar=False)
+    assert go(.1).record['policies'][0]['what']=='Policy{lr=0.1}'
+    go(.1)
+    with pytest.raises(ValueError, match='differs in policies'): go(.2)
+
+SETTINGS = '''
+import sys
+sys.path.insert(0, {here!r})
+from test_compare import *
+make = lambda seed: make_with(seed, GradientClip, MixUp, opt_func=partial(OptimWrapper, opt=my_sgd),
+                              loss_func=lambda p, t: F.mse_loss(p, t))
+compare(make, POLICIES, seeds=int(sys.argv[2]), out=sys.argv[1], **quick)
+'''
+
+def test_another_process_goes_on(tmp_path):
+    "No address in memory and no order of a set tells one comparison from itself"
+    (tmp_path/'script.py').write_text(SETTINGS.format(here=str(Path(__file__).parent)))
+    for n in (1, 2):
+        p = start(tmp_path/'script.py', tmp_path/'out', n)
+        assert not p.wait(), p.stderr.read()
+    assert 'OptimWrapper(opt=my_sgd)' in (tmp_path/'out'/'comparison.json').read_text()
+
+def test_plain_loaders_of_torch():
+    def make(seed):
+        loaders = [torch.utils.data.DataLoader(ds, 16, shuffle=ds is not old.valid_ds) for old in [synth_dbunch()]
+                   for ds in (old.train_ds, old.valid_ds)]
+        return Learner(DataLoaders(*loaders), torch.nn.Linear(1, 1), loss_func=MSELossFlat(), opt_func=SGD, lr=.01)
+    policies = {'a': constant(moms=None), 'b': one_cycle(moms=None)}
+    a,b = [compare(make, policies, n_epoch=1, seeds=2, with_bar=False) for _ in range(2)]
+    same(a, b)
+    assert not a.df.error.any() and a.record['situation']['device']=='cpu'
+
+class Grow(Callback):
+    "Scales the gradient more with every batch it has ever seen"
+    n = 0
+    def before_step(self):
+        self.n += 1
+        for p in self.model.parameters(): p.grad *= 1+self.n/10
+
+def test_callbacks_of_stages_are_fresh_in_every_run(tmp_path):
+    policies = {'a': [Stage('all', 2, .01, cbs=[Grow()])], 'b': constant()}
+    kwargs = dict(n_epoch=2, lr_max={'b': .01}, with_bar=False)
+    many = compare(make_line, policies, seeds=2, out=tmp_path, **kwargs)
+    pd.testing.assert_frame_equal(numbers(many)[2:].reset_index(drop=True),
+                                  numbers(compare(make_line, policies, seeds=[1], **kwargs)))
+
+def test_what_callbacks_save_is_their_run_s(tmp_path, monkeypatch):
+    from fastai.callback.tracker import SaveModelCallback
+    monkeypatch.chdir(tmp_path)
+    make = lambda seed: make_with(seed, SaveModelCallback)
+    a,b = [compare(make, POLICIES, seeds=2, n_workers=n, **quick) for n in (None, 2)]
+    same(a, b)
+    assert not a.df.error.any() and not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('value', [torch.ones(3), 'high', np.ones(3)], ids=str)
+def test_a_metric_that_is_no_number(value):
+    metric = AvgMetric(named('odd'))
+    metric = type('Odd', (AvgMetric,), dict(value=property(lambda self: value)))(named('odd'))
+    c = compare(lambda seed: make_line(seed, metrics=metric), POLICIES, seeds=1, **quick)
+    assert c.df.error.str.contains("the metric 'odd' must be a number; got").all()
+
+def test_cycles_of_other_functions_are_other_policies(tmp_path):
+    go = lambda anneal: compare(make_line, {'a': Cycle([Phase('x', 1., lr=(1., .1, anneal))]), 'b': constant()},
+                                seeds=1, out=tmp_path, **quick)
+    go(lambda a, b, p: a + (b-a)*p); go(lambda a, b, p: a + (b-a)*p)
+    with pytest.raises(ValueError, match='differs in policies'): go(lambda a, b, p: a + (b-a)*p*p)
+
+def test_rates_as_slices_are_the_same_however_they_are_typed(tmp_path):
+    go = lambda lr: compare(make_two, POLICIES, seeds=1, n_epoch=1, lr_max=lr, out=tmp_path, with_bar=False)
+    for lr in (slice(1, 2), slice(1., np.float64(2))): go(lr)
+    with pytest.raises(ValueError, match='differs in lr_max'): go(slice(1, 3))
+
+def test_data_of_which_no_part_can_be_held_out(tmp_path):
+    from fastai.tabular.all import TabularDataLoaders, tabular_learner
+    df = pd.DataFrame(dict(x=np.arange(64.), y=np.arange(64.)))
+    dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names='y', bs=8, valid_idx=list(range(16)))
+    make = lambda seed: tabular_learner(dls, layers=[4], lr=.01)
+    assert not compare(make, POLICIES, n_epoch=1, seeds=1, with_bar=False).df.error.any()
+    with pytest.raises(ValueError, match="tune must be None: no part of the training set can be held out; got A"):
+        compare(make, POLICIES, n_epoch=1, seeds=1, tune=[.1, .2], out=tmp_path/'out', with_bar=False)
+    assert not (tmp_path/'out').exists()
 
 def test_batches_that_differ_each_time_tell_nothing(tmp_path):
     "A loader whose order is not the seed's: it can't be known whether it is the same, so it is not refused"
@@ -552,6 +684,13 @@ def test_a_guarded_run_counts_as_diverged(tmp_path):
                     lr_max={'good': .05, 'too high': 3.}, with_bar=False)
     assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}
 
+def test_a_run_that_was_rewound_is_judged_by_its_end():
+    make = lambda seed: make_with(seed, partial(DivergenceGuard, on='rewind', skip=2, patience=2, every=2))
+    with pytest.warns(UserWarning, match='diverged'):
+        c = compare(make, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1,
+                    lr_max={'good': .05, 'too high': 3.}, with_bar=False)
+    assert not c.df.diverged.any() and (c.df.valid_loss<2).all()
+
 def make_default_loaders(seed):
     "Loaders as fastai makes them, with processes of their own"
     torch.manual_seed(0)
@@ -595,7 +734,8 @@ def test_names_that_no_metric_may_have(name):
         compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
 
 @pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False),
-                                         ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
+                                         ('mse', False), ('_rmse', False), ('mae', False), ('RMSE', False),
+                                         ('f1_score', True)])
 def test_which_way_is_better(name, higher):
     c = compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
     assert c.record['higher'] is higher

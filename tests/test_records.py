@@ -187,6 +187,11 @@ def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
     assert page==c.to_html() and page.count('<img')==3 and "default-src 'none'" in page
     assert '1cycle: worked' in c.to_markdown() and '| 1cycle | worked |' in c.to_markdown()
 
+def test_a_level_is_printed_as_it_is():
+    c = Comparison(made(level=.995))
+    for text in (c.verdicts()[0], c.to_html(), c.to_markdown()):
+        assert '99.5% interval' in text and '100% interval' not in text
+
 def test_files_are_written(tmp_path):
     c = Comparison(made())
     assert ((tmp_path/'r.html').write_text('old')
@@ -211,8 +216,10 @@ def test_how_to_run_it_again_can_be_run():
     how = dict(baseline='1cycle', metric='valid_loss', higher=False, level=.9, method='bootstrap', margin=.01)
     r = made(('constant', '1cycle', 'it\'s mine'), seeds=(4, 9), **how)
     r['budget'] |= dict(n_threads=2)
+    r['situation'] |= dict(same_start=True)
     for p,lr in zip(r['policies'], ([.1, .2], 'slice(1e-05, 0.5, None)', None)): p['lr_max'] = lr
-    given = dict(n_epoch=2, n_threads=2, seeds=[4, 9], lr_max={'constant': [.1, .2], '1cycle': slice(1e-5, .5)}, **how)
+    given = dict(same_start=True, n_epoch=2, n_threads=2, seeds=[4, 9], **how,
+                 lr_max={'constant': [.1, .2], '1cycle': slice(1e-5, .5)})
     text = Comparison(r).to_markdown().split('```text\n')[-1].split('```')[0]
     assert eval(text, dict(compare=lambda *_, **kwargs: kwargs, make_learner=None, policies=None))==given
     for p in r['policies']: p['lr_max'] = None

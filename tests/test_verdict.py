@@ -40,6 +40,16 @@ def test_no_spread_no_interval():
         assert np.isnan(lo).tolist()==np.isnan(hi).tolist()==[True, True, False]
     assert np.isnan(mean_interval(np.zeros((2, 0)))[0]).all()
 
+@pytest.mark.parametrize('base', [(300, 341), (300, 341, 17, 359)], ids=str)
+def test_the_same_difference_in_float32_has_no_interval(base):
+    "One more of 360 is right on every seed: an accuracy's rounding is no spread"
+    acc = lambda n: np.float64(np.float32(n/360))
+    df = pd.DataFrame([dict(a=acc(n), b=acc(n+1)) for n in base])
+    row = paired_summary(df).loc['b']
+    assert np.ptp(df.b-df.a)>0 and np.isnan(row.gain_lo) and row.verdict=='cannot tell' and row.n_better==len(base)
+    df.loc[0, 'b'] = acc(base[0]+2)
+    assert paired_summary(df).gain_hi['b']>0
+
 @pytest.mark.parametrize('effect,n', [(1., 5), (.5, 20), (2., 3)])
 def test_power_is_what_simulation_finds(effect, n):
     lo,hi = mean_interval(rng().normal(effect, 1, (20_000, n)))
@@ -131,3 +141,13 @@ def test_lost_runs_are_not_made_good_by_more_seeds():
     nan = float('nan')
     s = paired_summary(pd.DataFrame(dict(a=[.5]*8, b=[nan]*3 + [.52, .58, .53, .56, .57])))
     assert s.verdict['b']=='cannot tell' and 'more seed' not in say_verdicts(s)[0]
+
+def test_more_seeds_are_counted_from_pairs():
+    "Of ten seeds half are lost; as many of the next will be"
+    r = np.random.default_rng(3)
+    a = r.normal(0, 1, 10)
+    df = pd.DataFrame(dict(a=a, b=a + .8 + r.normal(0, 2, 10)))
+    df.loc[:4] = np.nan
+    row = paired_summary(df).loc['b']
+    assert row.verdict=='cannot tell' and row.n_pairs==5 and row.seeds_needed>6
+    assert f'about {2*(row.seeds_needed-5)} more seeds' in say_verdicts(paired_summary(df))[0]
