@@ -65,7 +65,7 @@ class _ToWandb:
 
     def close(self):
         "After the fit each row that is left is a step of its own"
-        while self.queue: self.wandb.log(self.queue.popleft())
+        while self.queue and self.wandb.run: self.wandb.log(self.queue.popleft())
 
 class _ToCSV:
     "A file beside the logger's own; `append` of the logger says whether what it held stays"
@@ -73,10 +73,16 @@ class _ToCSV:
         fname = cb.learn.path/cb.fname
         self.fname = fname.with_name(f'{fname.stem}_steps{fname.suffix}')
         if not cb.append: self.fname.unlink(missing_ok=True)
+        elif self.fname.exists(): self._read()
+
+    def _read(self)->pd.DataFrame:
+        try: return pd.read_csv(self.fname).set_index('iteration')
+        except (ValueError, KeyError) as e:
+            raise ValueError(f'{self.fname} must be a table of steps to append to; got {type(e).__name__}: {e}') from e
 
     def send(self, df:pd.DataFrame):
         "Append rows; a new column needs a new header"
-        old = pd.read_csv(self.fname, index_col='iteration') if self.fname.exists() else df.iloc[:0]
+        old = self._read() if self.fname.exists() else df.iloc[:0]
         if not len(old) or list(old)!=list(df): pd.concat([o for o in (old, df) if len(o)]).to_csv(self.fname)
         else: df.to_csv(self.fname, mode='a', header=False)
 
@@ -90,8 +96,8 @@ class ForwardHistory(_Slim):
     "Send the rows of the history to the runs of fastai's `WandbCallback`, `TensorBoardCallback` and `CSVLogger`"
     order = Recorder.order+2 # after the loggers (51), which have then counted the batch
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_fit'}
-    to = history = sent = None # destinations of the running fit; of what rows were sent, and how many
-    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('to', 'history', 'sent')}
+    targets = history = sent = None # destinations of the running fit; of what rows were sent, and how many
+    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('targets', 'history', 'sent')}
     def __init__(self,
         every:int=100 # Training batches in a packet, at least 1: the device is waited for once in so many
     ):
@@ -105,50 +111,56 @@ def check_fit(self:ForwardHistory,
     cbs:list # And these callbacks
 )->ForwardHistory: # Itself
     "Raise a `ValueError` if there is nowhere to send rows to; `fit_one_cycle_ext` asks before it changes anything"
-    names = [cb.__name__ if isinstance(cb, type) else type(cb).__name__ for cb in cbs]
-    _need(set(names) & set(_DESTINATIONS), 'ForwardHistory', f'have one of {list(_DESTINATIONS)} beside it', names)
+    types = [cb if isinstance(cb, type) else type(cb) for cb in cbs]
+    _need(any(map(_destination, types)), 'ForwardHistory', f'have one of {list(_DESTINATIONS)} beside it',
+          [t.__name__ for t in types])
     return self
 
+def _destination(kind:type): # Where the rows go with a logger; None for another callback
+    return next((_DESTINATIONS[k.__name__] for k in kind.__mro__ if k.__name__ in _DESTINATIONS), None)
+
 @patch
-def before_fit(self:ForwardHistory): self.to = None
+def before_fit(self:ForwardHistory):
+    "Let go of what an interrupted fit left waiting"
+    for o in self.targets or []: o.close()
+    self.targets = None
 
 @patch
 def before_batch(self:ForwardHistory):
     "When the fit begins to train, find the destinations; what an interrupted fit left unsent is sent with this one"
     learn = self.learn
-    if self.to is not None or hasattr(learn, 'lr_finder'): return
+    if self.targets is not None or hasattr(learn, 'lr_finder'): return
     self.check_fit(learn, learn.opt, learn.cbs)
     source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
     _need(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it',
           [cb.name for cb in learn.cbs])
-    self.to = [_DESTINATIONS[type(cb).__name__](cb) for cb in learn.cbs if type(cb).__name__ in _DESTINATIONS
-               and cb.run]
+    self.targets = [to(cb) for cb in learn.cbs if cb.run and (to := _destination(type(cb)))]
     self.sent = self.sent if self.history is source.history else source.now.began
     self.history,self.n_batch = source.history,0
 
 @patch
 def after_batch(self:ForwardHistory):
     "Send a packet once in so many batches"
-    if self.to is None: return
+    if self.targets is None: return
     self.n_batch += 1
     if self.n_batch % self.every==0: self._send()
-    for o in self.to: o.tick()
+    for o in self.targets: o.tick()
 
 @patch
 def after_fit(self:ForwardHistory):
     "Send the rest"
-    if self.to is None: return
+    if self.targets is None: return
     self._send()
-    for o in self.to: o.close()
-    self.to = None
+    for o in self.targets: o.close()
+    self.targets = None
 
 # %% ../nbs/04_forward.ipynb #c453d290
 @patch
 def _send(self:ForwardHistory):
     "Send what came since the last packet"
-    if not self.to: return
+    if not self.targets: return
     history,(n_batches,n_grads) = self.history,self.sent
     self.sent = len(history),len(history.grad_log)
     if len(history)==n_batches: return
     df = _rows(history.tail(n_batches, n_grads), n_batches)
-    for o in self.to: o.send(df)
+    for o in self.targets: o.send(df)

@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/history.html.md"""
 __all__ = ['SKIPPED', 'ADD_UP', 'Log', 'RunHistory', 'derive', 'smooth', 'HistoryRecorder', 'SaveHistory']
 
 # %% ../nbs/01_history.ipynb #eef57535
-import io, json, os, platform, tempfile, time, uuid, warnings, numpy as np, pandas as pd, torch, fastai
+import io, json, os, platform, re, time, uuid, warnings, numpy as np, pandas as pd, torch, fastai
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from glob import escape
@@ -444,18 +444,18 @@ def check_fit(self:HistoryRecorder,
 
 @patch
 def before_fit(self:HistoryRecorder):
-    "Find the history; a fit counts once it trains a batch"
-    learn = self.learn
-    self.check_fit(learn, learn.opt, learn.cbs)
-    if hasattr(learn, 'lr_finder'): self.history = learn.recorder.lr_find_history = RunHistory()
-    else: self.history = RunHistory() if (known := _history(learn.recorder)) is None else known
+    "A fit counts, and is checked, once it trains a batch: validation has a `before_fit` too"
     self.now = None
 
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
-    learn,history = self.learn,self.history
-    if not hasattr(learn, 'lr_finder'): learn.recorder.history = history
+    learn = self.learn
+    self.check_fit(learn, learn.opt, learn.cbs)
+    rec = learn.recorder
+    if hasattr(learn, 'lr_finder'): history = rec.lr_find_history = RunHistory()
+    else: history = rec.history = RunHistory() if (known := _history(rec)) is None else known
+    self.history = history
     if history.grad_log.open: history.grad_log.undo() # an interrupted fit's last step
     device = next((p.device for ps in learn.opt.param_lists for p in ps), torch.device('cpu'))
     names = _numeric(learn.opt)
@@ -473,6 +473,7 @@ def before_batch(self:HistoryRecorder):
     if self.now is None: self._begin_fit()
     learn,now = self.learn,self.now
     now.where = [now.i_fit, learn.epoch, learn.iter, learn.train_iter, -1, _INTERRUPTED]
+    now.n_held = sum(cb.count for cb in now.accumulators)
     now.loss,now.in_step,now.in_epoch = now.log.add(now.where, now.unknown, now.layout),False,True
     now.row['n_batches'] += 1
 
@@ -505,10 +506,13 @@ def after_cancel_step(self:HistoryRecorder):
 
 @patch
 def after_cancel_batch(self:HistoryRecorder):
-    "The batch was cancelled: to add its gradient to the next, or by another callback"
+    "The batch was cancelled: to add its gradient to the next, or by another callback, maybe before this one saw it"
+    learn = self.learn
+    if self.now is None or self.now.where[1:4]!=[learn.epoch, learn.iter, learn.train_iter]: self.before_batch()
     now = self.now
     if now.where[5]==_INTERRUPTED:
-        now.where[5] = _ACCUMULATED if any(cb.count for cb in now.accumulators) else _CANCELLED
+        is_held = sum(cb.count for cb in now.accumulators)>now.n_held
+        now.where[5] = _ACCUMULATED if is_held else _CANCELLED
     now.in_step = False
 
 # %% ../nbs/01_history.ipynb #2d50ada9
@@ -600,8 +604,12 @@ def _replace(path:Path, write):
 
 def _parts_of(path:Path)->list:
     "Files that hold what came after `path`, in order"
-    found = [p for p in path.parent.glob(f'{escape(path.name)}.*') if p.suffix[1:].isdigit()]
-    return sorted(found, key=lambda p: int(p.suffix[1:]))
+    found = [p for p in path.parent.glob(f'{escape(path.name)}.part*') if _part(p) is not None]
+    return sorted(found, key=_part)
+
+def _part(path:Path)->int|None: # Which part of a history it is; None if it is none
+    n = re.fullmatch(r'\.part(\d+)', path.suffix)
+    return n and int(n[1])
 
 # %% ../nbs/01_history.ipynb #cbeb2407
 def _read(path:Path)->tuple:
@@ -619,7 +627,7 @@ def _read(path:Path)->tuple:
 def _refuse(path, e):
     "Say which file can't be read, and what can be done if it is only a part"
     part = ('; it is a part: without it, what the file and the parts before it hold can be read'
-            if path.suffix[1:].isdigit() else '')
+            if _part(path) is not None else '')
     raise ValueError('path must be a history file, whole and without pickled objects; '
                      f'got {path}: {type(e).__name__}: {e}{part}') from e
 
@@ -772,9 +780,9 @@ def after_fit(self:SaveHistory):
 def _write_part(self:SaveHistory):
     "Write what came since the last part"
     history,old = _history(self.learn.recorder),_parts_of(self.save_path)
-    n = int(old[-1].suffix[1:])+1 if old else 0
+    n = _part(old[-1])+1 if old else 0
     arrays = _to_arrays(history, self.now.since)
-    path = self.save_path.with_name(f'{self.save_path.name}.{n}')
+    path = self.save_path.with_name(f'{self.save_path.name}.part{n}')
     if self._try(lambda: _write(path, arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
 
 @patch

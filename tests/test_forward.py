@@ -67,12 +67,14 @@ def test_wandb(mlp, tmp_path, monkeypatch):
     learn = mlp(cbs=[GradRecorder(), WandbCallback(log_preds=False), ForwardHistory(4)])
     learn.fit_one_cycle_ext(1, .1)
     learn.fit(1)
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(6, KeyboardInterrupt))
+    learn.fit(1)
     steps = [s for s,_ in sent]
     assert steps==sorted(steps), 'W&B drops what goes back'
     ours = pd.DataFrame([d for _,d in sent if 'clr/iteration' in d]).set_index('clr/iteration')
-    assert ours.index.tolist()==list(range(20))
+    assert ours.index.tolist()==list(range(37)), 'also what waited when it was interrupted'
     same(ours.rename(columns=lambda k: k.removeprefix('clr/')), learn.recorder.history.steps)
-    assert sum('train_loss' in d for _,d in sent)==20
+    assert sum('train_loss' in d for _,d in sent)==36
     assert run.summary['clr/mean_abs_0']==pytest.approx(learn.recorder.grads.query('group==0').mean_abs.iloc[-1])
     wandb.finish()
 
@@ -99,3 +101,17 @@ def test_bad_input(mlp):
     assert learn.opt is None
     with pytest.raises(ValueError, match='have a HistoryRecorder or GradRecorder'):
         learn.fit(1, cbs=[CSVLogger('/dev/null'), ForwardHistory()])
+
+class MyLogger(CSVLogger): "A logger of one's own, as a logger of fastai's"
+
+def test_a_subclass_is_a_logger_too_and_nothing_warns(mlp, tmp_path, recwarn):
+    learn = mlp(cbs=[GradRecorder(), MyLogger(tmp_path/'a.csv'), ForwardHistory()])
+    learn.fit(1)
+    assert len(pd.read_csv(tmp_path/'a_steps.csv'))==10 and not [w for w in recwarn if 'shadowing' in str(w.message)]
+
+@pytest.mark.parametrize('text', ['', 'garbage', 'a,b\n1,2'], ids=['empty', 'text', 'another table'])
+def test_a_file_that_cannot_be_appended_to(mlp, tmp_path, text):
+    (tmp_path/'a_steps.csv').write_text(text)
+    learn = mlp(cbs=[GradRecorder(), CSVLogger(tmp_path/'a.csv', append=True), ForwardHistory()])
+    with pytest.raises(ValueError, match='a_steps.csv must be a table of steps to append to'): learn.fit(1)
+    assert (tmp_path/'a_steps.csv').read_text()==text and not len(learn.recorder.losses)

@@ -207,7 +207,7 @@ def test_stages_count_epochs_that_were_trained(mlp):
     assert (learn.recorder.history.stages.n_epoch.tolist()==[2, 1]
             and learn.recorder.history.fits.n_epoch.tolist()==[5, 4])
 
-@pytest.mark.parametrize('name', ['run[lr=0.1].npz', 'a b*?.npz', 'größe', 'x.npz.1'])
+@pytest.mark.parametrize('name', ['run[lr=0.1].npz', 'a b*?.npz', 'größe', 'x.npz.part1'])
 def test_odd_file_names(mlp, tmp_path, name):
     learn = mlp(n_trn=20, cbs=[GradRecorder(), SaveHistory(tmp_path/name, every=6)])
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(19, KeyboardInterrupt()))
@@ -234,7 +234,7 @@ def test_a_later_fit_writes_only_what_is_new(mlp, tmp_path):
     learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz', every=5)])
     learn.fit(3)
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(7, KeyboardInterrupt()))
-    with np.load(tmp_path/'x.npz.0') as f: assert json.loads(str(f['meta']))['since']==[30, 0]
+    with np.load(tmp_path/'x.npz.part0') as f: assert json.loads(str(f['meta']))['since']==[30, 0]
     assert len(RunHistory.load(tmp_path/'x.npz'))==35
 
 def test_saving_minds_nothing_where_nothing_is_trained(mlp, tmp_path):
@@ -365,12 +365,12 @@ def test_a_kill_loses_at_most_every(tmp_path, mlp):
 def test_parts_hold_only_what_is_new(mlp, tmp_path):
     learn = mlp(n_trn=40, cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=10)])
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(39, KeyboardInterrupt()))
-    assert sorted(p.name for p in tmp_path.iterdir())==['run.npz.0', 'run.npz.1', 'run.npz.2']
+    assert sorted(p.name for p in tmp_path.iterdir())==['run.npz.part0', 'run.npz.part1', 'run.npz.part2']
     for i in range(3):
-        with np.load(tmp_path/f'run.npz.{i}') as f:
+        with np.load(tmp_path/f'run.npz.part{i}') as f:
             assert len(f['batch_log.0.0.2'])==10 and json.loads(str(f['meta']))['since']==[10*i, 10*i]
     assert len(RunHistory.load(tmp_path/'run.npz'))==30
-    (tmp_path/'run.npz.1').unlink()
+    (tmp_path/'run.npz.part1').unlink()
     with pytest.raises(ValueError, match='follow the part before it, which is missing; '
                                          'got .first row 20, after 10 rows'): RunHistory.load(tmp_path/'run.npz')
 
@@ -446,7 +446,7 @@ def test_parts_of_another_history(mlp, tmp_path):
         learn = mlp(cbs=HistoryRecorder())
         learn.fit(1)
         learn.recorder.history.save(tmp_path/f'{name}.npz')
-    (tmp_path/'b.npz').rename(tmp_path/'a.npz.0')
+    (tmp_path/'b.npz').rename(tmp_path/'a.npz.part0')
     with pytest.raises(ValueError, match='go on with the fits of the part before it'): RunHistory.load(tmp_path/'a.npz')
 
 BAD = [(lambda d: RunHistory(0), 'block_size must'),
@@ -492,3 +492,36 @@ def test_memory_of_a_million_steps_of_three_groups(monkeypatch):
     size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1]
                for a in packed)/(7*1024)*1e6
     assert size < 100e6 and h.grad_log.values.shape==(1024, 3, 2)
+
+class SkipEarly(Callback):
+    "Cancels batches before the recorder is asked"
+    def __init__(self, which, order=0): self.which,self.order = which,order
+    def before_batch(self):
+        if self.training and self.train_iter in self.which: raise CancelBatchException
+
+@pytest.mark.parametrize('recorder', [HistoryRecorder, GradRecorder])
+@pytest.mark.parametrize('order', [0, 20])
+@pytest.mark.parametrize('which', [[0], [3, 4], range(8)], ids=str)
+def test_a_batch_that_is_cancelled_before_the_recorder_sees_it(mlp, recorder, order, which):
+    learn = mlp(cbs=[recorder(), SkipEarly(which, order)])
+    for _ in range(2): learn.fit(1)
+    steps = learn.recorder.history.steps
+    n = len(learn.dls.train)
+    assert len(steps)==2*n and learn.recorder.history.fits.n_batches.tolist()==[n, n]
+    assert (steps.skipped=='cancelled').tolist()==[i in which for i in steps.train_iter]
+    assert steps.step.notna().sum()==2*(n-len(set(which) & set(range(n))))
+
+def test_a_cancelled_batch_is_no_part_of_an_accumulated_gradient(mlp):
+    learn = mlp(cbs=[HistoryRecorder(), GradientAccumulation(48), SkipEarly([1], 20)])
+    learn.fit(1)
+    assert learn.recorder.history.steps.skipped.tolist()[:4]==['accumulation', 'cancelled', 'accumulation', '']
+
+def test_files_of_a_like_name_are_other_files(mlp, tmp_path):
+    "`wd0.1` is no part of `wd0`"
+    kept = {}
+    for name in ('wd0', 'wd0.1', 'wd0.2'):
+        learn = mlp(cbs=HistoryRecorder())
+        learn.fit(1)
+        kept[name] = learn.recorder.history.save(tmp_path/name).read_bytes()
+    learn.recorder.history.save(tmp_path/'wd0')
+    assert (tmp_path/'wd0.1').read_bytes()==kept['wd0.1'] and len(RunHistory.load(tmp_path/'wd0').fits)==1

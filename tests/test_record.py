@@ -653,3 +653,9 @@ def test_lazy_modules(mlp):
     learn = mlp(model=nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.Linear(3, 1)), cbs=GradRecorder())
     learn.fit(1)
     assert learn.recorder.grads.n_params.tolist()==[6, 4]*10
+
+def test_predictions_need_no_optimizer(mlp):
+    "A recorder that needs squares of gradients keeps quiet while nothing is trained"
+    learn = mlp(cbs=GradRecorder(adam=True), opt_func=Adam)
+    assert len(learn.get_preds()[0]) and learn.validate()[0]>0
+    with pytest.raises(ValueError, match='adam must be False'): mlp(cbs=GradRecorder(adam=True)).fit(1)
