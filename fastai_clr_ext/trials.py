@@ -117,7 +117,7 @@ class Run:
         "File for what it came to"
         told = json.dumps([self.policy, _rate(self.lr_max), self.pct_tune])
         name = re.sub('[^A-Za-z0-9]+', '_', self.policy)[:40]
-        return self.folder/f'{name}-{self.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.json'
+        return self.folder/f'{name}-{self.seed}-{_digest(dict(run=told))[:8]}.json'
 
 _one_at_a_time = threading.Lock()
 

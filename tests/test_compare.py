@@ -572,6 +572,8 @@ def test_cycles_of_other_functions_are_other_policies(tmp_path):
                                 seeds=1, out=tmp_path, **quick)
     go(lambda a, b, p: a + (b-a)*p); go(lambda a, b, p: a + (b-a)*p)
     with pytest.raises(ValueError, match='differs in policies'): go(lambda a, b, p: a + (b-a)*p*p)
+    assert '<function' in (text := describe_policy(Cycle([Phase('x', 1., lr=(1., .1, lambda a, b, p: a))])))
+    assert ' at 0x' not in text, 'an address says nothing to others'
 
 def test_rates_as_slices_are_the_same_however_they_are_typed(tmp_path):
     go = lambda lr: compare(make_two, POLICIES, seeds=1, n_epoch=1, lr_max=lr, out=tmp_path, with_bar=False)
