@@ -22,8 +22,8 @@ from .schedule import Schedule, _need, _is_count, _is_real, _as_list
 from .history import _versions
 from .one_cycle import _make_plan, _SHAPE
 from .finetune import plan_stages
-from .trials import (Run, TUNE_SEED, check_hold_out, check_maker, describe_policy, train_all, weights_digest,
-                                   _MOST, _plain, _rate, _read_json, _told, _write_json)
+from .trials import (Run, TUNE_SEED, check_hold_out, check_maker, describe_policy, train_all,
+                                   weights_digest, _MOST, _plain, _rate, _read_json, _told, _write_json)
 from .verdict import paired_summary, say_verdicts
 
 # %% ../nbs/09_compare.ipynb #5c1d0e7a

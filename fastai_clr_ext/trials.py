@@ -76,6 +76,16 @@ def _source(f)->str:
     try: return inspect.getsource(f)
     except (OSError, TypeError): return f.__qualname__ # it was typed in
 
+def _digest(values:dict)->str:
+    "A number for tensors and other values by name"
+    h = hashlib.sha256()
+    for k,v in values.items():
+        if isinstance(v, torch.Tensor):
+            h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
+            h.update(v.detach().cpu().to_dense().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        else: h.update(f'{k} {v!r}'.encode())
+    return h.hexdigest()[:16]
+
 def _told(x, deep:int=6)->str:
     "What tells a thing from others of its kind: a function's text and code, items, attributes; no addresses in memory"
     inner = partial(_told, deep=deep)
@@ -256,16 +266,6 @@ def check_hold_out(
             raise ValueError(f'tune must be None: no part of the training set can be held out; got {said}') from e
 
 # %% ../nbs/08_trials.ipynb #960e5533
-def _digest(values:dict)->str:
-    "A number for tensors and other values by name"
-    h = hashlib.sha256()
-    for k,v in values.items():
-        if isinstance(v, torch.Tensor):
-            h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
-            h.update(v.detach().cpu().to_dense().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-        else: h.update(f'{k} {v!r}'.encode())
-    return h.hexdigest()[:16]
-
 def weights_digest(
     model:torch.nn.Module # Any
 )->str: # 16 hexadecimal digits
