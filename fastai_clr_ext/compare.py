@@ -92,37 +92,42 @@ def _rates(lr_max, policies)->dict:
     _need(set(lr_max)==set(cycles), 'lr_max', rule, list(lr_max))
     return {k: lr_max.get(k) for k in policies}
 
-def _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)->tuple:
-    "The rest of the arguments of `compare`; a learner, what tells its settings, and how the outcome is read"
+def _checked(make_learner, policies, n_epoch, lr_max, tune, same_start, n_threads, kwargs)->tuple:
+    "The rest of the arguments of `compare`; a learner, what tells its settings, how the outcome is read, rates, `tune`"
+    rates = _rates(lr_max, check_names(policies))
     for name,value in dict(n_epoch=n_epoch, n_threads=n_threads).items():
         _need(_is_count(value), name, 'be a whole number of at least 1', value)
     if tune is not None: _check_tune(tune, policies, rates)
     learn,settings = check_maker(make_learner, same_start, n_threads)
     if tune is not None: check_hold_out(make_learner, n_threads)
-    _check_metrics([m.name for m in learn.metrics], learn.recorder)
     _check_policies(policies, learn, n_epoch, rates)
-    return learn, settings, _reading(list(policies), [m.name for m in learn.metrics], **kwargs)
+    rates = {k: learn.lr if v is None and isinstance(policies[k], Schedule) else v for k,v in rates.items()}
+    reading = _reading(list(policies), _metric_names(learn), **kwargs)
+    return learn, settings, reading, rates, None if tune is None else _rate(tune)
 
 #: Columns of `Comparison.df` and names of curves, which no metric may have
 _TAKEN = {'policy', 'seed', 'train_loss', 'valid_loss', 'time', 'diverged', 'n_steps', 'seconds', 'error', 'mean |g|'}
 
-def _check_metrics(names, recorder):
+def _metric_names(learn)->list:
     "Names that a table can have side by side, of metrics on the validation set"
-    kinds = {k: getattr(recorder, k) for k in ('train_metrics', 'valid_metrics')}
+    names = [m.name for m in learn.metrics]
+    kinds = {k: getattr(learn.recorder, k) for k in ('train_metrics', 'valid_metrics')}
     _need(kinds==dict(train_metrics=False, valid_metrics=True), 'the recorder of the learner',
           'have train_metrics=False and valid_metrics=True', kinds)
     bad = [k for k in names if k in _TAKEN or not k.isprintable() or not 0<len(k)<=80 or names.count(k)>1]
     _need(not bad, 'the metrics of the learner',
           f'have names of one line that differ from each other and from {sorted(_TAKEN)}', bad)
+    return names
 
-def _check_extra(situation, n_workers, kwargs):
-    "What goes into the record beside what the learner shows; processes; names of the rest"
+def _check_extra(situation, same_start, n_workers, kwargs)->dict:
+    "Processes, names of the rest, and what goes into the record beside what the learner shows"
     bad = set(kwargs)-set(signature(Comparison.read).parameters)
     if bad: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(bad))}')
     _need(situation is None or _dict_of(_is_simple, 50)(situation), 'situation',
           f'be a dict of up to 50 names to numbers of up to {_MOST:g}, texts of up to {_MOST_TEXT:,} characters '
           'or lists of these', situation)
     _need(n_workers is None or _is_count(n_workers), 'n_workers', 'be None or a whole number of at least 1', n_workers)
+    return (situation or {}) | (dict(same_start=True) if same_start else {})
 
 def _check_tune(tune, policies, rates):
     tunable = all(isinstance(p, Schedule) for p in policies.values()) and all(lr is None for lr in rates.values())
@@ -381,11 +386,9 @@ def compare(
     **kwargs # Of `Comparison.read`: how the outcome is read
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and say which worked"
-    seeds,rates = _seed_list(seeds),_rates(lr_max, check_names(policies))
-    _check_extra(situation, n_workers, kwargs)
-    learn,settings,reading = _checked(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)
-    tune = None if tune is None else _rate(tune)
-    rates = {k: learn.lr if v is None and isinstance(policies[k], Schedule) else v for k,v in rates.items()}
+    seeds,situation = _seed_list(seeds),_check_extra(situation, same_start, n_workers, kwargs)
+    learn,settings,reading,rates,tune = _checked(make_learner, policies, n_epoch, lr_max, tune, same_start, n_threads,
+                                                 kwargs)
     keep = None if out else tempfile.TemporaryDirectory()
     path = open_folder(out or keep.name, _plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads))
     go = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
@@ -393,6 +396,5 @@ def compare(
     first = [Run(k, TUNE_SEED, p, rates[k], n_epoch, path/'tuning', n_threads, grads) for k,p in policies.items()]
     rates,trials = _tuned(go, first, tune, reading) if tune else (rates, [])
     results = go(_runs(first, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
-    situation = (situation or {}) | (dict(same_start=True) if same_start else {})
     record = _record(path, make_learner, learn, first, rates, trials, situation, results, seeds=seeds, **reading)
     return Comparison(record, path, keep)

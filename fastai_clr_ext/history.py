@@ -521,9 +521,9 @@ _TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batche
           'smooth_loss'}
 
 def _metrics(rec)->dict:
-    "What the `Recorder` is about to print of an epoch; of a cancelled training it leaves out the part, not the names"
-    names = list(rec.metric_names[1:])
-    if rec.cancel_train: names = names[1 + rec.train_metrics*len(rec.metrics):]
+    "What the `Recorder` is about to print of an epoch but the time; of a cancelled part it leaves out only values"
+    names,n_train = list(rec.metric_names[1:len(rec.metric_names)-rec.add_time]),1+rec.train_metrics*len(rec.metrics)
+    names = names[:n_train]*(not rec.cancel_train) + names[n_train:]*(not rec.cancel_valid)
     return {f'{k}_metric' if k in _TAKEN else k: v for k,v in zip(names, rec.log[1:])}
 
 # %% ../nbs/01_history.ipynb #f3c9b28d

@@ -43,7 +43,7 @@ class RunWatch(Callback):
         self.n_tried,self.n_steps,self.open = self.n_tried+1,self.n_steps+self.open,False
     def after_batch(self): self.n_batches += 1
     def after_epoch(self):
-        self.epochs.append({k: _score(k, v) for k,v in _metrics(self.learn.recorder).items() if k!='time'})
+        self.epochs.append({k: _score(k, v) for k,v in _metrics(self.learn.recorder).items()})
 
 def _score(name, value)->float|None: # None of a metric that had nothing to measure
     try: return value if value is None else float(value)
@@ -74,7 +74,7 @@ def _no_address(text)->str: return re.sub(' at 0x[0-9a-f]+', '', text)
 
 def _source(f)->str:
     try: return inspect.getsource(f)
-    except (OSError, TypeError): return f.__qualname__ # it was typed in
+    except (OSError, TypeError) as e: return f.__qualname__ # it was typed in
 
 def _digest(values:dict)->str:
     "A number for tensors and other values by name"
@@ -175,7 +175,7 @@ _MOST = 1e15 # Size of a number that a record may hold, and of a loss of a run t
 def _outcome(learn, watch, error)->dict:
     "What a run came to. It diverged if a loss of its last epoch or batch is NaN or too large, or a guard stopped it"
     last = (watch.epochs or [{}])[-1]
-    losses = [v for k,v in last.items() if k.endswith('loss')]
+    losses = [v for k,v in last.items() if k.endswith('loss') and v is not None]
     if watch.last is not None: losses.append(watch.last.mean().item()) # of a run that was stopped within an epoch
     stopped = getattr(getattr(learn.recorder, 'divergence', None), 'action', None)=='stopped' # not one that was rewound
     counts = dict(n_steps=watch.n_steps, n_tried=watch.n_tried, n_batches=watch.n_batches)
@@ -194,7 +194,7 @@ def _read_json(path:Path, keys)->dict:
     "What `_write_json` wrote"
     text = path.read_text(encoding='utf-8', errors='replace')
     try: x = json.loads(text)
-    except (ValueError, RecursionError): x = text
+    except (ValueError, RecursionError) as e: x = text
     _need(isinstance(x, dict) and x.keys()>=set(keys), str(path), 'hold what compare wrote there', x)
     return x
 

@@ -1,4 +1,5 @@
 import atexit, json, os, signal, subprocess, sys, time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 import joblib, numpy as np, pandas as pd, pytest, torch
@@ -217,7 +218,10 @@ def wait_for(out, n, p):
 
 def children(pid):
     "Worker processes of joblib"
-    kids = [Path(f'/proc/{c}') for t in Path(f'/proc/{pid}/task').iterdir() for c in (t/'children').read_text().split()]
+    kids = []
+    for task in Path(f'/proc/{pid}/task').iterdir():
+        with suppress(FileNotFoundError): kids += (task/'children').read_text().split() # unless the thread has ended
+    kids = [Path(f'/proc/{k}') for k in kids]
     return [int(k.name) for k in kids if k.exists() and b'popen_loky' in (k/'cmdline').read_bytes()]
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from fastai.callback.core import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
-                                  CancelStepException, CancelTrainException)
+                                  CancelStepException, CancelTrainException, CancelValidException)
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
@@ -525,3 +525,16 @@ def test_files_of_a_like_name_are_other_files(mlp, tmp_path):
         kept[name] = learn.recorder.history.save(tmp_path/name).read_bytes()
     learn.recorder.history.save(tmp_path/'wd0')
     assert (tmp_path/'wd0.1').read_bytes()==kept['wd0.1'] and len(RunHistory.load(tmp_path/'wd0').fits)==1
+
+@pytest.mark.parametrize('kwargs', [{}, dict(train_metrics=True)], ids=str)
+def test_an_epoch_whose_validation_is_cancelled(mlp, kwargs):
+    "What was not measured is missing; the epoch's time is none of its values"
+    class NoValidation(Callback):
+        def before_validate(self):
+            if self.epoch==0: raise CancelValidException
+    learn = mlp(cbs=[HistoryRecorder(), NoValidation()], metrics=mse)
+    vars(learn.recorder).update(kwargs)
+    learn.fit(2)
+    epochs = learn.recorder.history.epochs
+    assert epochs.valid_loss.isna().tolist()==[True, False] and epochs.train_loss.notna().all()
+    assert 'time' not in epochs and all(isinstance(v, float) for v in epochs.filter(like='mse').to_numpy().ravel())
