@@ -278,8 +278,9 @@ def _leaves(x)->list:
     return [leaf for o in x for leaf in _leaves(o)] if isinstance(x, (list, tuple)) else [x]
 
 def _batches_digest(learn)->str:
-    "A number for the first batch of each loader"
-    with no_random(0, reproducible=True): return _digest(dict(enumerate(_leaves([next(iter(dl)) for dl in learn.dls]))))
+    "A number for the first batches to train and to validate on"
+    with no_random(0, reproducible=True): batches = [next(iter(dl)) for dl in learn.dls.loaders[:2]]
+    return _digest(dict(enumerate(_leaves(batches))))
 
 def _settings(learn)->dict:
     "Numbers for what a learner trains on and with"
