@@ -692,6 +692,7 @@ def load(cls:RunHistory,
 # %% ../nbs/01_history.ipynb #cea0efd6
 def _append(history, meta:dict, logs:dict, path):
     "Add the rows of one file, without those that are there already"
+    if not _adds(history, meta): return # a part that was to be removed once one file held all
     _need(_begins(history.fit_rows, meta['fits']), f'the history in {path}',
           'go on with the fits of the part before it', [f['started'] for f in meta['fits']])
     history.fit_rows,history.epoch_rows = meta['fits'],meta['epochs']
@@ -700,6 +701,11 @@ def _append(history, meta:dict, logs:dict, path):
         _need(since<=len(log), f'the history in {path}', 'follow the part before it, which is missing',
               f'first row {since}, after {len(log)} rows')
         log.blocks = log.blocks + _packed(Log(blocks=logs[name]).parts(len(log)-since))
+
+def _adds(history, meta)->bool: # does it tell more than is there?
+    if not _begins(meta['fits'], history.fit_rows): return True
+    has = history.fit_rows, history.epoch_rows, *(getattr(history, name) for name in _LOGS)
+    return any(n>len(o) for n,o in zip([len(meta['fits']), len(meta['epochs']), *meta['rows']], has))
 
 def _begins(a:list, b:list)->bool: # do the fits `b` begin with the fits `a`?
     return [f['id'] for f in a]==[f['id'] for f in b][:len(a)]

@@ -379,7 +379,14 @@ def test_a_kill_between_one_file_and_its_parts_being_removed(mlp, tmp_path, monk
     monkeypatch.setattr(Path, 'unlink', lambda self, missing_ok=False: None)
     learn.fit(1)
     assert len(list(tmp_path.iterdir()))==4
-    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, learn.recorder.history.steps)
+    loaded = RunHistory.load(tmp_path/'run.npz')
+    for name in ('steps', 'epochs', 'fits', 'grads'):
+        assert_frame_equal(getattr(loaded, name), getattr(learn.recorder.history, name))
+    assert list(loaded.fits.outcome)==['finished']
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(5, KeyboardInterrupt())) # its parts add rows
+    assert len(RunHistory.load(tmp_path/'run.npz'))==14
+    learn.fit(1) # and are left, too
+    assert list(RunHistory.load(tmp_path/'run.npz').fits.outcome)==['finished', 'unfinished', 'finished']
 
 def test_a_full_disk_does_not_end_the_training(mlp, tmp_path, monkeypatch):
     learn = mlp(cbs=[GradRecorder(), SaveHistory(tmp_path/'run.npz', every=4)])
