@@ -3,8 +3,8 @@
 The time spent inside the callback over the median time of a whole training step, both on the thread's own clock with
 one thread, because whole steps with and without it differ by less than they vary. Where wandb and tensorboard are
 installed, their histograms of the same gradients are timed beside it: `wandb.watch` as it is used (an offline run,
-every batch), the same without handing the histograms over, and TensorBoard's `add_histogram`. Random data: only time
-is measured."""
+every batch), the same without handing the histograms over, and TensorBoard's `add_histogram`; and what it takes only to
+read each gradient once. Random data: only time is measured."""
 import argparse, tempfile, time, warnings
 from functools import partial
 from statistics import median
@@ -101,20 +101,28 @@ def with_wandb(size)->dict:
         finally: TorchHistory.log_tensor_stats = real
     return {'wandb.watch': calls.median('watch'), "wandb's histograms": calls.median('watch')-calls.median('hand over')}
 
+def each_gradient(size, log)->float:
+    "Seconds a step that a function of a name and a gradient takes, given them all"
+    calls = Calls()
+    make_learner(*SIZES[size], False).fit(1, cbs=[calls, EachGradient(calls.timed('log', log))])
+    return calls.median('log')
+
 def with_tensorboard(size)->dict:
     "Seconds a step that TensorBoard's histograms take"
     from torch.utils.tensorboard import SummaryWriter
-    learn,calls = make_learner(*SIZES[size], False),Calls()
     with tempfile.TemporaryDirectory() as d, SummaryWriter(d) as w:
-        learn.fit(1, cbs=[calls, EachGradient(calls.timed('add', lambda name, g: w.add_histogram(name, g, 0)))])
-    return {'TensorBoard': calls.median('add')}
+        return {'TensorBoard': each_gradient(size, lambda name, g: w.add_histogram(name, g, 0))}
 
-OTHERS = ['wandb.watch', "wandb's histograms", 'TensorBoard']
+def with_sums(size)->dict:
+    "Seconds a step that it takes to read every gradient once, which is the least that any record of them can"
+    return {'one sum of each': each_gradient(size, lambda name, g: g.sum())}
+
+OTHERS = ['one sum of each', 'wandb.watch', "wandb's histograms", 'TensorBoard']
 
 def others(size)->dict:
     "Seconds a step of those that are installed"
     out = {}
-    for f in (with_wandb, with_tensorboard):
+    for f in (with_sums, with_wandb, with_tensorboard):
         try: out |= f(size)
         except ImportError as e: print(f'({e})')
     return out

@@ -9,6 +9,8 @@ from fastai_clr_ext.finetune import *
 from fastai_clr_ext.view import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.run import *
+from fastai_clr_ext.identity import *
+from fastai_clr_ext.pool import *
 from fastai_clr_ext.situations import *
 from fastai_clr_ext.trials import *
 from fastai_clr_ext.verdict import *

@@ -19,6 +19,7 @@ from fastai_clr_ext.compare import *
 from fastai_clr_ext.finetune import Stage, stages_long
 from fastai_clr_ext.guard import DivergenceGuard
 from fastai_clr_ext.history import HistoryRecorder, RunHistory
+from fastai_clr_ext.identity import describe_policy
 from fastai_clr_ext.record import GradRecorder
 from fastai_clr_ext.records import *
 from fastai_clr_ext.report import *

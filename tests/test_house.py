@@ -104,6 +104,6 @@ def test_rooms_import_only_from_lower_ones():
     order = {p.stem.split('_', 1)[1]: i for i,p in enumerate(sorted((root/'nbs').glob('[0-9]*.ipynb')))}
     for name,i in order.items():
         tree = ast.parse((root/'fastai_clr_ext'/f'{name}.py').read_text())
-        used = {n.module.split('.')[-1] for n in ast.walk(tree)
-                if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('fastai_clr_ext.')}
+        used = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level and n.module}
         assert all(order[u]<i for u in used), f'{name} imports {used}'
+    assert used, 'the last room imports others'
