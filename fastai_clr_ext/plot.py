@@ -16,22 +16,22 @@ from fastcore.meta import delegates
 from .history import RunHistory, derive
 from .record import hist_quantiles
 from .schedule import UNITS, new_axes, _as_list, _need, _is_count
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
-                                 _legend, _hyper, _line, _LINES, _need_grads, _split, _units)
+from .view import (GRAD_LABELS, HistoryView, on_recorder, _bottom, _check_beta, _curve, _curves_of,
+                                 _dress, _hyper, _legend, _line, _LINES, _need_grads, _split, _units)
 
 # %% ../nbs/07_plot.ipynb #7515e942
 @patch
 @on_recorder
-@delegates(View, but='history', keep=True)
+@delegates(HistoryView, but='history', keep=True)
 def plot_lr(self:RunHistory,
     show_moms:bool=False, # Whether to draw momentum too, on a second y axis
     log_y:bool=False, # Whether the rate is on a log axis
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`; the rest is passed to the lines of the rate
+    **kwargs # As in `HistoryView`; the rest is passed to the lines of the rate
 )->plt.Axes: # The axes of the rate
     "Plot the rate of each parameter group, as the optimizer had it at each batch"
     part,style = _split(kwargs)
-    view = View(self, **part)
+    view = HistoryView(self, **part)
     ax = new_axes() if ax is None else ax
     _hyper(ax, view, 'lr', **style)
     _dress(ax, view, UNITS['lr'], log_y, legend=False)
@@ -44,7 +44,7 @@ def plot_lr(self:RunHistory,
 # %% ../nbs/07_plot.ipynb #e0f8b90c
 @patch
 @on_recorder
-@delegates(View, but='history', keep=True)
+@delegates(HistoryView, but='history', keep=True)
 def plot_grads(self:RunHistory,
     what:str='mean_abs', # Statistic to draw, a column of `RunHistory.grads`
     per_group:bool=True, # Whether each parameter group has a curve; else one for all together
@@ -53,12 +53,12 @@ def plot_grads(self:RunHistory,
     label:str='', # Name of this run in the legend, to draw several on the same `ax`
     layers:str|list|None=None, # Names of layers or parameters to draw instead of groups
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`; the rest is passed to the lines of the raw curves
+    **kwargs # As in `HistoryView`; the rest is passed to the lines of the raw curves
 )->plt.Axes: # The axes drawn on
     "Plot what `GradRecorder` recorded against the iteration, raw and smoothed"
     _check_beta(beta)
     part,style = _split(kwargs)
-    view = View(self, **part)
+    view = HistoryView(self, **part)
     _need_grads(view, what)
     curves = {name: view.series(what, of) for name,of in _curves_of(view, per_group, layers).items()}
     _need(any(len(x) for x,_ in curves.values()), 'the part of the history',
@@ -75,17 +75,17 @@ def plot_grads(self:RunHistory,
 # %% ../nbs/07_plot.ipynb #ae127780
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_grad_heatmap(self:RunHistory,
     what:str='mean_abs', # Statistic to draw, a column of `RunHistory.grads`
     n_cols:int=300, # Columns at most, at least 1
     log:bool=True, # Whether colours are on a log scale
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot one statistic of all layers (or groups) against the iteration, as colours"
     _need(_is_count(n_cols), 'n_cols', 'be a whole number of at least 1', n_cols)
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     _need_grads(view, what)
     names = _units(view) or list(range(view.n_groups))
     edges = np.unique(np.linspace(view.x[0], view.x[-1]+1, min(n_cols, len(view.x))+1))
@@ -110,18 +110,18 @@ def _binned(x, y, edges)->np.ndarray:
 # %% ../nbs/07_plot.ipynb #82e0cd20
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_grad_spread(self:RunHistory,
     qs:tuple=(.05, .25, .5, .75, .95), # Quantiles, ascending, in (0, 1); an odd number, the middle one is a line
     of:int|str|None=None, # Parameter group, name of a layer or parameter, or None for all together
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot quantiles of |g| against the iteration, as bands around the middle one"
     each = _as_list(qs)
     _need(each and len(each)%2==1 and all(isinstance(q, float) and 0<q<1 for q in each) and each==sorted(each), 'qs',
           'be an odd number of ascending quantiles in (0, 1)', qs)
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     x,values = _quantiles_of(view, of, each)
     ax,half = new_axes() if ax is None else ax, len(each)//2
     for i in range(half): ax.fill_between(x, values[i], values[-1-i], color='C0', alpha=.15+.2*i, lw=0,

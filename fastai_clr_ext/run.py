@@ -16,21 +16,22 @@ from fastcore.meta import delegates
 from fastai.learner import Recorder
 from .history import HistoryRecorder, RunHistory, SKIPPED, smooth, _Slim
 from .schedule import UNITS, new_axes, _as_list, _need, _is_real
-from .view import (GRAD_LABELS, View, on_recorder, _bottom, _check_beta, _curve, _curves_of, _dress,
-                                 _is_positive, _hyper, _legend, _line, _LINES, _mark, _need_grads, _panels, _runs)
+from .view import (GRAD_LABELS, HistoryView, on_recorder, _bottom, _check_beta, _curve, _curves_of,
+                                 _dress, _is_positive, _hyper, _legend, _line, _LINES, _mark, _need_grads,
+                                 _panels, _runs)
 
 # %% ../nbs/07_run.ipynb #44f6f11d
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_adam(self:RunHistory,
     beta:float|None=.9, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
     axs:list|None=None, # Three axes; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->np.ndarray: # The three axes
     "Plot √v̂, the effective step and the rate of each parameter group below each other"
     _check_beta(beta)
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     if not len(self.grad_log): self.raw_grads()
     _need(view.has('sqrt_v'), 'GradRecorder',
           'have been made with adam=True, which records √v̂ and the effective step', list(self.grads))
@@ -46,15 +47,15 @@ def plot_adam(self:RunHistory,
 # %% ../nbs/07_run.ipynb #abaf01fb
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_cycle(self:RunHistory,
     beta:float|None=.98, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
     axs:list|None=None, # Four axes, three without recorded gradients; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->np.ndarray: # The axes
     "Plot rate, momentum, loss and mean |g| below each other, phases shaded"
     _check_beta(beta)
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     axs = _panels(3 + bool(len(self.grad_log)), axs)
     _dress(_hyper(axs[0], view, 'lr'), view, UNITS['lr'])
     if 'mom_0' in view.columns: _dress(_hyper(axs[1], view, 'mom'), view, 'momentum', names=False)
@@ -83,17 +84,17 @@ def _at_epoch_ends(view, name)->tuple:
 # %% ../nbs/07_run.ipynb #a0345935
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_losses(self:RunHistory,
     beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
     with_valid:bool=True, # Whether to draw the validation loss at the end of each epoch
     log_y:bool=False, # Whether the y axis is logarithmic
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot the training loss, raw and smoothed, and the validation loss where its epoch ended"
     _check_beta(beta)
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     ax = new_axes() if ax is None else ax
     _losses(ax, view, beta, with_valid)
     _dress(ax, view, 'loss', log_y)
@@ -101,14 +102,14 @@ def plot_losses(self:RunHistory,
 
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_metrics(self:RunHistory,
     names:str|list|None=None, # Metrics, columns of `RunHistory.epochs`; None draws all but the losses
     axs:list|None=None, # One for each metric; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->np.ndarray: # The axes, one for each metric
     "Plot each metric where its epoch ended"
-    view,known = View(self, **kwargs),[k for k in self.epochs if k not in ('fit', 'stage', 'epoch')]
+    view,known = HistoryView(self, **kwargs),[k for k in self.epochs if k not in ('fit', 'stage', 'epoch')]
     each = ([k for k in known if k not in ('train_loss', 'valid_loss')] if names is None else
             [names] if isinstance(names, str) else _as_list(names))
     _need(each, 'the learner', 'have metrics to plot', known)
@@ -122,13 +123,13 @@ def plot_metrics(self:RunHistory,
 
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_stages(self:RunHistory,
     axs:list|None=None, # Two axes; a new figure if None
-    **kwargs # As in `View`
+    **kwargs # As in `HistoryView`
 )->np.ndarray: # The two axes
     "Plot the rates of all groups and the losses over all stages, with the stages' names"
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     axs = _panels(2, axs, 2.2)
     _dress(_hyper(axs[0], view, 'lr'), view, UNITS['lr'], log_y=True)
     _losses(axs[1], view, .98)
@@ -138,19 +139,19 @@ def plot_stages(self:RunHistory,
 # %% ../nbs/07_run.ipynb #34eb8c1c
 @patch
 @on_recorder
-@delegates(View, but='history')
+@delegates(HistoryView, but='history')
 def plot_vs_lr(self:RunHistory,
     what:str='loss', # `'loss'`, a statistic of gradients, or a metric, which has one point for each epoch
     beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
     log_x:bool=True, # Whether the rate is on a log axis
     label:str='', # Name of this run in the legend, to draw several on the same `ax`
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `View`; the last fit is drawn if `fit` and `stage` are None
+    **kwargs # As in `HistoryView`; the last fit is drawn if `fit` and `stage` are None
 )->plt.Axes: # The axes drawn on
     "Plot something against the last group's rate while the rate rose"
     _check_beta(beta)
     if not {'fit', 'stage'} & {k for k,v in kwargs.items() if v is not None}: kwargs['fit'] = -1
-    view = View(self, **kwargs)
+    view = HistoryView(self, **kwargs)
     lr,(x,y,is_metric) = view.columns[f'lr_{view.n_groups-1}'],_any_series(view, what)
     x,y = (o[np.isin(x, _rising(view, lr))] for o in (x, y))
     _need(len(x), 'the fit', f'have {what} while the rate rose: its schedule has no warm-up with that in it', kwargs)
@@ -207,7 +208,7 @@ def summary(self:RunHistory,
     fit:int=-1 # Number of the fit, negative from the last
 )->pd.DataFrame: # `value` and what it means in words, one row for each quantity
     "What one fit did, in words and numbers"
-    view = View(self, fit=fit)
+    view = HistoryView(self, fit=fit)
     lr,row = view.series(f'lr_{view.n_groups-1}'),self.fit_rows[view.where[view.x[0],0]]
     at = int(lr[0][np.argmax(lr[1])]) - int(view.x[0])
     out = {'peak rate': (lr[1].max(), f'reached at iteration {at} of {len(view.x)}')}

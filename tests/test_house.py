@@ -1,5 +1,5 @@
 "The house itself: nothing in fastai is changed, modules are what the notebooks say, metadata is in one place"
-import os, shutil, subprocess, sys
+import importlib, os, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -41,6 +41,12 @@ def test_importing_changes_nothing_in_fastai():
     assert ("Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', "
             "'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', "
             "'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']") in r.stdout, r.stdout
+
+@pytest.mark.parametrize('kind', ['vision', 'text', 'tabular', 'callback'])
+def test_import_star_gives_one_name_of_fastai_another_meaning(kind):
+    ours,theirs = (importlib.import_module(f'{name}.all') for name in ('fastai_clr_ext', f'fastai.{kind}'))
+    again = [k for k,v in vars(ours).items() if not k.startswith('_') and vars(theirs).get(k, v) is not v]
+    assert set(again)<={'merge'}, 'the README says which'
 
 def test_metadata_is_in_settings():
     cfg = ConfigParser(delimiters=['='], interpolation=None)
