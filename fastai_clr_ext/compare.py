@@ -18,7 +18,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from .schedule import Schedule, _need, _is_count, _is_real, _as_list
-from .history import _versions
+from .history import _half_of, _versions
 from .one_cycle import _make_plan, _SHAPE
 from .finetune import plan_stages
 from .identity import about_learner, describe_policy, weights_digest, _device, _rate, _told
@@ -143,7 +143,7 @@ def _plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)->di
     return _plain(dict(n_epoch=n_epoch, policies=said, lr_max=lrs, tune=tune, grads=grads, n_threads=n_threads,
                        weights=weights_digest(learn.model), learner=about_learner(learn)) | settings)
 
-_HALF = re.compile(r'\..+\.(json|npz)\.[0-9a-f]{8}') # What a file is named while it is written
+_OURS = '.json','.npz' # What is written into a folder
 
 def open_folder(
     out:str|Path, # Folder, new or of the same comparison
@@ -155,14 +155,14 @@ def open_folder(
     out.mkdir(parents=True, exist_ok=True)
     path = out/'comparison.json'
     if not path.exists():
-        begun = [_HALF.fullmatch(p.name) and p.name.startswith('.comparison.') for p in out.iterdir()]
-        _need(all(begun), 'out', 'be a new or empty folder, or one that compare has made', str(out))
+        begun = all(_half_of(p)==path.name for p in out.iterdir())
+        _need(begun, 'out', 'be a new or empty folder, or one that compare has made', str(out))
         _write_json(path, plan)
     was = _read_json(path, plan)
     differ = [k for k in {**plan, **was} if was.get(k)!=plan.get(k)]
     _need(not differ, 'out', 'be a new folder, or the folder of this comparison; that one differs in '
           f'{", ".join(sorted(differ))}', str(out))
-    halves = [p for d in (out, out/'runs', out/'tuning') for p in d.glob('.*') if _HALF.fullmatch(p.name)]
+    halves = [p for d in (out, out/'runs', out/'tuning') for p in d.glob('.*') if _half_of(p).endswith(_OURS)]
     for half in halves: half.unlink() # of a process that was killed
     return out
 

@@ -8,14 +8,15 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/forward.html.md"""
 __all__ = ['ForwardHistory']
 
 # %% ../nbs/04_forward.ipynb #d30be07c
-import pandas as pd
+import warnings, pandas as pd
 from collections import deque
 from pathlib import Path
 from numbers import Real
+from types import SimpleNamespace
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
-from .history import HistoryRecorder, RunHistory, derive, _Slim
+from .history import HistoryRecorder, RunHistory, derive, _Fitting, _replace
 from .schedule import _is_count, _need
 
 # %% ../nbs/04_forward.ipynb #8ebd5644
@@ -75,16 +76,17 @@ class _ToCSV:
         if not cb.append: self.fname.unlink(missing_ok=True)
         elif self.fname.exists(): self._read()
 
-    def _read(self)->pd.DataFrame:
-        try: return pd.read_csv(self.fname).set_index('iteration')
+    def _read(self, nrows=None)->pd.DataFrame:
+        try: return pd.read_csv(self.fname, nrows=nrows).set_index('iteration')
         except (ValueError, KeyError) as e:
             raise ValueError(f'{self.fname} must be a table of steps to append to; got {type(e).__name__}: {e}') from e
 
     def send(self, df:pd.DataFrame):
         "Append rows; a new column needs a new header"
-        old = self._read() if self.fname.exists() else df.iloc[:0]
-        if not len(old) or list(old)!=list(df): pd.concat([o for o in (old, df) if len(o)]).to_csv(self.fname)
-        else: df.to_csv(self.fname, mode='a', header=False)
+        names = self._read(nrows=0).columns if self.fname.exists() else []
+        if list(names)==list(df): return df.to_csv(self.fname, mode='a', header=False)
+        rows = pd.concat([self._read(), df]) if len(names) else df
+        _replace(self.fname, lambda f: rows.to_csv(f))
 
     def tick(self): "Nothing waits"
     def close(self): "Nothing is open"
@@ -92,12 +94,12 @@ class _ToCSV:
 _DESTINATIONS = {'WandbCallback': _ToWandb, 'TensorBoardCallback': _ToTensorBoard, 'CSVLogger': _ToCSV}
 
 # %% ../nbs/04_forward.ipynb #8530cd42
-class ForwardHistory(_Slim):
+class ForwardHistory(_Fitting):
     "Send the rows of the history to the runs of fastai's `WandbCallback`, `TensorBoardCallback` and `CSVLogger`"
     order = Recorder.order+2 # after the loggers (51), which have then counted the batch
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_fit'}
-    targets = history = sent = None # destinations of the running fit; of what rows were sent, and how many
-    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('targets', 'history', 'sent')}
+    history = sent = None # of what rows were sent, and how many
+    def __getstate__(self): return {k: v for k,v in super().__getstate__().items() if k not in ('history', 'sent')}
     def __init__(self,
         every:int=100 # Training batches in a packet, at least 1: the device is waited for once in so many
     ):
@@ -112,6 +114,8 @@ def check_fit(self:ForwardHistory,
 )->ForwardHistory: # Itself
     "Raise a `ValueError` if there is nowhere to send rows to; `fit_one_cycle_ext` asks before it changes anything"
     types = [cb if isinstance(cb, type) else type(cb) for cb in cbs]
+    is_one = sum(issubclass(t, ForwardHistory) for t in types)==1
+    _need(is_one, 'learn.cbs', 'have one ForwardHistory, or each row would be sent twice', [t.__name__ for t in types])
     _need(any(map(_destination, types)), 'ForwardHistory', f'have one of {list(_DESTINATIONS)} beside it',
           [t.__name__ for t in types])
     return self
@@ -121,46 +125,50 @@ def _destination(kind:type): # Where the rows go with a logger; None for another
 
 @patch
 def before_fit(self:ForwardHistory):
-    "Let go of what an interrupted fit left waiting"
-    for o in self.targets or []: o.close()
-    self.targets = None
+    "Let go of what waits, maybe of an interrupted fit"
+    if self.now is not None:
+        for o in self.now.targets: o.close()
+    super(ForwardHistory, self).before_fit()
 
 @patch
 def before_batch(self:ForwardHistory):
     "When the fit begins to train, find the destinations; what an interrupted fit left unsent is sent with this one"
     learn = self.learn
-    if self.targets is not None or hasattr(learn, 'lr_finder'): return
-    self.check_fit(learn, learn.opt, learn.cbs)
+    if self.now is not None or hasattr(learn, 'lr_finder'): return
     source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
     _need(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it',
           [cb.name for cb in learn.cbs])
-    self.targets = [to(cb) for cb in learn.cbs if cb.run and (to := _destination(type(cb)))]
+    self.now = SimpleNamespace(targets=[to(cb) for cb in learn.cbs if cb.run and (to := _destination(type(cb)))],
+                               n_batch=0)
     self.sent = self.sent if self.history is source.history else source.now.began
-    self.history,self.n_batch = source.history,0
+    self.history = source.history
 
 @patch
 def after_batch(self:ForwardHistory):
     "Send a packet once in so many batches"
-    if self.targets is None: return
-    self.n_batch += 1
-    if self.n_batch % self.every==0: self._send()
-    for o in self.targets: o.tick()
+    if (now := self.now) is None: return
+    now.n_batch += 1
+    if now.n_batch % self.every==0: self._send(now.targets)
+    for o in now.targets: o.tick()
 
 @patch
 def after_fit(self:ForwardHistory):
     "Send the rest"
-    if self.targets is None: return
-    self._send()
-    for o in self.targets: o.close()
-    self.targets = None
+    if (now := self.ended()) is None: return
+    self._send(now.targets)
+    for o in now.targets: o.close()
 
 # %% ../nbs/04_forward.ipynb #c453d290
 @patch
-def _send(self:ForwardHistory):
+def _send(self:ForwardHistory, targets:list):
     "Send what came since the last packet"
-    if not self.targets: return
+    if not targets: return
     history,(n_batches,n_grads) = self.history,self.sent
     self.sent = len(history),len(history.grad_log)
     if len(history)==n_batches: return
     df = _rows(history.tail(n_batches, n_grads), n_batches)
-    for o in self.targets: o.send(df)
+    for o in targets:
+        try: o.send(df)
+        except OSError as e:
+            warnings.warn(f'{len(df)} rows of the history could not be sent: {e}; the training goes on, '
+                          'learn.recorder.history has them', stacklevel=2)

@@ -12,6 +12,7 @@ import io, json, os, platform, re, time, uuid, warnings, numpy as np, pandas as 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from glob import escape
+from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import rank_distrib
 from . import __version__
-from .schedule import Plan, _is_count, _need
+from .schedule import Plan, _is_count, _is_real, _need
 
 # %% ../nbs/01_history.ipynb #cd0ebcc5
 def _narrow(a):
@@ -53,30 +54,30 @@ class Log:
     blocks:list = field(default_factory=list) # On the host: where, numbers and values, each packed, and column names
     block_size:int = 1024 # Rows in one block
 
-    def __post_init__(self): self._begin(None)
+    def __post_init__(self): self._begin(None, self.blocks)
 
-    def _begin(self, layout):
-        "An empty block; `open` says that the last row's step is not done yet"
-        self.where,self.numbers,self.layout,self.open = [],[],layout,False
-        if layout is None: return
-        device,shape,_ = layout
-        self.values = torch.full((self.block_size, *shape), torch.nan, device=device,
-                                 dtype=torch.float32 if device.type=='mps' else torch.float64)
+    def _begin(self, layout, blocks):
+        "An empty block after others, all at once: Ctrl-C may come between any two lines"
+        values = layout and torch.full((self.block_size, *layout[1]), torch.nan, device=layout[0],
+                                       dtype=torch.float32 if layout[0].type=='mps' else torch.float64)
+        # where a row belongs and its numbers, by row; `open` says that the last one's step is not done yet
+        self.__dict__.update(blocks=blocks, rows=[], values=values, layout=layout, open=False)
 
     def all_blocks(self)->list: # As `blocks`
         "Full blocks and the current one, which is copied to the host in one transfer"
-        n = len(self.where) - self.open
+        n = len(self.rows) - self.open
         if not n: return self.blocks
-        host = (np.array(self.where[:n], dtype=np.int64), np.array(self.numbers[:n], dtype=np.float64),
+        where,numbers = zip(*self.rows[:n])
+        host = (np.array(where, dtype=np.int64), np.array(numbers, dtype=np.float64),
                 self.values[:n].flatten(1).cpu().double().numpy())
         return self.blocks + [(*map(_pack, host), self.layout[2])]
 
-    def __len__(self): return sum(len(o[0][2]) for o in self.blocks) + len(self.where) - self.open
+    def __len__(self): return sum(len(o[0][2]) for o in self.blocks) + len(self.rows) - self.open
     def __getstate__(self): # host arrays only, for `learn.export`
         return dict(blocks=self.all_blocks(), block_size=self.block_size)
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self._begin(None)
+        self._begin(None, self.blocks)
 
 # %% ../nbs/01_history.ipynb #fc8fa2f4
 @patch
@@ -88,13 +89,10 @@ def add(self:Log,
 )->torch.Tensor: # The row's values, NaN, to be filled in
     "Append a row"
     if self.open: self.undo()
-    if layout!=self.layout or len(self.where)==self.block_size:
-        self.blocks = self.all_blocks()
-        self._begin(layout)
-    self.where.append(where)
-    self.numbers.append(numbers)
+    if layout!=self.layout or len(self.rows)==self.block_size: self._begin(layout, self.all_blocks())
+    self.rows.append([where, numbers])
     self.open = is_open
-    return self.values[len(self.where)-1]
+    return self.values[len(self.rows)-1]
 
 @patch
 def close(self:Log):
@@ -105,8 +103,8 @@ def close(self:Log):
 @patch
 def undo(self:Log):
     "Take the last row back: its step did not happen"
-    self.where.pop(); self.numbers.pop()
-    self.values[len(self.where)] = torch.nan
+    self.values[len(self.rows)-1] = torch.nan
+    self.rows.pop()
     return self.close()
 
 @patch
@@ -161,7 +159,10 @@ class RunHistory:
 def derive(
     raw:dict # Arrays by raw column, and `n_params`; a DataFrame does too
 )->dict: # Arrays by the names that users see
-    "From sums and counts to means, ratios and numbers of entries"
+    "From sums and counts to means, ratios and numbers of entries; a ratio to 0 is infinite, or NaN"
+    with np.errstate(divide='ignore', invalid='ignore'): return _derived(raw)
+
+def _derived(raw)->dict:
     get,n,out = raw.__getitem__,raw['n_params'],{}
     out['mean_abs'],out['norm'],out['n_params'] = get('total')/n, get('norm'), n
     if 'max_abs' in raw: out['max_abs'] = get('max_abs')
@@ -374,10 +375,10 @@ def _numeric(opt)->list:
     return [[k, g] for g,h in enumerate(opt.hypers) for k,v in h.items() if isinstance(v, Real)
             and not isinstance(v, bool)]
 
-def _kind(learn)->str:
+def _kind(opt, opt_func)->str:
     "What the optimizer is called: fastai's are all of one class, made by a function"
-    if isinstance(learn.opt, OptimWrapper): return type(learn.opt.opt).__name__
-    func = getattr(learn.opt_func, 'func', learn.opt_func)
+    if isinstance(opt, OptimWrapper): return type(opt.opt).__name__
+    func = getattr(opt_func, 'func', opt_func)
     return getattr(func, '__name__', type(func).__name__)
 
 def _cycle_of(plan)->dict|str:
@@ -400,7 +401,7 @@ def _describe(learn, device)->dict:
     opt,ps = learn.opt,[p for p in learn.model.parameters() if not isinstance(p, UninitializedParameter)]
     stage = vars(learn).get('stage') # not getattr, which would ask the model
     return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch,
-                **_planned(learn), opt=_kind(learn), n_groups=len(opt.hypers),
+                **_planned(learn), opt=_kind(opt, learn.opt_func), n_groups=len(opt.hypers),
                 wd=[h.get('wd') for h in opt.hypers], bs=getattr(learn.dls.train, 'bs', None),
                 n_params=sum(p.numel() for p in ps),
                 n_trainable=sum(p.numel() for p in ps if p.requires_grad),
@@ -419,14 +420,27 @@ class _Slim(Callback):
         if event_name not in self.answers or not self.run: return
         if event_name in _OUTER or self.learn.training: getattr(self, event_name)()
 
+class _Fitting(_Slim):
+    "Knows the fit that it is in from the first training batch on; a validation within a fit leaves it as it was"
+    now = outer = None # what only a running fit needs; to set an attribute of a `Callback` in every batch costs 5 µs
+    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('now', 'outer')}
+
+    def before_fit(self):
+        "A fit counts, and is checked, once it trains a batch: validation has a `before_fit` too"
+        if self.now is not None: self.outer = self.now
+        self.now = None
+
+    def ended(self): # What was known of it; None of a validation
+        "The fit, or only a validation, came to its end"
+        now,self.now,self.outer = self.now,self.outer if self.now is None else None,None
+        return now
+
 # %% ../nbs/01_history.ipynb #b5677587
-class HistoryRecorder(_Slim):
+class HistoryRecorder(_Fitting):
     "Record every training batch, epoch and fit in the `RunHistory` of the learner's `Recorder`"
     order = MixedPrecision.order+.5 # after gradients are unscaled or the step cancelled, before `GradientClip` (11)
     answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
                *_OUTER}
-    now = None # what only a running fit needs; setting an attribute of a `Callback` in every batch would cost 5 µs each
-    def __getstate__(self): return {k: v for k,v in vars(self).items() if k!='now'}
 
 @patch
 def check_fit(self:HistoryRecorder,
@@ -444,14 +458,17 @@ def check_fit(self:HistoryRecorder,
 
 @patch
 def before_fit(self:HistoryRecorder):
-    "A fit counts, and is checked, once it trains a batch: validation has a `before_fit` too"
-    self.now = None
+    "A validation within a fit empties the `Recorder`'s log, so that what it says of the epoch is kept"
+    if self.now is not None and self.now.in_epoch and self.now.metrics is None:
+        self.now.metrics = _metrics(self.learn.recorder)
+    super(HistoryRecorder, self).before_fit()
 
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
     learn = self.learn
-    self.check_fit(learn, learn.opt, learn.cbs)
+    for cb in [self] if hasattr(learn, 'lr_finder') else learn.cbs: # before anything is written down
+        if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
     rec = learn.recorder
     if hasattr(learn, 'lr_finder'): history = rec.lr_find_history = RunHistory()
     else: history = rec.history = RunHistory() if (known := _history(rec)) is None else known
@@ -462,7 +479,7 @@ def _begin_fit(self:HistoryRecorder):
     self.now = SimpleNamespace(row=_describe(learn, device), i_fit=len(history.fit_rows), n_step=0,
                                began=(len(history.batch_log), len(history.grad_log)),
                                log=history.batch_log, layout=(device, (1,), {'hypers': names}),
-                               unknown=[np.nan]*len(names), t0=time.perf_counter(),
+                               unknown=[np.nan]*len(names), t0=time.perf_counter(), in_epoch=False, epoch=-1,
                                accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)])
     history.fit_rows.append(self.now.row)
 
@@ -472,9 +489,11 @@ def before_batch(self:HistoryRecorder):
     "Append a row, which says that the batch was interrupted until it comes to its end"
     if self.now is None: self._begin_fit()
     learn,now = self.learn,self.now
-    now.where = [now.i_fit, learn.epoch, learn.iter, learn.train_iter, -1, _INTERRUPTED]
+    if not now.in_epoch: # a validation within the fit sets fastai's number of it to 0
+        now.epoch,now.in_epoch,now.metrics = max(learn.epoch, now.epoch+1),True,None
+    now.where = [now.i_fit, now.epoch, learn.iter, learn.train_iter, -1, _INTERRUPTED]
     now.n_held = sum(cb.count for cb in now.accumulators)
-    now.loss,now.in_step,now.in_epoch = now.log.add(now.where, now.unknown, now.layout),False,True
+    now.loss,now.in_step = now.log.add(now.where, now.unknown, now.layout),False
     now.row['n_batches'] += 1
 
 @patch
@@ -482,7 +501,7 @@ def after_loss(self:HistoryRecorder):
     "Fill in what is known now; the loss stays on its device"
     now,hypers,loss = self.now,self.learn.opt.hypers,self.learn.loss.detach()
     now.loss.copy_(loss if loss.numel()==1 else loss.mean())
-    now.log.numbers[-1] = [hypers[g][k] for k,g in now.layout[2]['hypers']]
+    now.log.rows[-1][1] = [hypers[g][k] for k,g in now.layout[2]['hypers']]
 
 @patch
 def before_step(self:HistoryRecorder): self.now.in_step = True
@@ -508,7 +527,8 @@ def after_cancel_step(self:HistoryRecorder):
 def after_cancel_batch(self:HistoryRecorder):
     "The batch was cancelled: to add its gradient to the next, or by another callback, maybe before this one saw it"
     learn = self.learn
-    if self.now is None or self.now.where[1:4]!=[learn.epoch, learn.iter, learn.train_iter]: self.before_batch()
+    is_seen = self.now is not None and self.now.in_epoch and self.now.where[2:4]==[learn.iter, learn.train_iter]
+    if not is_seen: self.before_batch()
     now = self.now
     if now.where[5]==_INTERRUPTED:
         is_held = sum(cb.count for cb in now.accumulators)>now.n_held
@@ -523,17 +543,27 @@ _TAKEN = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batche
 def _metrics(rec)->dict:
     "What the `Recorder` is about to print of an epoch but the time; of a cancelled part it leaves out only values"
     names,n_train = list(rec.metric_names[1:len(rec.metric_names)-rec.add_time]),1+rec.train_metrics*len(rec.metrics)
+    names = _told_apart(names)
     names = names[:n_train]*(not rec.cancel_train) + names[n_train:]*(not rec.cancel_valid)
-    return {f'{k}_metric' if k in _TAKEN else k: v for k,v in zip(names, rec.log[1:])}
+    return dict(zip(names, rec.log[1:]))
+
+def _told_apart(names:list)->list:
+    "`_metric` behind a name that is taken, a number behind one that was there before"
+    out = []
+    for name in [f'{k}_metric' if k in _TAKEN else k for k in names]:
+        again = (k for i in count(2) if (k := f'{name}_{i}') not in out)
+        out.append(next(again) if name in out else name)
+    return out
 
 # %% ../nbs/01_history.ipynb #f3c9b28d
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep what the `Recorder` (50), whose log is complete but for the time, is about to print"
     if self.now is None or not self.now.in_epoch: return # an epoch that `SkipToEpoch` skipped
-    rec = self.learn.recorder
-    self.now.in_epoch = False
-    self.history.epoch_rows.append(dict(fit=self.now.i_fit, epoch=self.learn.epoch) | _metrics(rec))
+    now = self.now
+    now.in_epoch = False
+    metrics = _metrics(self.learn.recorder) if now.metrics is None else now.metrics
+    self.history.epoch_rows.append(dict(fit=now.i_fit, epoch=now.epoch) | metrics)
 
 @patch
 def after_cancel_fit(self:HistoryRecorder):
@@ -542,11 +572,9 @@ def after_cancel_fit(self:HistoryRecorder):
 @patch
 def after_fit(self:HistoryRecorder):
     "The fit came to its end"
-    if self.now is None: return
-    row = self.now.row
-    row.update(seconds=time.perf_counter()-self.now.t0, outcome='finished' if row['outcome']=='unfinished'
-               else row['outcome'])
-    self.now = None
+    if (now := self.ended()) is None: return
+    outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
+    now.row.update(seconds=time.perf_counter()-now.t0, outcome=outcome)
 
 # %% ../nbs/01_history.ipynb #867a6daf
 def _history(rec)->RunHistory|None: return vars(rec).get('run_history')
@@ -602,9 +630,13 @@ def _replace(path:Path, write):
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
+def _half_of(path:Path)->str: # What `_replace` was about to write when its process was killed; '' if it is no such file
+    half = re.fullmatch(r'\.(.+)\.[0-9a-f]{8}', path.name)
+    return half[1] if half else ''
+
 def _parts_of(path:Path)->list:
     "Files that hold what came after `path`, in order"
-    found = [p for p in path.parent.glob(f'{escape(path.name)}.part*') if _part(p) is not None]
+    found = [p for p in path.parent.glob(f'{escape(path.name)}.part*') if _part(p) is not None and p.is_file()]
     return sorted(found, key=_part)
 
 def _part(path:Path)->int|None: # Which part of a history it is; None if it is none
@@ -618,11 +650,14 @@ def _read(path:Path)->tuple:
     try:
         with np.load(data, allow_pickle=False) as f: arrays = {k: f[k] for k in f.files}
         meta = json.loads(str(arrays.pop('meta')))
-        version = int(meta['format'])
     except Exception as e: _refuse(path, e)
-    _need(version<=_FORMAT, f'the format of {path}', f'be at most {_FORMAT}: a newer fastai_clr_ext wrote it', version)
-    try: return _checked(meta), {name: list(_log_parts(meta, arrays, name)) for name in _LOGS}
+    _checked(meta, path)
+    try:
+        logs = {name: list(_log_parts(meta, arrays, name)) for name in _LOGS}
+        found = [since + sum(len(part[0][2]) for part in logs[name]) for name,since in zip(_LOGS, meta['since'])]
+        if found!=meta['rows']: raise ValueError(f'rows are {meta["rows"]}, but {found} are there')
     except Exception as e: _refuse(path, e)
+    return meta, logs
 
 def _refuse(path, e):
     "Say which file can't be read, and what can be done if it is only a part"
@@ -631,28 +666,53 @@ def _refuse(path, e):
     raise ValueError('path must be a history file, whole and without pickled objects; '
                      f'got {path}: {type(e).__name__}: {e}{part}') from e
 
-def _checked(meta)->dict:
-    "The text, if what it says of itself can be"
-    if not all(_is_count(n, 0) for n in [*meta['since'], *meta['rows']]): raise ValueError('rows are counted wrongly')
-    if not all(isinstance(f['id'], str) for f in meta['fits']): raise ValueError('fits have no id')
-    if not all(_is_count(e['fit'], 0) and e['fit']<len(meta['fits'])
-               for e in meta['epochs']): raise ValueError('epochs are of unknown fits')
+def _checked(meta, path)->dict:
+    "The text of a file, if this version knows its form and what it says of itself can be"
+    try:
+        version = meta['format']
+        if not _is_count(version): raise ValueError('its format is no number')
+        if version<=_FORMAT: _check_text(meta)
+    except Exception as e: _refuse(path, e)
+    _need(version<=_FORMAT, f'the format of {path}', f'be at most {_FORMAT}: a newer fastai_clr_ext wrote it', version)
     return meta
+
+def _check_text(meta):
+    for k in ('since', 'rows'):
+        ok = len(meta[k])==len(_LOGS) and all(_is_count(n, 0) for n in meta[k])
+        if not ok: raise ValueError(f'{k} are no counts')
+    for f in meta['fits']:
+        if not all(rule(f[k]) for k,rule in _OF_FIT.items()): raise ValueError('a fit is not described as it must be')
+    if not all(_is_count(e['fit'], 0) and e['fit']<len(meta['fits']) and _is_count(e['epoch'], 0)
+               for e in meta['epochs']): raise ValueError('epochs are of unknown fits')
+
+_is_text = lambda x: isinstance(x, str)
+_is_phase = lambda x: isinstance(x, list) and len(x)==3 and _is_text(x[0]) and all(_is_count(n, 0) for n in x[1:])
+_OF_FIT = (dict.fromkeys(('id', 'stage', 'started', 'outcome'), _is_text) |
+           dict.fromkeys(('n_iter', 'n_batches', 'n_steps'), lambda x: _is_count(x, 0)) |
+           dict(seconds=_is_real, phases=lambda x: isinstance(x, list) and all(map(_is_phase, x))))
+_is_pair = lambda x: isinstance(x, list) and len(x)==2 and _is_text(x[0]) and _is_count(x[1], 0)
 
 def _log_parts(meta, arrays, name):
     "Packed rows of one log and their names, checked against each other"
     for i,names in enumerate(meta['names'][name]):
         packed = [tuple(arrays[f'{name}.{i}.{j}.{k}'] for k in range(3)) for j in range(3)]
         where,numbers,values = (_unpack(*p) for p in packed)
-        width = len(names['hypers']) if 'hypers' in names else len(names['units'])
-        ok = (where.dtype.kind=='i' and where.shape[1] in (4, 6) and
-              numbers.shape==(len(where), width) and len(values)==len(where))
+        each = names['hypers'] if name=='batch_log' else names['units']
+        n_wide = 1 if name=='batch_log' else len(each)*len(_columns(names))
+        ok = (where.dtype.kind=='i' and where.shape[1]==(6 if name=='batch_log' else 4) and all(map(_is_pair, each)) and
+              numbers.shape==(len(where), len(each)) and values.shape==(len(where), n_wide) and
+              numbers.dtype.kind==values.dtype.kind=='f')
         if not ok: raise ValueError(f'part {i} of {name} has columns that do not belong together')
         if not ((0<=where[:,0]) & (where[:,0]<len(meta['fits']))).all():
             raise ValueError(f'part {i} of {name} has rows of unknown fits')
         if where.shape[1]==6 and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all():
             raise ValueError(f'part {i} of {name} has unknown reasons')
         yield (*packed, names)
+
+def _columns(names)->list:
+    "Columns of gradients, from which all that they promise can be derived"
+    derive({k: np.empty(0) for k in [*names['columns'], 'n_params']})
+    return names['columns']
 
 # %% ../nbs/01_history.ipynb #7f3a4fd3
 @patch
@@ -672,9 +732,12 @@ def _save(history, path:Path)->Path:
 def _path(path, must_have_folder:bool=True)->Path:
     "A file name, with `~` and links resolved"
     _need(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
-    path = Path(path).expanduser().resolve()
-    _need(not must_have_folder or path.parent.is_dir() and not path.is_dir(), 'path',
-          'be a file in a folder that exists', str(path))
+    try:
+        path = Path(path).expanduser().resolve()
+        ok = not must_have_folder or path.parent.is_dir() and (path.is_file() or not path.exists())
+    except (OSError, RuntimeError, ValueError) as e: # too long, a link to itself, characters that no name has
+        raise ValueError(f'path must be a file name; got {str(path)!r}: {e}') from e
+    _need(ok, 'path', 'be a file in a folder that exists', str(path))
     return path
 
 def _files(path:Path)->list: return [path]*path.is_file() + _parts_of(path)
@@ -715,13 +778,14 @@ def _held(path:Path)->tuple:
     fits,rows = [],(0, 0)
     for p in _files(path):
         try:
-            with np.load(p, allow_pickle=False) as f: meta = _checked(json.loads(str(f['meta'])))
+            with np.load(p, allow_pickle=False) as f: meta = json.loads(str(f['meta']))
         except Exception as e: _refuse(p, e)
+        _checked(meta, p)
         fits,rows = meta['fits'],tuple(meta['rows'])
     return fits, rows
 
 # %% ../nbs/01_history.ipynb #647d3ca9
-class SaveHistory(_Slim):
+class SaveHistory(_Fitting):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right after it
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_epoch', 'after_fit'}
@@ -731,8 +795,6 @@ class SaveHistory(_Slim):
     ):
         _need(_is_count(every), 'every', 'be a whole number of batches, at least 1', every)
         self.save_path,self.every = _path(path),every
-
-    now = None # rows that the files hold, and batches since the fit began; None until it trains
 
 @patch
 def check_fit(self:SaveHistory,
@@ -753,17 +815,20 @@ def _writes()->bool: return rank_distrib()==0 # one process writes for all
 
 # %% ../nbs/01_history.ipynb #787a4018
 @patch
-def before_fit(self:SaveHistory): self.now = None
-
-@patch
 def before_batch(self:SaveHistory):
     "When the fit begins to train, find out what is written already"
     learn = self.learn
     if self.now is not None or hasattr(learn, 'lr_finder') or not _writes(): return
-    is_recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs)
+    is_recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs) # which has asked `check_fit`
     _need(is_recorded, 'SaveHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
-    self.check_fit(learn, learn.opt, learn.cbs)
+    _clear(self.save_path)
     self.now = SimpleNamespace(since=_held(self.save_path)[1], n_batch=0)
+
+def _clear(path):
+    "Remove what killed processes left half written"
+    for p in path.parent.glob(f'.{escape(path.name)}*'):
+        of = path.with_name(_half_of(p) or '-')
+        if of==path or of.stem==path.name and _part(of) is not None: p.unlink(missing_ok=True)
 
 @patch
 def after_batch(self:SaveHistory):
@@ -779,23 +844,22 @@ def after_epoch(self:SaveHistory):
 @patch
 def after_fit(self:SaveHistory):
     "Make one file of all"
-    if self.now is not None: self._try(lambda: _save(_history(self.learn.recorder), self.save_path))
-    self.now = None
+    if self.ended() is not None: self._try(lambda: _save(_history(self.learn.recorder), self.save_path))
 
 @patch
 def _write_part(self:SaveHistory):
     "Write what came since the last part"
     history,old = _history(self.learn.recorder),_parts_of(self.save_path)
     n = _part(old[-1])+1 if old else 0
-    arrays = _to_arrays(history, self.now.since)
     path = self.save_path.with_name(f'{self.save_path.name}.part{n}')
-    if self._try(lambda: _write(path, arrays)): self.now.since = len(history.batch_log),len(history.grad_log)
+    if self._try(lambda: _write(path, _to_arrays(history, self.now.since))):
+        self.now.since = len(history.batch_log),len(history.grad_log)
 
 @patch
 def _try(self:SaveHistory, write)->bool:
     "A disk that is full must not end the training; what is recorded stays in memory"
     try: write()
-    except OSError as e:
+    except Exception as e:
         warnings.warn(f'{e}; the training goes on, learn.recorder.history.save(path) writes it to another place',
                       stacklevel=2)
     else: return True

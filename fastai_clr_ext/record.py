@@ -16,7 +16,7 @@ from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
-from .history import HistoryRecorder, RunHistory, _Slim
+from .history import HistoryRecorder, RunHistory, _kind, _Slim
 from .schedule import _as_list, _is_count, _need
 
 # %% ../nbs/03_record.ipynb #170646d6
@@ -255,7 +255,9 @@ def check_fit(self:GradRecorder,
     "Raise a `ValueError` if recording is not possible; `fit_one_cycle_ext` asks before it changes anything"
     super(GradRecorder, self).check_fit(learn, opt, cbs)
     _need(not self.adam or keeps_squares(opt), 'adam',
-          'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', opt)
+          'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)', _kind(opt, learn.opt_func))
+    parts = [p.dtype for ps in opt.param_lists for p in ps if p.dtype.is_complex] if self.adam else []
+    _need(not parts, 'adam', 'be False for complex parameters, whose two parts Adam may treat apart', parts)
     return self
 
 @patch
@@ -267,7 +269,7 @@ def before_batch(self:GradRecorder):
     if not is_new: return
     now,units = self.now,units_of(self.learn, self.per)
     now.units,now.pending,now.names = units,[],dict(units=[[u.name, u.group] for u in units], columns=self.columns)
-    if 'clipped' in self.before: self.learn.add_cb(_AfterClip(self))
+    if 'clipped' in self.before: self.learn.remove_cb(_AfterClip).add_cb(_AfterClip(self))
 
 @patch
 @torch.no_grad()
@@ -279,7 +281,7 @@ def before_step(self:GradRecorder):
     there = [(i, u) for i,u in enumerate(now.units) if u.gather()]
     if not there: return
     layout = there[0][1].ps[0].device, (len(now.units), len(self.columns)), now.names
-    now.pending,now.values = there,self.history.grad_log.add([now.i_fit, now.n_step, learn.train_iter, learn.epoch],
+    now.pending,now.values = there,self.history.grad_log.add([now.i_fit, now.n_step, learn.train_iter, now.epoch],
                                                              [u.n for u in now.units], layout, is_open=True)
     for i,u in there:
         _fill(now.values, i, 0, _measured(u, self.of_grad) + [v for s in self.before for v in _BEFORE[s][1](u)])
@@ -313,8 +315,9 @@ def after_cancel_step(self:GradRecorder):
 @patch
 def after_fit(self:GradRecorder):
     "Let go of the copies that only a running fit needs"
-    if self.now is not None: self._release(done=False)
-    self.learn.remove_cbs([cb for cb in self.learn.cbs if isinstance(cb, _AfterClip)])
+    if self.now is not None:
+        self._release(done=False)
+        self.learn.remove_cb(_AfterClip)
     super(GradRecorder, self).after_fit()
 
 # %% ../nbs/03_record.ipynb #194417f4
@@ -326,7 +329,8 @@ class _AfterClip(_Slim):
     "Reads the norm where `GradientClip` has left it; L2 weight decay changes gradients within the step"
     order,answers = GradientClip.order+.5,{'before_fit','before_step'}
     def __init__(self, recorder): self.recorder = recorder
-    def before_fit(self): self.learn.remove_cb(self) # left by a fit that was interrupted
+    def before_fit(self): # left by a fit that was interrupted
+        if self.recorder not in self.learn.cbs: self.learn.remove_cb(self)
 
     @torch.no_grad()
     def before_step(self):

@@ -26,6 +26,16 @@ class Raise(Callback):
     def before_step(self):
         if self.learn.train_iter==self.at: raise self.what
 
+class ValidateAt(Callback):
+    "Validates once more at an event of training, as users do to look at another set"
+    run_valid,busy = True,False
+    def __init__(self, event, order=0, what='validate'): self.event,self.order,self.what = event,order,what
+    def __call__(self, name):
+        if name!=self.event or self.busy: return
+        self.busy = True
+        getattr(self.learn, self.what)()
+        self.busy = False
+
 def two_groups(m): return [list(m[0].parameters()), list(m[2].parameters())]
 
 def make_mlp(n_trn=10, model=None, **kwargs):

@@ -1,5 +1,6 @@
 import numpy as np, pandas as pd, pytest
 from numpy.testing import assert_allclose
+from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation
@@ -7,7 +8,7 @@ from fastai_clr_ext.forward import *
 from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
-from conftest import Raise
+from conftest import Raise, ValidateAt
 
 def same(got, want):
     "Columns of a table that was read back, against the history"
@@ -31,24 +32,27 @@ def test_csv_is_begun_anew_as_the_loggers(mlp, tmp_path):
     learn.fit(1); learn.fit(1)
     assert pd.read_csv(tmp_path/'my_steps.csv').iteration.tolist()==list(range(10, 20))
 
+def scalars(path)->dict: # By tag, Series of values by step
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    values = {}
+    for p in path.iterdir():
+        events = EventAccumulator(str(p)).Reload()
+        for tag in events.Tags()['scalars']:
+            values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
+    return {tag: pd.Series(v).sort_index() for tag,v in values.items()}
+
 def test_tensorboard(mlp, tmp_path):
     from fastai.callback import tensorboard as board
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     learn = mlp(cbs=[GradRecorder(per='layer'),
                      board.TensorBoardCallback(tmp_path, trace_model=False, log_preds=False), ForwardHistory(4)])
     learn.fit_one_cycle_ext(1, .1)
     learn.fit(1, cbs=GradientAccumulation(32))
-    values = {}
-    for p in tmp_path.iterdir():
-        events = EventAccumulator(str(p)).Reload()
-        for tag in events.Tags()['scalars']:
-            values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
-    want,grads = learn.recorder.history.steps,learn.recorder.grads
+    values,want,grads = scalars(tmp_path),learn.recorder.history.steps,learn.recorder.grads
     for k in ('loss', 'lr_0', 'mom_1', 'mean_abs_0', 'norm_1', 'step'):
         rows = want[k].dropna()
-        assert list(sorted(values[f'clr/{k}']))==rows.index.tolist()
-        assert_allclose([v for _,v in sorted(values[f'clr/{k}'].items())], rows.to_numpy(float), rtol=1e-6)
-    assert_allclose([v for _,v in sorted(values['clr/norm/2'].items())], grads[grads.layer=='2'].norm, rtol=1e-6)
+        assert values[f'clr/{k}'].index.tolist()==rows.index.tolist()
+        assert_allclose(values[f'clr/{k}'], rows.to_numpy(float), rtol=1e-6)
+    assert_allclose(values['clr/norm/2'], grads[grads.layer=='2'].norm, rtol=1e-6)
     assert len(values['train_loss'])==10 # fastai's own, which begin anew with each fit
 
 def test_wandb(mlp, tmp_path, monkeypatch):
@@ -115,3 +119,37 @@ def test_a_file_that_cannot_be_appended_to(mlp, tmp_path, text):
     learn = mlp(cbs=[GradRecorder(), CSVLogger(tmp_path/'a.csv', append=True), ForwardHistory()])
     with pytest.raises(ValueError, match='a_steps.csv must be a table of steps to append to'): learn.fit(1)
     assert (tmp_path/'a_steps.csv').read_text()==text and not len(learn.recorder.losses)
+
+def test_csv_reads_only_the_header_again(mlp, tmp_path, monkeypatch):
+    "A packet costs the same at the end of a long run as at its start"
+    read,real = [],pd.read_csv
+    def spy(*args, **kwargs):
+        read.append(kwargs['nrows'])
+        return real(*args, **kwargs)
+    monkeypatch.setattr(pd, 'read_csv', spy)
+    learn = mlp(cbs=[GradRecorder(), CSVLogger(), ForwardHistory(2)], path=tmp_path)
+    learn.fit(1)
+    assert read==[0]*4
+
+def test_a_file_that_cannot_be_written_does_not_end_the_training(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), CSVLogger(append=True), ForwardHistory(5)], path=tmp_path)
+    class Folder(Callback):
+        def before_step(self): (tmp_path/'history_steps.csv').mkdir(exist_ok=True)
+    with pytest.warns(UserWarning, match='5 rows of the history could not be sent.*history_steps.csv'):
+        learn.fit(1, cbs=Folder())
+    assert len(learn.recorder.history)==10 and list(learn.recorder.history.fits.outcome)==['finished']
+
+def test_two_are_one_too_many(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), CSVLogger(), ForwardHistory()], path=tmp_path)
+    for fit in (learn.fit_one_cycle_ext, learn.fit):
+        with pytest.raises(ValueError, match='learn.cbs must have one ForwardHistory'): fit(1, cbs=ForwardHistory())
+    assert 'run_history' not in vars(learn.recorder)
+
+@pytest.mark.parametrize('every', [3, 100])
+def test_validation_within_a_fit(mlp, tmp_path, every):
+    "fastai's own loggers survive it only after them, and CSVLogger not at all"
+    from fastai.callback import tensorboard as board
+    learn = mlp(cbs=[GradRecorder(), board.TensorBoardCallback(tmp_path, trace_model=False, log_preds=False),
+                     ForwardHistory(every)])
+    learn.fit(2, cbs=ValidateAt('after_epoch', 60))
+    assert_allclose(scalars(tmp_path)['clr/loss'], learn.recorder.history.steps.loss, rtol=1e-6)

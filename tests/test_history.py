@@ -1,4 +1,4 @@
-import copy, json, pickle, shutil, subprocess, sys
+import copy, json, os, pickle, shutil, subprocess, sys, warnings
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -21,7 +21,7 @@ from fastai_clr_ext.history import _pack, _unpack
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
-from conftest import Raise, Spy, make_mlp
+from conftest import Raise, Spy, ValidateAt, make_mlp
 from test_record import CpuAmp, Overflow, to_x, to_y
 
 @settings(max_examples=200, deadline=None)
@@ -427,7 +427,7 @@ BAD_FILES = {
                                  'columns that do not belong together'),
     'missing': (lambda p: p.unlink(), 'path must be a history file that exists'),
     'no fits': (lambda p: damage(p, fits=None), 'whole and without'),
-    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'rows are counted wrongly'),
+    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'since are no counts'),
     'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]), 'epochs are of unknown fits'),
     'unknown reasons': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([0, 0, 0, 0, 0, 77])}), 'unknown reasons')}
 
@@ -545,3 +545,171 @@ def test_an_epoch_whose_validation_is_cancelled(mlp, kwargs):
     epochs = learn.recorder.history.epochs
     assert epochs.valid_loss.isna().tolist()==[True, False] and epochs.train_loss.notna().all()
     assert 'time' not in epochs and all(isinstance(v, float) for v in epochs.filter(like='mse').to_numpy().ravel())
+
+@pytest.mark.parametrize('what', ['validate', 'get_preds'])
+@pytest.mark.parametrize('event,order', [('after_epoch', 0), ('after_epoch', 11), ('after_epoch', 60),
+                                         ('before_epoch', 0)])
+def test_validation_within_a_fit_leaves_it_one_fit(mlp, tmp_path, event, order, what):
+    plain,learn = mlp(cbs=GradRecorder(), metrics=mse),mlp(cbs=GradRecorder(), metrics=mse)
+    plain.fit(3)
+    learn.fit(3, cbs=[ValidateAt(event, order, what), SaveHistory(tmp_path/'run.npz')])
+    h,want = learn.recorder.history,plain.recorder.history
+    same = ['fit', 'epoch', 'step', 'skipped', 'loss', 'mean_abs_0', 'norm_1'] # fastai counts `train_iter` anew
+    assert_frame_equal(h.steps[same], want.steps[same])
+    assert list(h.fits.outcome)==['finished'] and h.fits.n_steps[0]==30
+    same = ['fit', 'epoch', 'valid_loss', 'mse'] # its smoothed loss, too
+    assert_frame_equal(h.epochs[same], want.epochs[same])
+    assert h.epochs.train_loss[0]==want.epochs.train_loss[0] and h.epochs.train_loss.notna().all()
+    assert [p.name for p in tmp_path.iterdir()]==['run.npz'], 'its parts are one file'
+    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, h.steps)
+
+def test_validation_within_a_step_ends_nothing(mlp):
+    learn = mlp(cbs=[GradRecorder(stats='clipped'), GradientClip(1.)])
+    learn.fit(2, cbs=ValidateAt('before_step'))
+    assert list(learn.recorder.history.fits.outcome)==['finished']
+    learn.fit(1)
+    assert learn.recorder.grads.clipped_norm.tail(10).notna().all()
+
+def test_after_an_interrupted_fit_and_a_validation(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder(stats=('clipped', 'update')), SaveHistory(tmp_path/'run.npz', every=4)])
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(5, KeyboardInterrupt()))
+    learn.validate(); learn.get_preds()
+    assert list(learn.recorder.history.fits.outcome)==['unfinished']
+    learn.fit(1)
+    assert list(learn.recorder.history.fits.outcome)==['unfinished', 'finished']
+    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, learn.recorder.history.steps)
+    learn.remove_cb(GradRecorder).remove_cb(SaveHistory)
+    learn.fit(1)
+    assert len(learn.recorder.history)==16 and not [cb for cb in learn.cbs if cb.name=='_after_clip']
+
+@pytest.mark.parametrize('cb,says', [(lambda d: ForwardHistory(), 'have one of'),
+                                     (lambda d: SaveHistory(d/'other.npz'), 'hold the history of this learner')])
+def test_a_refused_fit_leaves_no_row(mlp, tmp_path, cb, says):
+    other = mlp(cbs=HistoryRecorder())
+    other.fit(1)
+    other.recorder.history.save(tmp_path/'other.npz')
+    learn = mlp(cbs=GradRecorder())
+    with pytest.raises(ValueError, match=says): learn.fit(1, cbs=cb(tmp_path))
+    assert 'run_history' not in vars(learn.recorder)
+    learn.add_cb(cb(tmp_path)).lr_find(show_plot=False) # which nothing of this is about
+
+def test_metrics_of_one_name(mlp):
+    metrics = [AvgMetric(lambda a, b, k=k: torch.tensor(float(k))) for k in range(3)] # all are called `<lambda>`
+    learn = mlp(cbs=HistoryRecorder(), metrics=metrics)
+    for m in metrics[:1]: m.func.__name__ = 'valid_loss'
+    learn.fit(1)
+    row = learn.recorder.history.epochs.iloc[0]
+    assert [row[k] for k in ('valid_loss_2', '<lambda>', '<lambda>_2')]==[0, 1, 2] and row.valid_loss>0
+
+def test_a_metric_that_no_file_can_hold_does_not_end_the_training(mlp, tmp_path):
+    learn = mlp(metrics=AvgMetric(lambda a, b: 1.), cbs=[HistoryRecorder(), SaveHistory(tmp_path/'run.npz')])
+    class Odd(Callback):
+        order = HistoryRecorder.order+.05
+        def after_epoch(self): self.learn.recorder.history.epoch_rows[-1]['odd'] = {(1, 2): 3}
+    with pytest.warns(UserWarning, match='the training goes on'): learn.fit(1, cbs=Odd())
+    assert list(learn.recorder.history.fits.outcome)==['finished']
+
+def test_a_path_must_be_a_file(mlp, tmp_path):
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit(1)
+    os.mkfifo(tmp_path/'pipe')
+    (tmp_path/'loop').symlink_to(tmp_path/'loop')
+    (tmp_path/'run.npz.part0').mkdir() # no part of anything
+    for name in ('pipe', 'loop', 'nul\0', 'x'*300):
+        for f in (learn.recorder.history.save, SaveHistory):
+            with pytest.raises(ValueError, match='path must be a file'): f(tmp_path/name)
+    with pytest.raises(ValueError, match='path must be a'): RunHistory.load(tmp_path/'loop')
+    assert (tmp_path/'pipe').is_fifo()
+    learn.recorder.history.save(tmp_path/'run.npz')
+    assert len(RunHistory.load(tmp_path/'run.npz'))==10
+
+def of_first(k, f):
+    "A file whose text differs in the first of a list"
+    def change(p):
+        with np.load(p) as arrays: meta = json.loads(str(arrays['meta']))
+        damage(p, **{k: [f(o) if i==0 else o for i,o in enumerate(meta[k])]})
+    return change
+
+def other_names(log, k, f):
+    def change(p):
+        with np.load(p) as arrays: names = json.loads(str(arrays['meta']))['names']
+        names[log][0][k] = f(names[log][0][k])
+        damage(p, names=names)
+    return change
+
+BAD_TEXT = {
+    'a fit with nothing but its id': of_first('fits', lambda o: {'id': o['id']}),
+    'phases that are none': of_first('fits', lambda o: o | {'phases': [[1]]}),
+    'an epoch without number': of_first('epochs', lambda o: {'fit': 0}),
+    'a column less': other_names('grad_log', 'columns', lambda o: o[:-1]),
+    'another column': other_names('grad_log', 'columns', lambda o: ['x', *o[1:]]),
+    'a unit that is none': other_names('grad_log', 'units', lambda o: [3, *o[1:]]),
+    'a rate that is none': other_names('batch_log', 'hypers', lambda o: ['lr', *o[1:]]),
+    'more rows than there are': lambda p: damage(p, rows=[99, 99]),
+    'one log': lambda p: damage(p, since=[0]),
+    'texts for numbers': lambda p: damage(p, **{'batch_log.0.2.2': np.full((10, 1), 'x')})}
+
+@pytest.mark.parametrize('kind', BAD_TEXT)
+def test_files_whose_text_is_wrong(mlp, tmp_path, kind):
+    learn = mlp(cbs=GradRecorder(adam=True), opt_func=Adam)
+    learn.fit(1)
+    p = learn.recorder.history.save(tmp_path/'run.npz')
+    BAD_TEXT[kind](p)
+    with pytest.raises(ValueError, match='path must be a history file.*run.npz'): RunHistory.load(p)
+
+def interrupt_at(n:int):
+    "Ctrl-C before the `n`-th line of `Log`"
+    seen = 0
+    def line(frame, event, arg):
+        nonlocal seen
+        if event=='line':
+            seen += 1
+            if seen==n: raise KeyboardInterrupt
+        return line
+    return lambda frame, event, arg: line if frame.f_code.co_filename.endswith('history.py') and \
+        frame.f_code.co_name in ('add', 'undo', 'close', '_begin', 'all_blocks') else None
+
+def test_no_line_of_the_log_is_a_bad_place_for_ctrl_c(mlp, tmp_path):
+    plain = mlp(n_trn=3, cbs=GradRecorder())
+    plain.fit(1)
+    want,n,stopped = plain.recorder.history.steps,0,True
+    while stopped:
+        n,stopped = n+1,False
+        learn = mlp(n_trn=3, cbs=[GradRecorder(), SaveHistory(tmp_path/f'{n}.npz', every=1)])
+        learn.recorder.history = RunHistory(block_size=2)
+        sys.settrace(interrupt_at(n))
+        try: learn.fit(1)
+        except KeyboardInterrupt: stopped = True
+        finally: sys.settrace(None)
+        learn.fit(1)
+        h = RunHistory.load(tmp_path/f'{n}.npz')
+        assert_frame_equal(h.steps, learn.recorder.history.steps)
+        first = h.steps.query('fit==0 and skipped==""')
+        assert_frame_equal(first[['step', 'loss', 'norm_1']], want[['step', 'loss', 'norm_1']].iloc[:len(first)])
+        assert len(h.steps.query(f'fit=={len(h.fits)-1} and skipped==""'))==3
+    assert n>40, 'many places were tried'
+
+def test_ratios_to_weights_of_0(mlp):
+    learn = mlp(cbs=GradRecorder('weight', per='param'))
+    for m in learn.model[::2]: torch.nn.init.zeros_(m.bias)
+    learn.fit(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        df = learn.recorder.grads
+    assert np.isinf(df[(df.layer=='0.bias') & (df.step==0)].grad_weight).all()
+
+def test_what_a_kill_left_half_written_is_removed(mlp, tmp_path):
+    mine = ['.run.npz.0123abcd', '.run.npz.part2.0123abcd']
+    others = ['.run.npz2.0123abcd', '.run.npz.part2', '.run.npz.x']
+    for name in mine+others: (tmp_path/name).write_text('half')
+    mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'run.npz')]).fit(1)
+    assert sorted(p.name for p in tmp_path.iterdir())==sorted([*others, 'run.npz'])
+
+def test_a_file_of_a_newer_version_is_not_overwritten(mlp, tmp_path):
+    learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'run.npz')])
+    learn.fit(1)
+    for version,says in [(2, 'be at most 1: a newer fastai_clr_ext wrote it; got 2'), (True, 'format is no number')]:
+        damage(tmp_path/'run.npz', format=version)
+        before = (tmp_path/'run.npz').read_bytes()
+        with pytest.raises(ValueError, match=says): learn.fit(1)
+        assert (tmp_path/'run.npz').read_bytes()==before and len(learn.recorder.history)==10

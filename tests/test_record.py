@@ -627,6 +627,12 @@ def test_complex_parameters():
     assert [v.item() for v in _measured(u, ['mean_abs', 'max', 'zeros', 'norm'])]==[5., 5., 1, 5.] and w.grad[0]==3+4j
     assert _norm([w.detach()])==5
 
+def test_complex_parameters_and_adam(mlp):
+    model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    model[2].shift = nn.Parameter(torch.zeros(3, dtype=torch.cfloat))
+    with pytest.raises(ValueError, match='adam must be False for complex parameters.*complex64'):
+        mlp(model=model, cbs=GradRecorder(adam=True), opt_func=Adam).fit(1)
+
 def test_the_cosine_is_with_a_step_that_was_done(mlp):
     class Cancel(Callback):
         order = 12
