@@ -156,15 +156,15 @@ def check_fit(self:DivergenceGuard,
 
 @patch
 def before_fit(self:DivergenceGuard):
-    "Be ready; a fit counts once it trains a batch"
+    "Be ready; a fit counts once it trains a batch, and a validation within one leaves it as it was"
     self.check_fit(self.learn, self.learn.opt, self.learn.cbs)
-    self.release()
     self.waiting = not hasattr(self.learn, 'lr_finder') # for a training batch
+    if not self.waiting: self.release()
 
 @patch
 def _begin(self:DivergenceGuard):
     "Start to watch this fit"
-    learn,opt = self.learn,self.learn.opt
+    learn,opt = self.learn,self.release().learn.opt
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
     self.waiting,self.watching,self.n_batch = False,True,len(learn.dls.train)
     self.n_step,self.scale,self.n_rewind,self.is_scheduled = 0,1.,0,any(map(_sets_rate, learn.cbs))
@@ -339,7 +339,9 @@ def after_cancel_fit(self:DivergenceGuard):
     if self.watching and self.unread and (d := self._look()): self._note(replace(d, action='recorded'))
 
 @patch
-def after_fit(self:DivergenceGuard): self.release()
+def after_fit(self:DivergenceGuard):
+    if not self.waiting: self.release()
+    self.waiting = False
 
 @patch
 def _note(self:DivergenceGuard, d:Divergence):

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
+from types import SimpleNamespace
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -21,7 +22,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from .history import HistoryRecorder, _Slim
+from .history import HistoryRecorder, _Fitting
 from .schedule import (Schedule, ByGroup, Plan, one_cycle, constant, clr_07, clr_beta_07,
                                      settable, per_group, left_alone,
                                      _need, _is_real, _is_count, _as_list)
@@ -121,42 +122,47 @@ def _make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_
     return replace(plan, only=tuple(settable(opt, cycle)))
 
 # %% ../nbs/02_one_cycle.ipynb #4f6249fc
-class CycleScheduler(_Slim):
+class CycleScheduler(_Fitting):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     # the last to write before the batch, as fastai's scheduler
     order,answers = ParamScheduler.order,{'before_fit', 'before_batch', 'after_fit'}
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
-    ): self.plan,self.runs = plan,None
+    ): self.plan = plan
 
     def before_fit(self):
         "Lay the cycle over the batches of this fit"
+        super().before_fit()
         learn = self.learn
-        self.n_batch,self.runs = len(learn.dls.train),[]
-        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=self.n_batch,
+        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=len(learn.dls.train),
                             only=self.plan.only or tuple(settable(learn.opt, self.plan.cycle)))
         self.tables = [(k, left_alone(v, [h[k] for h in learn.opt.hypers])) for k,v in self.plan.table.items()]
 
     def before_batch(self):
         "Write this batch's row into the optimizer"
-        learn = self.learn
-        row = min(learn.epoch*self.n_batch + learn.iter, self.plan.n-1) # a loader may give more than its length says
+        if self.now is None: self.now = SimpleNamespace(runs=[], epoch=-1)
+        learn,now = self.learn,self.now
+        if learn.iter==0 or learn.epoch>now.epoch: # a validation within the fit sets fastai's number of it to 0
+            now.epoch = max(learn.epoch, now.epoch+1)
+        row = min(now.epoch*self.plan.n_iter + learn.iter, self.plan.n-1) # a loader may give more than its length says
         for k,v in self.tables: learn.opt.set_hyper(k, v[row].tolist())
-        if not self.runs or self.runs[-1][2]!=row: self.runs.append([learn.train_iter, row, row])
-        self.runs[-1][2] = row+1
+        if not now.runs or now.runs[-1][2]!=row: now.runs.append([learn.train_iter, row, row])
+        now.runs[-1][2] = row+1
 
-    def after_fit(self): self.keep(self.learn)
+    def after_fit(self): self._keep(self.learn, self.ended())
 
     def keep(self,
         learn:Learner # Whose `Recorder` gets what was trained
     ):
         "Leave the plan and the last group's values on the `Recorder`, once"
-        if not self.runs or not hasattr(learn, 'recorder'): return self
-        plan,rec = replace(self.plan, runs=tuple(map(tuple, self.runs))),learn.recorder
+        self._keep(learn, self.ended() or self.ended()) # the first may be of a validation that did not end
+        return self
+
+    def _keep(self, learn, now):
+        if now is None or not hasattr(learn, 'recorder'): return
+        plan,rec = replace(self.plan, runs=tuple(map(tuple, now.runs))),learn.recorder
         rec.plans = getattr(rec, 'plans', []) + [plan]
         rec.hps = {k: v[plan.trained[0],-1].tolist() for k,v in self.tables}
-        self.runs = None
-        return self
 
 # %% ../nbs/02_one_cycle.ipynb #6b95f5b5
 def _recorder(learn, cbs)->L:

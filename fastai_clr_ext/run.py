@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from fastcore.meta import delegates
 from fastai.learner import Recorder
-from .history import HistoryRecorder, RunHistory, SKIPPED, smooth, _Slim
+from .history import HistoryRecorder, RunHistory, SKIPPED, smooth, _Fitting
 from .schedule import UNITS, new_axes, _as_list, _need, _is_real
 from .view import (GRAD_LABELS, HistoryView, on_recorder, _bottom, _check_beta, _curve, _curves_of,
                                  _dress, _is_positive, _hyper, _legend, _line, _LINES, _mark, _need_grads,
@@ -260,9 +260,9 @@ def _gaps(view)->dict:
     return out | {'gap after': (valid[-1]-train[-1], 'the same at the end')}
 
 # %% ../nbs/07_run.ipynb #7cc499ad
-class ShowCycle(_Slim):
+class ShowCycle(_Fitting):
     "Show rate, momentum, loss and gradients of the running fit in a notebook"
-    order,answers = HistoryRecorder.order+.2,{'before_fit', 'after_batch', 'after_fit'} # after the row is written
+    order,answers = HistoryRecorder.order+.2,{'before_fit', 'before_batch', 'after_batch', 'after_fit'} # after the row
     def __init__(self,
         every:float=1., # Seconds between two drawings at least, above 0
         share:float=.05 # Of the time, at most this is spent on drawing, in (0, 1)
@@ -271,18 +271,16 @@ class ShowCycle(_Slim):
         _need(_is_real(share) and 0<share<1, 'share', 'lie in (0, 1)', share)
         self.every,self.share = every,share
 
-    def before_fit(self):
+    def before_batch(self):
         "Nothing is shown outside a notebook, or where nothing is recorded"
-        learn = self.learn
-        recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs)
-        self.show = (Figures(self.every, self.share) if IN_NOTEBOOK and recorded and not hasattr(learn, 'lr_finder')
-                     else None)
+        if self.now is not None or not IN_NOTEBOOK or hasattr(self.learn, 'lr_finder'): return
+        if any(isinstance(cb, HistoryRecorder) for cb in self.learn.cbs): self.now = Figures(self.every, self.share)
 
     def after_batch(self):
-        if self.show is not None: self.show.update(self.learn.recorder.history)
+        if self.now is not None: self.now.update(self.learn.recorder.history)
 
     def after_fit(self):
-        if self.show is not None: self.show.close(self.learn.recorder)
+        if (shown := self.ended()) is not None: shown.close(self.learn.recorder)
 
 class Figures:
     "One figure in a notebook's output that is drawn anew now and then"

@@ -23,6 +23,7 @@ from fastai_clr_ext.history import *
 from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
+from conftest import ValidateAt
 
 class CpuAmp(MixedPrecision):
     "fastai's mixed precision with a real scaler that works without a GPU"
@@ -354,3 +355,15 @@ def test_a_rewind_forgets_what_was_accumulated(mlp):
     with pytest.warns(UserWarning, match='rewound'): learn.fit(1)
     df = learn.recorder.history.steps
     assert df.train_iter[df.step.notna()].tolist()[0]==1 and (df.skipped[4:].tolist()[:2]==['accumulation', ''])
+
+def test_a_validation_within_the_fit_leaves_the_guard_at_work(mlp):
+    "What it found is kept, the lowered rate too"
+    class Rates(Callback):
+        order,run_valid,rates = 100,False,None
+        def before_step(self): self.rates = [*(self.rates or []), self.learn.opt.hypers[0]['lr']]
+    learn,rates = mlp(cbs=DivergenceGuard(on='rewind', every=1, lower=.1)),Rates()
+    with pytest.warns(UserWarning, match='The training diverged'):
+        learn.fit_one_cycle_ext(3, .01, sched=constant(), cbs=[rates, Damage('loss', [9]), ValidateAt('after_epoch', 60)])
+    assert [d.epoch for d in learn.recorder.divergences][:1]==[0], 'of the first epoch, after two validations'
+    assert rates.rates[:10]==pytest.approx([.01]*10) and rates.rates[10:19]==pytest.approx([.001]*9)
+    assert learn.divergence_guard.params==[] and not learn.divergence_guard.watching

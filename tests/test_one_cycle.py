@@ -11,7 +11,7 @@ from fastai_clr_ext.one_cycle import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
-from conftest import Raise, Spy
+from conftest import Raise, Spy, ValidateAt
 
 CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
          if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
@@ -295,3 +295,14 @@ def test_preview_draws_on_the_axes_given(mlp):
     assert len(ax.lines)==2 and len(ax.figure.axes)==2
     assert '<table' in plan._repr_html_()
     assert len(plan.summary())==6
+
+@pytest.mark.parametrize('event,order', [('before_epoch', 0), ('before_epoch', 70), ('after_epoch', 0),
+                                         ('after_epoch', 70)])
+def test_a_validation_within_the_fit_leaves_the_cycle_alone(mlp, event, order):
+    class Kept(Spy):
+        def before_fit(self): self.rows = vars(self).get('rows', [])
+    plain,learn = mlp(),mlp()
+    plain.fit_one_cycle_ext(3, .1, cbs=(want := Spy()))
+    learn.fit_one_cycle_ext(3, .1, cbs=[got := Kept(), ValidateAt(event, order)])
+    assert got.column('lr')==want.column('lr') and got.column('mom')==want.column('mom')
+    assert learn.recorder.hps==plain.recorder.hps and len(learn.recorder.plans)==1

@@ -493,7 +493,7 @@ def test_live_figure(mlp, monkeypatch):
 def test_silent_outside_a_notebook(mlp):
     learn = mlp(cbs=[GradRecorder(), ShowCycle()])
     learn.fit(1)
-    assert learn.show_cycle.show is None
+    assert learn.show_cycle.now is None
     for kwargs in (dict(every=0), dict(share=1.)):
         with pytest.raises(ValueError, match='must'): ShowCycle(**kwargs)
 
