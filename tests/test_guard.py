@@ -363,7 +363,8 @@ def test_a_validation_within_the_fit_leaves_the_guard_at_work(mlp):
         def before_step(self): self.rates = [*(self.rates or []), self.learn.opt.hypers[0]['lr']]
     learn,rates = mlp(cbs=DivergenceGuard(on='rewind', every=1, lower=.1)),Rates()
     with pytest.warns(UserWarning, match='The training diverged'):
-        learn.fit_one_cycle_ext(3, .01, sched=constant(), cbs=[rates, Damage('loss', [9]), ValidateAt('after_epoch', 60)])
+        learn.fit_one_cycle_ext(3, .01, sched=constant(),
+                                cbs=[rates, Damage('loss', [9]), ValidateAt('after_epoch', 60)])
     assert [d.epoch for d in learn.recorder.divergences][:1]==[0], 'of the first epoch, after two validations'
     assert rates.rates[:10]==pytest.approx([.01]*10) and rates.rates[10:19]==pytest.approx([.001]*9)
     assert learn.divergence_guard.params==[] and not learn.divergence_guard.watching
