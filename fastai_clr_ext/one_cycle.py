@@ -159,7 +159,7 @@ class CycleScheduler(_Fitting):
         return self
 
     def _keep(self, learn, now):
-        if now is None or not hasattr(learn, 'recorder'): return
+        if now is None or not now.runs or not hasattr(learn, 'recorder'): return
         plan,rec = replace(self.plan, runs=tuple(map(tuple, now.runs))),learn.recorder
         rec.plans = getattr(rec, 'plans', []) + [plan]
         rec.hps = {k: v[plan.trained[0],-1].tolist() for k,v in self.tables}
