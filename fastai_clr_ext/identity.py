@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/identity.html.md"""
 __all__ = ['weights_digest', 'describe_policy', 'about_learner']
 
 # %% ../nbs/08_identity.ipynb #e0342b09
-import hashlib, inspect, re, torch
+import hashlib, inspect, re, numpy as np, torch
 from collections.abc import Callable
 from functools import partial
 from fastai.learner import Learner, defaults
@@ -46,21 +46,29 @@ def _source(f)->str:
     try: return inspect.getsource(f)
     except (OSError, TypeError) as e: return f.__qualname__ # it was typed in
 
-def _told(x, deep:int=6)->str:
+def _told(x, within:tuple=())->str:
     "What tells a thing from others of its kind: a function's text and code, items, attributes; no addresses in memory"
-    inner = partial(_told, deep=deep)
+    if inspect.isclass(x) or inspect.ismodule(x) or isinstance(x, Learner): return _no_address(repr(x))
+    if isinstance(x, np.generic): x = x.item()
+    if id(x) in within or len(within)==20: return type(x).__qualname__
+    inner = partial(_told, within=(*within, id(x)))
     if inspect.isfunction(x):
         code = x.__code__ # of a lambda, whose text may be that of others on its line
         return _source(x) + _digest({'code': code.co_code, 'of': inner([code.co_names, code.co_consts])})
-    if isinstance(x, torch.Tensor): return _digest({'tensor': x})
+    if isinstance(x, (torch.Tensor, bytes)): return _digest({'data': x})
     if isinstance(x, partial): return f'{inner(x.func)} with {inner(x.args)}{inner(x.keywords)}'
     if isinstance(x, (set, frozenset)): return '{' + ', '.join(sorted(map(inner, x))) + '}'
     if isinstance(x, dict): return '{' + ', '.join(f'{k}={inner(v)}' for k,v in x.items()) + '}'
     if isinstance(x, (list, tuple)): return '[' + ', '.join(map(inner, x)) + ']'
+    if (kept := _kept(x)) is not None: return inner(kept)
     own = {k: v for k,v in getattr(x, '__dict__', {}).items() if k!='learn'}
-    named = inspect.isclass(x) or inspect.ismodule(x) or isinstance(x, Learner) or not own
-    if named or not deep: return _no_address(repr(x) if named else type(x).__qualname__)
-    return type(x).__qualname__ + _told(own, deep-1)
+    return type(x).__qualname__ + inner(own) if own else _no_address(repr(x))
+
+def _kept(x):
+    "What pickle keeps of a thing that has its own way to be pickled: of a logger its name; None of others"
+    if type(x).__reduce__ is object.__reduce__: return None
+    try: return kept if isinstance(kept := x.__reduce__(), str) else [kept[0].__qualname__, *kept[1:]]
+    except Exception as e: return None # a lock can't be
 
 # %% ../nbs/08_identity.ipynb #21ce23be
 def _rate(lr:float|list|slice|None)->float|list|str|None:
