@@ -557,6 +557,7 @@ def test_validation_within_a_fit_leaves_it_one_fit(mlp, tmp_path, event, order, 
     same = ['fit', 'epoch', 'step', 'skipped', 'loss', 'mean_abs_0', 'norm_1'] # fastai counts `train_iter` anew
     assert_frame_equal(h.steps[same], want.steps[same])
     assert list(h.fits.outcome)==['finished'] and h.fits.n_steps[0]==30
+    assert h.grads.epoch.tolist()==want.grads.epoch.tolist()
     same = ['fit', 'epoch', 'valid_loss', 'mse'] # its smoothed loss, too
     assert_frame_equal(h.epochs[same], want.epochs[same])
     assert h.epochs.train_loss[0]==want.epochs.train_loss[0] and h.epochs.train_loss.notna().all()
@@ -696,6 +697,7 @@ def test_ratios_to_weights_of_0(mlp):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         df = learn.recorder.grads
+        learn.recorder.history.steps
     assert np.isinf(df[(df.layer=='0.bias') & (df.step==0)].grad_weight).all()
 
 def test_what_a_kill_left_half_written_is_removed(mlp, tmp_path):
