@@ -155,7 +155,8 @@ class CycleScheduler(_Fitting):
         learn:Learner # Whose `Recorder` gets what was trained
     ):
         "Leave the plan and the last group's values on the `Recorder`, once"
-        self._keep(learn, self.ended() or self.ended()) # the first may be of a validation that did not end
+        self._keep(learn, self.now or self.outer) # a validation within may not have come to its end
+        self.now = self.outer = None
         return self
 
     def _keep(self, learn, now):
