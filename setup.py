@@ -18,7 +18,7 @@ setup(
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): cfg[name].split() for name in cfg if name.endswith('_requirements')},
-    packages=find_packages(include=['fastai_clr_ext']), package_data={'fastai_clr_ext': ['py.typed']}, zip_safe=False,
+    packages=find_packages(include=['fastai_clr_ext', 'fastai_clr_ext.*']), package_data={'fastai_clr_ext': ['py.typed']}, zip_safe=False,
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': ['fastai_clr_ext = fastai_clr_ext._modidx:d']},
 )

@@ -1,5 +1,5 @@
 "What several test modules share"
-import matplotlib
+import matplotlib, re
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, pytest
 from torch import nn
@@ -35,6 +35,8 @@ class ValidateAt(Callback):
         self.busy = True
         getattr(self.learn, self.what)()
         self.busy = False
+
+def without_address(x): return re.sub(' at 0x[0-9a-f]+', '', str(x)) # the same in every process of pytest-xdist
 
 def two_groups(m): return [list(m[0].parameters()), list(m[2].parameters())]
 

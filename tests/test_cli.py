@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
-COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli import clr_compare; clr_compare()'
+COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli.compare import clr_compare; clr_compare()'
 
 def compare_cmd(*args, cwd):
     return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True,
@@ -92,7 +92,7 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
     r = compare_cmd('--config', 'mine.toml', '--seeds', '2', '--workers', '1', '--out', 'there', cwd=tmp_path)
     assert r.returncode==0, r.stderr
     assert 'gentle' in r.stdout and 'report.html' in r.stdout and 'Traceback' not in r.stderr
-    from fastai_clr_ext.records import read_record
+    from fastai_clr_ext.compare import read_record
     record = read_record(tmp_path/'there').record
     assert (record['seeds']==[0, 1] and [p['lr_max'] for p in record['policies']]==[.2, 1.]
             and record['budget']['n_steps']==22), 'the command line is above the file'
@@ -119,7 +119,7 @@ def test_help_names_every_cycle_that_needs_no_parameters():
     assert not [k for k in names if k not in said]
 
 def test_options_by_hand():
-    from fastai_clr_ext.cli import read_options, _situation
+    from fastai_clr_ext.cli.compare import read_options, _situation
     o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
     sit = _situation(**o)
     assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5

@@ -16,14 +16,14 @@ from fastai.test_utils import synth_dbunch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.finetune import Stage, stages_long
-from fastai_clr_ext.guard import DivergenceGuard
-from fastai_clr_ext.history import HistoryRecorder, RunHistory
+from fastai_clr_ext.train import Stage, stages_long
+from fastai_clr_ext.train import DivergenceGuard
+from fastai_clr_ext.record import HistoryRecorder, RunHistory
 from fastai_clr_ext.record import GradRecorder
-from fastai_clr_ext.records import *
-from fastai_clr_ext.report import *
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare import *
 from fastai_clr_ext.schedule import Cycle, Phase, clr_beta_07, constant, one_cycle
-from fastai_clr_ext.trials import *
+from fastai_clr_ext.compare import *
 
 def make_line(seed, **kwargs):
     "A line to fit: 10 batches of 16, a new model each time"

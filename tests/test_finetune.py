@@ -9,11 +9,11 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, Tr
 from fastai.learner import Metric
 from fastai.callback.training import GradientAccumulation
 from fastai.optimizer import Adam, OptimWrapper, SGD
-from fastai_clr_ext.finetune import *
-from fastai_clr_ext.guard import *
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.train import *
+from fastai_clr_ext.train import *
+from fastai_clr_ext.train import *
 from fastai_clr_ext.record import *
-from fastai_clr_ext.run import *
+from fastai_clr_ext.plot import *
 from fastai_clr_ext.schedule import *
 from conftest import Raise
 
@@ -139,11 +139,11 @@ def test_a_fraction_of_by_group_cycles_accumulation_and_gradients(make):
 
 def test_the_shorter_loader_asks_the_loader(make):
     dl = make().dls.train
-    s = Shorter(dl, 3)
+    s = FirstBatches(dl, 3)
     assert len(s)==3 and len(list(s))==3 and s.bs==dl.bs and s.dataset is dl.dataset
     import pickle
-    with pytest.raises(AttributeError): object.__new__(Shorter).bs
-    assert pickle.loads(pickle.dumps(Shorter([1, 2, 3], 2))).n==2
+    with pytest.raises(AttributeError): object.__new__(FirstBatches).bs
+    assert pickle.loads(pickle.dumps(FirstBatches([1, 2, 3], 2))).n==2
 
 # what is kept from stage to stage
 
@@ -238,7 +238,7 @@ def test_stage_is_gone_however_the_run_ends(make, what):
     with pytest.raises(what): learn.fit_stages(TWO, cbs=[save, Raise(12, what('stop'))])
     assert ('stage' not in vars(learn) and save.reset_on_fit
             and [len(p.trained[0]) for p in learn.recorder.plans]==[10, 13])
-    assert not [cb for cb in learn.cbs if isinstance(cb, (TrackerCallback, PartEpoch))]
+    assert not [cb for cb in learn.cbs if isinstance(cb, (TrackerCallback, PartialEpoch))]
 
 def test_a_cancelled_fit_ends_its_stage_a_divergence_the_run(make):
     log = Rows()

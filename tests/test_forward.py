@@ -4,9 +4,9 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation
-from fastai_clr_ext.forward import *
-from fastai_clr_ext.history import *
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.train import *
 from fastai_clr_ext.record import *
 from conftest import Raise, ValidateAt
 

@@ -18,9 +18,9 @@ from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai.torch_core import set_seed
 from numpy.testing import assert_allclose
 from fastai.callback.tracker import ReduceLROnPlateau
-from fastai_clr_ext.guard import *
-from fastai_clr_ext.history import *
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.train import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.train import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
 from conftest import ValidateAt
@@ -147,7 +147,7 @@ def test_the_gradient_is_the_one_that_the_optimizer_gets(mlp):
 
 @pytest.mark.parametrize('epoch,what', [(1.5, 'rising'), (1.5, 'falling')])
 def test_the_phase_in_a_fit_that_ends_within_an_epoch(mlp, epoch, what):
-    from fastai_clr_ext.finetune import Stage
+    from fastai_clr_ext.train import Stage
     learn,c = mlp(),Cycle([Phase('rising', 12/14, lr=(.1, 1)), Phase('falling', 2/14, lr=(1, .1))])
     at = {'rising': 11, 'falling': 14}[what]
     with pytest.warns(UserWarning, match=f'batch {at}, epoch 1'):

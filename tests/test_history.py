@@ -15,10 +15,10 @@ from fastai.data.core import Datasets
 from fastai.learner import load_learner
 from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
-from fastai_clr_ext.forward import *
-from fastai_clr_ext.history import *
-from fastai_clr_ext.history import _pack, _unpack
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.record.log import pack, unpack
+from fastai_clr_ext.train import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
 from conftest import Raise, Spy, ValidateAt, make_mlp
@@ -26,11 +26,11 @@ from test_record import CpuAmp, Overflow, to_x, to_y
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(0, 5)), elements=st.floats(allow_subnormal=False)))
-def test_packing_loses_nothing(a): assert_array_equal(_unpack(*_pack(a)), a)
+def test_packing_loses_nothing(a): assert_array_equal(unpack(*pack(a)), a)
 
 @settings(max_examples=100, deadline=None)
 @given(arrays(np.int64, st.tuples(st.integers(1, 8), st.integers(0, 5))))
-def test_packing_whole_numbers_loses_nothing(a): assert_array_equal(_unpack(*_pack(a)), a)
+def test_packing_whole_numbers_loses_nothing(a): assert_array_equal(unpack(*pack(a)), a)
 
 class Stop(Callback):
     "Raises at one event of one training batch"
@@ -667,7 +667,7 @@ def interrupt_at(n:int):
             seen += 1
             if seen==n: raise KeyboardInterrupt
         return line
-    return lambda frame, event, arg: line if frame.f_code.co_filename.endswith('history.py') and \
+    return lambda frame, event, arg: line if frame.f_code.co_filename.endswith('log.py') and \
         frame.f_code.co_name in ('add', 'undo', 'close', '_begin', 'all_blocks') else None
 
 def test_no_line_of_the_log_is_a_bad_place_for_ctrl_c(mlp, tmp_path):

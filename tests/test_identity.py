@@ -6,8 +6,8 @@ import numpy as np, pytest, torch
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.losses import CrossEntropyLossFlat
-from fastai_clr_ext.identity import *
-from fastai_clr_ext.identity import _told
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare import canonical_text
 from fastai_clr_ext.schedule import Cycle, Phase, constant
 
 class Thing(Callback):
@@ -39,18 +39,18 @@ CASES = {'number': (lambda: .1, lambda: np.float64(.1), lambda: .2),
 
 @pytest.mark.parametrize('kind', CASES)
 def test_things_are_told_apart(kind):
-    a,again,other = [_told(Thing(make())) for make in CASES[kind]]
+    a,again,other = [canonical_text(Thing(make())) for make in CASES[kind]]
     assert a==again!=other and len(a)<20_000 and ' at 0x' not in a
 
 def test_words_are_the_same_in_every_process(tmp_path):
     code = f'''import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_identity import CASES, Thing, _told
-print([_told(Thing(make())) for makes in CASES.values() for make in makes])'''
+from test_identity import CASES, Thing, canonical_text
+print([canonical_text(Thing(make())) for makes in CASES.values() for make in makes])'''
     said = [subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, cwd=tmp_path,
                            env={'PYTHONHASHSEED': str(seed)}).stdout for seed in (1, 2)]
     assert said[0]==said[1]!=''
 
 def test_a_policy_has_no_address():
-    text = describe_policy(Cycle([Phase('x', 1., lr=(1., .1, lambda a, b, p: a))]))
+    text = policy_text(Cycle([Phase('x', 1., lr=(1., .1, lambda a, b, p: a))]))
     assert '<function' in text and ' at 0x' not in text
-    assert describe_policy(constant(moms=.9)).startswith('Cycle([')
+    assert policy_text(constant(moms=.9)).startswith('Cycle([')

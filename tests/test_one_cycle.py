@@ -7,11 +7,11 @@ from torch import nn
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.optimizer import SGD, Adam, Lamb, OptimWrapper, RMSProp, ranger
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
-from conftest import Raise, Spy, ValidateAt
+from conftest import Raise, Spy, ValidateAt, without_address
 
 CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
          if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
@@ -69,7 +69,7 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
 
 @pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9),
                                       partial(OptimWrapper, opt=torch.optim.AdamW),
-                                      partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))], ids=str)
+                                      partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))], ids=without_address)
 def test_momentum_or_beta1_of_every_optimizer(mlp, opt_func):
     spy,learn = Spy(),mlp(opt_func=opt_func)
     learn.fit_one_cycle_ext(1, .01, cbs=spy)
@@ -79,7 +79,7 @@ def test_momentum_or_beta1_of_every_optimizer(mlp, opt_func):
 @pytest.mark.parametrize('opt_func,why', [
     (partial(OptimWrapper, opt=torch.optim.Adagrad), 'has no momentum'),
     (partial(SGD, mom=0), 'was built with momentum 0'),
-    (partial(OptimWrapper, opt=torch.optim.SGD), 'was built with momentum 0')], ids=str)
+    (partial(OptimWrapper, opt=torch.optim.SGD), 'was built with momentum 0')], ids=without_address)
 def test_no_momentum_one_warning(mlp, opt_func, why):
     spy,learn = Spy(),mlp(opt_func=opt_func)
     with pytest.warns(UserWarning, match=why) as w: learn.fit_one_cycle_ext(1, .01, cbs=spy)

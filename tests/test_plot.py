@@ -10,9 +10,10 @@ from fastai.metrics import mse
 from fastai.optimizer import Adam, OptimWrapper
 from fastai.torch_core import trainable_params
 from torch import nn
-from fastai_clr_ext import run
+from fastai_clr_ext.plot import live
+from fastai_clr_ext.core.figures import *
 from fastai_clr_ext.all import *
-from fastai_clr_ext.history import _pack
+from fastai_clr_ext.record.log import pack
 
 @pytest.fixture
 def learn(mlp):
@@ -457,9 +458,9 @@ def test_a_million_steps_draw_quickly():
     hypers = dict(hypers=[['lr', 0], ['lr', 1], ['lr', 2]])
     units = dict(units=[['', 0], ['', 1], ['', 2]], columns=['total', 'norm'])
     cuts = range(0, n, 1024)
-    h.batch_log.blocks = [(*map(_pack, (where[a:a+1024], plan['lr'][a:a+1024], noise[a:a+1024,:1])), hypers)
+    h.batch_log.blocks = [(*map(pack, (where[a:a+1024], plan['lr'][a:a+1024], noise[a:a+1024,:1])), hypers)
                           for a in cuts]
-    h.grad_log.blocks = [(*map(_pack, (where[a:a+1024][:,[0, 4, 3, 1]], np.full((len(i[a:a+1024]), 3), 10.),
+    h.grad_log.blocks = [(*map(pack, (where[a:a+1024][:,[0, 4, 3, 1]], np.full((len(i[a:a+1024]), 3), 10.),
                                        noise[a:a+1024])), units) for a in cuts]
     h.plot_grads(fit=0, skip_end=n-10) # what is made once
     start = time.thread_time()
@@ -471,7 +472,7 @@ def test_a_million_steps_draw_quickly():
 def test_live_figure(mlp, monkeypatch):
     import IPython.display
     shown,clock = [],[0.]
-    monkeypatch.setattr(run, 'IN_NOTEBOOK', True)
+    monkeypatch.setattr(live, 'IN_NOTEBOOK', True)
     monkeypatch.setattr(time, 'perf_counter', lambda: clock[0])
     class Handle:
         def update(self, fig): shown.append(('update', len(fig.axes)))

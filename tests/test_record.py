@@ -10,10 +10,11 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
-from fastai_clr_ext.history import *
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record import _bias, _chunks, _cosine, _fill, _measured, _norm
-from fastai_clr_ext.one_cycle import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.record.statistics import _bias, _chunks, _cosine, measured, l2_norm
+from fastai_clr_ext.record.gradients import _fill
+from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import Raise, Spy, two_groups
 
@@ -178,9 +179,9 @@ def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
     assert not used and learn.recorder.grads.step.nunique()==20
 
 def sums(*params):
-    u = Unit('', 0, list(params))
+    u = ParamSet('', 0, list(params))
     u.gather()
-    return *(v.item() for v in _measured(u, ['mean_abs', 'norm'])), u.n
+    return *(v.item() for v in measured(u, ['mean_abs', 'norm'])), u.n
 
 def test_half_precision_and_sparse_gradients():
     w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16))
@@ -194,8 +195,8 @@ def test_half_precision_and_sparse_gradients():
     assert sums(*emb.parameters())==(12., pytest.approx((4*4+4)**.5), 40)
     emb.weight.grad = None
     emb(torch.tensor([], dtype=torch.long)).sum().backward()
-    u = Unit('', 0, [emb.weight])
-    assert u.gather() and not any(_measured(u, ['mean_abs', 'norm', 'max', 'hist'])), 'no entry at all'
+    u = ParamSet('', 0, [emb.weight])
+    assert u.gather() and not any(measured(u, ['mean_abs', 'norm', 'max', 'hist'])), 'no entry at all'
 
 def test_counts_beyond_float32():
     rows = torch.full((2, 3), torch.nan, dtype=torch.float64)
@@ -218,7 +219,7 @@ def test_parameters_of_one_group_whose_steps_differ():
     opt = Adam([a, b], lr=.1, eps=.3, wd=0.)
     a.grad = torch.tensor([.5, -1.]); opt.step(); opt.step()
     b.grad,before = torch.tensor([2., .1]),torch.stack([a, b]).detach().clone()
-    u = Unit('', 0, [a, b]); u.gather()
+    u = ParamSet('', 0, [a, b]); u.gather()
     opt.step()
     moved = (torch.stack([a, b])-before).abs()
     root = torch.stack([a.grad.abs(), b.grad.abs()]).sum() # of a constant gradient √v̂ is |g|
@@ -277,7 +278,7 @@ MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 
 @pytest.mark.parametrize('model', MODELS)
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
-    monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
+    monkeypatch.setattr('fastai_clr_ext.record.statistics._SMALL', small)
     torch.manual_seed(0)
     tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())],
                             cbs=GradRecorder(STATS, per=per))
@@ -359,7 +360,7 @@ def test_adams_formula(mlp, name, sqr_mom):
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
     "v̂ of Adam from the gradients alone, in float64; with a large ε, the weights' moves; only small tensors are joined"
-    monkeypatch.setattr('fastai_clr_ext.record._SMALL', small)
+    monkeypatch.setattr('fastai_clr_ext.record.statistics._SMALL', small)
     tape,learn = Tape(),mlp(opt_func=partial(Adam, eps=.3), cbs=GradRecorder(adam=True))
     learn.fit(1, .01, wd=0, cbs=tape)
     v = {n: 0. for n in tape.steps[0]['g']}
@@ -425,8 +426,8 @@ def test_the_bias_of_no_momentum(): assert _bias(0., torch.tensor(3.))==1==_bias
 def test_norms_are_right_for_the_magnitudes_that_the_docs_name():
     for scale in (1e-18, 1e-9, 1e9, 1e18):
         w = nn.Parameter(torch.zeros(500)); w.grad = torch.linspace(.1, 1, 500)*scale
-        (u := Unit('', 0, [w])).gather()
-        assert _measured(u, ['norm'])[0].item()==pytest.approx(w.grad.double().norm().item(), rel=1e-6)
+        (u := ParamSet('', 0, [w])).gather()
+        assert measured(u, ['norm'])[0].item()==pytest.approx(w.grad.double().norm().item(), rel=1e-6)
 
 def test_quantiles_within_the_bin(mlp):
     tape,learn = Tape(),mlp(cbs=GradRecorder('hist'))
@@ -506,12 +507,12 @@ def test_quantiles_of_nan_and_zero():
 
 def test_histogram_counts_beyond_float32():
     class U: gs = [torch.zeros(2**24+3), torch.ones(5)]
-    counts = _measured(U, ['hist'])
+    counts = measured(U, ['hist'])
     assert counts[0]==2**24+3 and counts[40]==5
 
 def test_half_precision_adam_is_finite(mlp):
     w = nn.Parameter(torch.zeros(300_000, dtype=torch.float16))
-    w.grad,u = torch.ones_like(w),Unit('', 0, [w])
+    w.grad,u = torch.ones_like(w),ParamSet('', 0, [w])
     u.gather()
     opt = Adam([w], lr=.01, eps=1e-4); opt.step()
     assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers[0]))
@@ -613,19 +614,19 @@ def test_bad_requests(kwargs, says):
 def test_norm_and_cosine_of_many_entries():
     "torch's own norm in float32 is 6e-5 and 1e-3 off here on a CPU"
     for g in (torch.full((3_000_001,), .0123), torch.randn(3_000_001)):
-        w = nn.Parameter(torch.zeros_like(g)); w.grad,u = g.clone(),Unit('', 0, [w])
+        w = nn.Parameter(torch.zeros_like(g)); w.grad,u = g.clone(),ParamSet('', 0, [w])
         u.gather()
-        assert _measured(u, ['norm'])[0].item()==pytest.approx(g.double().norm().item(), rel=1.5e-6)
+        assert measured(u, ['norm'])[0].item()==pytest.approx(g.double().norm().item(), rel=1.5e-6)
         assert torch.equal(w.grad, g)
         _cosine(u); u.release(done=True); u.gather()
         dot,norm = _cosine(u)
         assert (dot/norm**2).item()==pytest.approx(1, rel=3e-6)
 
 def test_complex_parameters():
-    w = nn.Parameter(torch.tensor([3+4j, 0])); w.grad,u = w.detach().clone(),Unit('', 0, [w])
+    w = nn.Parameter(torch.tensor([3+4j, 0])); w.grad,u = w.detach().clone(),ParamSet('', 0, [w])
     u.gather()
-    assert [v.item() for v in _measured(u, ['mean_abs', 'max', 'zeros', 'norm'])]==[5., 5., 1, 5.] and w.grad[0]==3+4j
-    assert _norm([w.detach()])==5
+    assert [v.item() for v in measured(u, ['mean_abs', 'max', 'zeros', 'norm'])]==[5., 5., 1, 5.] and w.grad[0]==3+4j
+    assert l2_norm([w.detach()])==5
 
 def test_complex_parameters_and_adam(mlp):
     model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))

@@ -3,8 +3,8 @@ import json, re
 from pathlib import Path
 import pytest
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.records import *
-from fastai_clr_ext.report import *
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare import *
 
 def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
     "A record by hand: the gain is .02, .03 and .04"
@@ -23,7 +23,7 @@ def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
 
 def test_verdicts_are_worked_out_anew(tmp_path):
     (tmp_path/'r.json').write_text(json.dumps(made() | {'verdict': 'worked', 'summary': 'trust me'}))
-    row = merge([tmp_path/'r.json']).iloc[0]
+    row = merge_records([tmp_path/'r.json']).iloc[0]
     assert (row.policy, row.baseline, row.verdict, row.n_better, row.n_seeds)==('1cycle', 'constant', 'worked', 3, 3)
     assert row.gain==pytest.approx(.03) and row.gain_lo==pytest.approx(.03 - 4.30265*.01/3**.5, abs=1e-6)
 
@@ -31,7 +31,7 @@ def test_merge_is_one_row_a_situation_and_policy(tmp_path):
     a,b = made(),made(('constant', '1cycle', 'wsd'))
     b['situation']['data'] = 'fashion-mnist'
     (tmp_path/'record.json').write_text(json.dumps(a))
-    df = merge([tmp_path, a, Comparison(b)])
+    df = merge_records([tmp_path, a, Comparison(b)])
     assert list(zip(df.data, df.policy))==[('digits', '1cycle'), ('fashion-mnist', '1cycle'),
                                            ('fashion-mnist', 'wsd')], 'the same record counts once'
 
@@ -72,7 +72,7 @@ def but(*path, value):
     ids=lambda o: '' if not isinstance(o, str) else o[:30])
 def test_what_is_not_a_record(record, says, tmp_path):
     with pytest.raises(ValueError, match=says): check_record(record)
-    for use in (lambda: Comparison(record).to_html(), lambda: merge([Comparison(record)])):
+    for use in (lambda: Comparison(record).to_html(), lambda: merge_records([Comparison(record)])):
         with pytest.raises(ValueError, match=says): use()
 
 @pytest.mark.parametrize('text', ['', 'no json', '{"a": NaN}', '['*100_000, '{"version": ' + '9'*5000 + '}', '\ufeff{}',
@@ -82,7 +82,7 @@ def test_files_that_are_no_record(text, tmp_path):
     with pytest.raises(ValueError, match='r.json'): read_record(tmp_path/'r.json')
 
 def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr('fastai_clr_ext.records.MOST_BYTES', 10)
+    monkeypatch.setattr('fastai_clr_ext.compare.comparison.MOST_BYTES', 10)
     (tmp_path/'r.json').write_text(json.dumps(made()))
     with pytest.raises(ValueError, match='have at most 10 bytes; .*r.json'): read_record(tmp_path/'r.json')
     for path in (tmp_path/'none.json', tmp_path):
@@ -92,7 +92,7 @@ def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
     ([], 'records must be a list'), (made(), 'records must be a list'),
     ([1], 'a record must be a JSON object'), ([None], 'a record must be a JSON object')], ids=str)
 def test_what_cannot_be_merged(records, says):
-    with pytest.raises(ValueError, match=says): merge(records)
+    with pytest.raises(ValueError, match=says): merge_records(records)
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'-alert(1)-'",
            '</title><script>alert(1)</script>', '</style><script>alert(1)</script>', '{{ 7*7 }}{% for x in y %}',
@@ -130,7 +130,7 @@ def test_hostile_text_is_text(text):
     assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
     assert len({line.count(' | ') for line in outside.splitlines()
                 if line.startswith('| ')})<=2, 'no cell makes another'
-    assert merged_html(merge([c])) and '<' not in merged_markdown(merge([c]))
+    assert merged_html(merge_records([c])) and '<' not in merged_markdown(merge_records([c]))
 
 @pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
 def test_no_control_character_is_left(sign):
@@ -138,7 +138,7 @@ def test_no_control_character_is_left(sign):
     r,text = made(),f'a{sign}[31mb'
     r['runs'][0]['error'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
     c = Comparison(r)
-    pages = c.to_html(), c.to_markdown(), merged_html(merge([c])), merged_markdown(merge([c]))
+    pages = c.to_html(), c.to_markdown(), merged_html(merge_records([c])), merged_markdown(merge_records([c]))
     assert not any(sign in page for page in pages) and all('a\ufffd' in page for page in pages)
 
 def test_a_name_that_is_read_backwards_is_refused():

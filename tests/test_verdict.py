@@ -1,6 +1,6 @@
 import numpy as np, pandas as pd, pytest
 from scipy.stats import binom
-from fastai_clr_ext.verdict import *
+from fastai_clr_ext.compare import *
 
 rng = lambda: np.random.default_rng(0)
 

@@ -1,0 +1,11 @@
+"Everything that happened in training, as tables and files"
+from . import log, statistics, history, recorder, gradients, files, loggers
+from .log import *
+from .statistics import *
+from .history import *
+from .recorder import *
+from .gradients import *
+from .files import *
+from .loggers import *
+
+__all__ = sum((module.__all__ for module in (log, statistics, history, recorder, gradients, files, loggers)), [])

@@ -1,0 +1,9 @@
+"Methods of `Learner` that train with cycles and in stages, and a guard that ends lost runs"
+from . import one_cycle, divergence, stages, recipes, guard
+from .one_cycle import *
+from .divergence import *
+from .stages import *
+from .recipes import *
+from .guard import *
+
+__all__ = sum((module.__all__ for module in (one_cycle, divergence, stages, recipes, guard)), [])
