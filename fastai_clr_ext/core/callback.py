@@ -1,4 +1,4 @@
-"""Everything that happened to a learner, kept as tables: one ledger over all its fits, which survives Ctrl-C, a crash and a restart.
+"""Base classes of our callbacks: they answer only their own events, and know which fit they are in.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 
@@ -7,30 +7,92 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #706d8634
-from fastai.callback.core import Callback
+# %% ../../nbs/01_core.callback.ipynb #dcd39018
+from collections.abc import Iterable
+from torch import nn
+from torch.nn import DataParallel
+from torch.nn.parallel import DistributedDataParallel
+from fastcore.xtras import modify_exception
+from fastai.callback.core import (Callback, CancelBackwardException, CancelBatchException, CancelEpochException,
+    CancelFitException, CancelStepException, CancelTrainException, CancelValidException)
+from fastai.learner import Learner
+from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #bce2f9a6
-OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # the others happen in validation too
+# %% ../../nbs/01_core.callback.ipynb #e408954e
+CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
+           CancelStepException, CancelTrainException, CancelValidException)
+OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
 
 class EventCallback(Callback):
-    "Answers its own events only: looking the others up in the learner and the model costs more than the work"
-    answers,run_valid = (),False
-    def __call__(self, event_name):
-        if event_name not in self.answers or not self.run: return
-        if event_name in OUTER_EVENTS or self.learn.training: getattr(self, event_name)()
+    "Dispatch only the events in `answers`, and those of the batch loop only in training"
+    answers = frozenset()
+    run_valid = False
 
+    def __call__(self,
+        event_name:str # Name of fastai's event
+    ):
+        "Call the method of that name if the callback answers the event"
+        if event_name in self.answers and self.run and (event_name in OUTER_EVENTS or self.learn.training):
+            try: getattr(self, event_name)()
+            except CANCELS: raise
+            except Exception as e:
+                where = f'Exception occurred in `{type(self).__name__}` when calling event `{event_name}`'
+                message = e.args[0] if e.args else ''
+                raise modify_exception(e, f'{where}:\n\t{message}', replace=True)
+        if event_name=='after_fit' and not self.run: self.run = True
+
+# %% ../../nbs/01_core.callback.ipynb #5d8dfe07
 class FitCallback(EventCallback):
-    "Knows the fit that it is in from the first training batch on; a validation within a fit leaves it as it was"
-    now = outer = None # what only a running fit needs; to set an attribute of a `Callback` in every batch costs 5 µs
+    "Keep what belongs to the running fit in `now`; a validation within the fit doesn't change it"
+    now = None # State of the running fit; None until its first training batch
+    outer = None # State of the fit around a validation
+
     def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('now', 'outer')}
 
     def before_fit(self):
-        "A fit counts, and is checked, once it trains a batch: validation has a `before_fit` too"
+        "Put the state of a running fit aside, because this may be a validation"
         if self.now is not None: self.outer = self.now
         self.now = None
 
-    def ended(self): # What was known of it; None of a validation
-        "The fit, or only a validation, came to its end"
-        now,self.now,self.outer = self.now,self.outer if self.now is None else None,None
+    def ended(self)->object: # State of the fit that ended; None if only a validation ended
+        "Return the state of the fit that ended, and take up that of the fit around a validation"
+        now = self.now
+        self.now = self.outer if now is None else None
+        self.outer = None
         return now
+
+# %% ../../nbs/01_core.callback.ipynb #6a4e6bf2
+def is_lr_find(
+    learn:Learner # Learner that trains
+)->bool: # True during `lr_find`
+    "Is fastai's `LRFinder` running?"
+    return 'lr_finder' in vars(learn) # `hasattr` would ask the model too
+
+def unwrap_model(
+    model:nn.Module # Model, possibly inside `DataParallel`, `DistributedDataParallel` or `torch.compile`
+)->nn.Module: # The model whose parameters have the names that the user gave them
+    "Return the model inside wrappers"
+    while True:
+        if isinstance(model, (DataParallel, DistributedDataParallel)): model = model.module
+        elif '_orig_mod' in model._modules: model = model._orig_mod # torch.compile
+        else: return model
+
+# %% ../../nbs/01_core.callback.ipynb #b514b785
+def check_recorder(
+    learn:Learner, # Learner about to fit
+    name:str, # Name of the callback that needs the `Recorder`
+    use:str='keeps what it records' # What it needs the `Recorder` for
+):
+    "Raise a `ValueError` unless the learner has fastai's `Recorder`"
+    check('recorder' in vars(learn), name, f"have fastai's Recorder in the learner, which {use}", list(learn.cbs))
+
+def check_only_one(
+    kind:type, # Class of callbacks
+    cbs:Iterable, # Callbacks or classes of callbacks, of the learner and of the fit
+    names:str, # How the error calls such a callback
+    reason:str='' # Why there can't be two; completes ", or"
+):
+    "Raise a `ValueError` unless there is just one callback of a kind"
+    types = [cb if isinstance(cb, type) else type(cb) for cb in cbs]
+    same = [t.__name__ for t in types if issubclass(t, kind)]
+    check(len(same)==1, 'learn.cbs', f'have one {names}' + (f', or {reason}' if reason else ''), same)

@@ -1,4 +1,4 @@
-"""A cycle as data, and the closed-form table of values it gives: the table drawn is the table trained.
+"""Checks of arguments: one form of error for every wing.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.checks.html.md"""
 
@@ -12,26 +12,58 @@ import math, numpy as np, reprlib
 from numbers import Integral, Real
 from fastcore.foundation import L
 
-# %% ../../nbs/00_core.checks.ipynb #64a2b4fc
+# %% ../../nbs/00_core.checks.ipynb #6aba11b5
+SHORT_REPR = reprlib.Repr() # Shortens long and deep values, so that an error stays readable
+vars(SHORT_REPR).update(maxlevel=4, maxlist=12, maxtuple=12, maxdict=12, maxstring=90, maxother=90)
+
 def check(
-    ok:bool, # Does the value keep the rule?
-    name:str, # The parameter
-    rule:str, # What it must be or do, completing "must"
-    value # What was received
+    ok:bool, # Whether the value keeps the rule
+    name:str, # Name of the parameter
+    rule:str, # What it must be or do; completes "must"
+    value:object # Value that was received
 ):
-    "Raise a `ValueError` naming the parameter, the rule and the value, unless `ok`"
-    if not ok: raise ValueError(f'{name} must {rule}; got {_short.repr(value)}')
+    "Raise a `ValueError` that names the parameter, the rule and the value, unless `ok`"
+    if not ok: raise ValueError(f'{name} must {rule}; got {SHORT_REPR.repr(value)}')
 
-_short = reprlib.Repr() # a hostile value can't flood the message
-vars(_short).update(maxlevel=4, maxlist=12, maxtuple=12, maxdict=12, maxstring=90, maxother=90)
-
-def is_number(x)->bool:
+# %% ../../nbs/00_core.checks.ipynb #6091ffc7
+def is_number(
+    x:object # Anything
+)->bool: # True for a finite real number that fits a float; False for a bool
     "Is `x` a finite number?"
     if not isinstance(x, Real) or isinstance(x, bool): return False
     return abs(int(x))<10**300 if isinstance(x, Integral) else math.isfinite(x)
 
-def is_count(x, least:int=1)->bool: return isinstance(x, Integral) and not isinstance(x, bool) and least<=x<10**12
+# %% ../../nbs/00_core.checks.ipynb #fad3fe31
+MAX_COUNT = 10**12 # Counts below this are accepted; more batches or rows than that are a mistake
 
-def as_list(x)->list|None:
-    "The items of a list, tuple, `L` or one-dimensional array; None for anything else"
-    return list(x) if isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1) else None
+def is_count(
+    x:object, # Anything
+    least:int=1 # Smallest count that is accepted
+)->bool: # True for a whole number in `[least, MAX_COUNT)`; False for a bool
+    "Is `x` a whole number of at least `least`?"
+    return isinstance(x, Integral) and not isinstance(x, bool) and least<=x<MAX_COUNT
+
+def check_count(
+    name:str, # Name of the parameter
+    value:object, # Value that was received
+    least:int=1, # Smallest count that is accepted
+    what:str='' # What is counted, such as `'batches'`
+):
+    "Raise a `ValueError` unless `value` is a whole number of at least `least`"
+    rule = f'be a whole number of {what}, at least {least}' if what else f'be a whole number of at least {least}'
+    check(is_count(value, least), name, rule, value)
+
+def check_flag(
+    name:str, # Name of the parameter
+    value:object # Value that was received
+):
+    "Raise a `ValueError` unless `value` is True or False"
+    check(isinstance(value, bool), name, 'be True or False', value)
+
+# %% ../../nbs/00_core.checks.ipynb #9381295a
+def as_list(
+    x:object # Anything
+)->list|None: # The items of a list, tuple, `L` or one-dimensional array; None for anything else
+    "Return the items of a sequence of values, or None"
+    is_sequence = isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1)
+    return list(x) if is_sequence else None
