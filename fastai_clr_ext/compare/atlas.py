@@ -1,4 +1,4 @@
-"""Comparisons of many people as files: checked, read, and put into one table.
+"""Put the records of many people into one table over situations.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 
@@ -7,54 +7,63 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 # %% auto #0
 __all__ = ['merge_records', 'merged_html', 'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #092b648b
+# %% ../../nbs/68_compare.atlas.ipynb #a6036a30
 import json, pandas as pd
 from pathlib import Path
 from ..core.checks import as_list, check
 from .schema import check_record
 from .comparison import Comparison, read_record
-from .report import CSS, HEAD, PAGES, TABLE, md_table, show_number, visible, write_page
+from .report import CSS, HEAD, PAGES, TABLE, markdown_table, show_number, visible, write_page
 
-# %% ../../nbs/68_compare.atlas.ipynb #d8927c6e
-_SITUATION = ['data', 'n_train', 'model', 'n_params', 'pretrained', 'optimizer', 'batch_size', 'wd']
+# %% ../../nbs/68_compare.atlas.ipynb #fc019dea
+_SITUATION_COLUMNS = ['data', 'n_train', 'model', 'n_params', 'pretrained', 'optimizer', 'batch_size', 'wd']
+_VERDICT_COLUMNS = ['n_seeds', 'mean', 'n_lost', 'gain', 'gain_lo', 'gain_hi', 'n_better', 'verdict']
 
 def _policy_rows(comparison)->list:
-    "A row for each policy but the baseline"
-    r = comparison.record
-    about = {k: r['situation'].get(k) for k in _SITUATION} | dict(n_epoch=r['budget'].get('n_epoch'))
-    lrs,s = {p['name']: p['lr_max'] for p in r['policies']}, comparison.summary()
-    keys = ['n_seeds', 'mean', 'n_lost', 'gain', 'gain_lo', 'gain_hi', 'n_better', 'verdict']
-    how = {k: r[k] for k in ('baseline', 'metric')}
-    return [about | dict(policy=name, lr_max=lrs[name]) | how | row[keys].to_dict()
-            for name,row in s[s.verdict!='baseline'].iterrows()]
+    "Return a row for each policy but the baseline"
+    record = comparison.record
+    situation = {k: record['situation'].get(k) for k in _SITUATION_COLUMNS}
+    situation['n_epoch'] = record['budget'].get('n_epoch')
+    lrs = {policy['name']: policy['lr_max'] for policy in record['policies']}
+    summary = comparison.summary()
+    rows = []
+    for name,row in summary[summary.verdict!='baseline'].iterrows():
+        policy = dict(policy=name, lr_max=lrs[name], baseline=record['baseline'], metric=record['metric'])
+        rows.append(situation | policy | row[_VERDICT_COLUMNS].to_dict())
+    return rows
 
-def _comparison(x)->Comparison:
-    "From whatever `merge_records` takes"
+def _as_comparison(x)->Comparison:
+    "Return a checked comparison from whatever `merge_records` takes"
     if isinstance(x, (str, Path)): return read_record(x)
     return Comparison(check_record(x.record if isinstance(x, Comparison) else x))
 
 def merge_records(
-    records:list # `Comparison`s, records, files or folders
+    records:list # `Comparison`s, records, files or folders; one or more
 )->pd.DataFrame: # A row for each situation and policy but the baseline
     "Put records together in one table over situations"
-    each = as_list(records)
-    check(bool(each), 'records', 'be a list of one or more', records)
-    distinct = {json.dumps(c.record, sort_keys=True): c for c in map(_comparison, each)}
-    return pd.DataFrame([row for c in distinct.values() for row in _policy_rows(c)])
+    given = as_list(records)
+    check(bool(given), 'records', 'be a list of one or more', records)
+    distinct = {}
+    for comparison in map(_as_comparison, given): distinct[json.dumps(comparison.record, sort_keys=True)] = comparison
+    rows = []
+    for comparison in distinct.values(): rows += _policy_rows(comparison)
+    return pd.DataFrame(rows)
 
-# %% ../../nbs/68_compare.atlas.ipynb #c18af2a8
+# %% ../../nbs/68_compare.atlas.ipynb #65324865
+def _text_rows(table)->list:
+    return [{name: show_number(value) for name,value in row.items()} for row in table.to_dict('records')]
+
 def merged_html(
-    table:pd.DataFrame, # As `merge_records` gives
+    table:pd.DataFrame, # As `merge_records` returns it
     path:str|Path|None=None # File to write; None for none
 )->str: # The page
-    "A table over situations as a self-contained page"
-    rows = [{k: show_number(v) for k,v in row.items()} for row in table.to_dict('records')]
-    page = PAGES.from_string(TABLE + HEAD + '{{ table(rows) }}</body></html>')
-    page = page.render(title='Where it worked and where it did not', css=CSS, rows=rows)
+    "Return a table over situations as a self-contained page"
+    template = PAGES.from_string(TABLE + HEAD + '{{ table(rows) }}</body></html>')
+    page = template.render(title='Where it worked and where it did not', css=CSS, rows=_text_rows(table))
     return write_page(page, path)
 
 def merged_markdown(
-    table:pd.DataFrame # As `merge_records` gives
+    table:pd.DataFrame # As `merge_records` returns it
 )->str: # Markdown
-    "A table over situations for a forum"
-    return visible(md_table([{k: show_number(v) for k,v in row.items()} for row in table.to_dict('records')])) + '\n'
+    "Return a table over situations as Markdown for a forum"
+    return visible(markdown_table(_text_rows(table))) + '\n'

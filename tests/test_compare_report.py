@@ -1,0 +1,118 @@
+"Pages and forum posts, also of hostile records"
+from html.parser import HTMLParser
+import re
+from pathlib import Path
+import pytest
+from compare_helpers import *
+from fastai_clr_ext.compare import *
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_hostile_text_is_text(text):
+    "Only the page's own tags are left; and jinja2 leaves the text's own braces alone"
+    c = Comparison(check_record(poisoned(text)))
+    page = c.to_html()
+    tags = set(re.findall(r'<\s*([a-zA-Z/!]\w*)', page))
+    assert tags <= {'!doctype', 'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p',
+                    'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'img', 'figcaption', 'b', 'pre',
+                    *('/' + o for o in ('html', 'head', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p',
+                                        'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'figcaption',
+                                        'b', 'pre'))}, tags
+    assert not re.search(r'<[^>]*\son\w+=', page) and page.count('<img')==page.count('src="data:image/svg+xml;base64,')
+    md = c.to_markdown()
+    outside = re.sub(r'(?ms)^(`{3,})text\n.*?^\1$', '', md)
+    assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
+    assert len({line.count(' | ') for line in outside.splitlines()
+                if line.startswith('| ')})<=2, 'no cell makes another'
+    assert merged_html(merge_records([c])) and '<' not in merged_markdown(merge_records([c]))
+
+@pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
+def test_no_control_character_is_left(sign):
+    "A terminal would obey it, or the text be read backwards"
+    r,text = made(),f'a{sign}[31mb'
+    r['runs'][0]['error'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
+    c = Comparison(r)
+    pages = c.to_html(), c.to_markdown(), merged_html(merge_records([c])), merged_markdown(merge_records([c]))
+    assert not any(sign in page for page in pages) and all('a\ufffd' in page for page in pages)
+
+class Elements(HTMLParser):
+    "Every element of a page with its attributes"
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+    def handle_starttag(self, tag, attrs): self.found.append((tag, dict(attrs)))
+
+@pytest.mark.parametrize('i', range(len(HOSTILE)))
+def test_hostile_pages_have_no_element_that_acts(i):
+    "What a parser sees, with or without a browser on the machine"
+    found,plain = [Elements(Comparison(r).to_html()).found for r in (poisoned(HOSTILE[i]), made())]
+    assert {tag for tag,_ in found} <= {tag for tag,_ in plain}, 'no element that an honest page does not have'
+    assert not {'script', 'iframe', 'object', 'a', 'form'} & {tag for tag,_ in found}
+    assert (not [k for _,attrs in found for k in attrs if k.startswith('on')]
+            and all(attrs['src'].startswith('data:image/') for tag,attrs in found if tag=='img'))
+
+def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
+    chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
+    sync_api = pytest.importorskip('playwright.sync_api')
+    if chromium is None: pytest.skip('no Chromium here')
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=str(chromium), args=['--no-sandbox'])
+        for text in HOSTILE:
+            Comparison(poisoned(text)).to_html(tmp_path/'r.html')
+            page,seen = browser.new_page(viewport=dict(width=390, height=800)),[]
+            page.on('dialog', lambda d: seen.append('dialog'))
+            page.on('request', lambda q: seen.append(q.url) if not q.url.startswith(('data:', 'file:')) else None)
+            page.goto(f'file://{tmp_path}/r.html')
+            assert not seen and page.evaluate('document.querySelectorAll("script,iframe,object,a,form").length')==0
+            assert page.evaluate('document.documentElement.scrollWidth')<=390, 'readable on a phone'
+            assert page.evaluate('[...document.images].every(i => i.complete && i.naturalWidth>0)')
+            page.close()
+        browser.close()
+
+def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
+    c = Comparison(made())
+    page = c.to_html()
+    assert (page.index('1cycle: worked') < page.index('<table') < page.index('<img') < page.index('What was run')
+            < page.index('How to run it again'))
+    assert page==c.to_html() and page.count('<img')==3 and "default-src 'none'" in page
+    assert '1cycle: worked' in c.to_markdown() and '| 1cycle | worked |' in c.to_markdown()
+
+def test_a_level_is_printed_as_it_is():
+    c = Comparison(made(level=.995))
+    for text in (c.verdicts()[0], c.to_html(), c.to_markdown()):
+        assert '99.5% interval' in text and '100% interval' not in text
+
+def test_files_are_written(tmp_path):
+    c = Comparison(made())
+    assert ((tmp_path/'r.html').write_text('old')
+            and c.to_html(tmp_path/'r.html')==(tmp_path/'r.html').read_text(encoding='utf-8'))
+    assert c.to_markdown(tmp_path/'r.md')==(tmp_path/'r.md').read_text(encoding='utf-8')
+
+def test_a_record_with_nothing_to_draw():
+    r = made(seeds=(0,))
+    for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, error='RuntimeError: x')
+    page = Comparison(r).to_html()
+    assert page.count('<img')==1 and 'Runs that failed' in page and 'cannot tell' in page
+    assert '### Runs that failed\n\n- constant, seed 0: RuntimeError: x\n' in Comparison(r).to_markdown()
+
+def test_markdown_says_what_the_page_says():
+    page,text = Comparison(made()).to_html(),Comparison(made()).to_markdown()
+    titles = re.findall('<h2>(.*?)</h2>', page)
+    assert [t for t in titles if t not in ('The numbers', 'The figures')]==re.findall('(?m)^### (.*)$', text)
+    assert '#### 1cycle\n\n```text\nCycle(…)\n```' in text and 'Runs that failed' not in text
+
+def test_how_to_run_it_again_can_be_run():
+    "The call that is printed has every number of the record, and no rate for a policy that is no cycle"
+    how = dict(baseline='1cycle', metric='valid_loss', higher=False, level=.9, method='bootstrap', margin=.01)
+    r = made(('constant', '1cycle', 'it\'s mine'), seeds=(4, 9), **how)
+    r['budget'] |= dict(n_threads=2)
+    r['situation'] |= dict(same_start=True)
+    for p,lr in zip(r['policies'], ([.1, .2], 'slice(1e-05, 0.5, None)', None)): p['lr_max'] = lr
+    given = dict(same_start=True, n_epoch=2, n_threads=2, seeds=[4, 9], **how,
+                 lr_max={'constant': [.1, .2], '1cycle': slice(1e-5, .5)})
+    text = Comparison(r).to_markdown().split('```text\n')[-1].split('```')[0]
+    assert eval(text, dict(compare=lambda *_, **kwargs: kwargs, make_learner=None, policies=None))==given
+    for p in r['policies']: p['lr_max'] = None
+    assert 'lr_max' not in Comparison(r).to_markdown().split('```text\n')[-1]
+    r['policies'][0]['lr_max'] = 'slice(print(1))'
+    assert "'constant': 'slice(print(1))'" in Comparison(r).to_markdown(), 'no code from a record'

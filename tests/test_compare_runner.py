@@ -1,0 +1,199 @@
+"`compare` as a whole: its arguments, its folder, its tuning, its record"
+import json
+from functools import partial
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from fastai.learner import Learner
+from fastai.losses import MSELossFlat
+from fastai.metrics import AvgMetric
+from compare_helpers import *
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.record import RunHistory
+from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
+from fastai_clr_ext.train import stages_long
+
+def test_the_learners_rate_is_said():
+    policies = POLICIES | {'mine': lambda learn: learn.fit(2)}
+    c = compare(make_line, policies, seeds=1, n_epoch=2, with_bar=False)
+    same(c, compare(make_line, policies, seeds=1, n_epoch=2, lr_max=dict.fromkeys(POLICIES, .01), with_bar=False))
+    assert [p['lr_max'] for p in c.record['policies']]==[.01, .01, None]
+
+def test_nothing_is_trained_twice(tmp_path):
+    log = tmp_path/'log'
+    def counted(learn):
+        with log.open('a') as f: f.write('x')
+        learn.fit(2, .05)
+    policies = {'constant': constant(), 'mine': counted}
+    args = quick | dict(lr_max={'constant': .05}, out=tmp_path/'out')
+    a = compare(make_line, policies, seeds=2, **args)
+    b = compare(make_line, policies, seeds=2, **args)
+    assert log.read_text()=='xx' and a.record==b.record
+    c = compare(make_line, policies, seeds=4, **args)
+    assert log.read_text()=='xxxx' and numbers(c)[:4].equals(numbers(a))
+    fewer = compare(make_line, policies, seeds=[1], **args)
+    assert log.read_text()=='xxxx' and len(fewer.df)==2
+
+def test_texts_that_no_file_can_hold_are_reported(tmp_path):
+    def fails(learn): raise OSError('no file \udce4')
+    c = compare(make_line, {'constant': constant(), 'fails': fails}, seeds=1, n_epoch=2, lr_max={'constant': .05},
+                situation=dict(about='x'*20_000, sizes=[1, 1e15]), out=tmp_path, with_bar=False)
+    assert c.df.error[1]=='OSError: no file ?' and read_record(tmp_path).to_html()
+
+def test_tuning_is_equal_and_apart(tmp_path):
+    "Three trials each, on a seed and a validation set that are not reported; the best of them is used"
+    c = compare(make_line, POLICIES, n_epoch=2, seeds=2, tune=[1e-4, .05, 1e12], out=tmp_path, with_bar=False)
+    assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(3, .05), (3, .05)]
+    assert [r['diverged'] for r in c.record['tuning']]==[False, False, True]*2 and TUNE_SEED not in c.df.seed.values
+    trials = [json.loads(p.read_text()) for p in (tmp_path/'tuning').glob('*.json')]
+    assert len(trials)==6 and {t['seed'] for t in trials}=={TUNE_SEED}
+    assert {t['n_batches'] for t in trials if not t['diverged']}=={16}, 'a fifth of ten batches is held out'
+    same(c, compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=.05, with_bar=False))
+
+def test_half_written_files_are_removed(tmp_path):
+    (tmp_path/'.comparison.json.0c25b700').write_text('{')
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    (tmp_path/'runs'/'.00-0.npz.0a76ccd2').touch()
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    assert not list(tmp_path.rglob('.*'))
+
+@pytest.mark.parametrize('name', ['.mine.json.deadbeef', 'notes/.mine.json.deadbeef', 'note.txt'])
+def test_files_of_a_folder_that_is_refused_stay(name, tmp_path):
+    (tmp_path/name).parent.mkdir(exist_ok=True)
+    (tmp_path/name).touch()
+    with pytest.raises(ValueError, match='out must be a new or empty folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    assert (tmp_path/name).exists()
+
+def test_stages_of_another_budget(tmp_path):
+    policies = {'one': one_cycle(), 'B': stages_long(budget=3, base_lr=.05, head_epochs=.5)}
+    with pytest.raises(ValueError, match=r"policies\['B'\]: stages must have 2 epochs in all, as n_epoch says; got 3"):
+        compare(make_two, policies, seeds=1, n_epoch=2, out=tmp_path/'out', with_bar=False)
+    assert not (tmp_path/'out').exists()
+
+def test_too_many_seeds():
+    with pytest.raises(ValueError, match='seeds must be a number of at least 1 and at most 1000.*got 99999999999'):
+        compare(make_line, POLICIES, seeds=99999999999, **quick)
+
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    calls = []
+    def interrupted(learn):
+        calls.append(1)
+        if len(calls)==2: raise KeyboardInterrupt
+        learn.fit(2, .05)
+    policies = {'constant': constant(), 'mine': interrupted}
+    args = quick | dict(lr_max={'constant': .05}, out=tmp_path)
+    with pytest.raises(KeyboardInterrupt): compare(make_line, policies, seeds=3, **args)
+    assert len(list((tmp_path/'runs').glob('*.json')))==3 and not list((tmp_path/'runs').glob('*.part'))
+    assert len(compare(make_line, policies, seeds=3, **args).df)==6 and len(calls)==4
+
+kept = make_line(0)
+
+@pytest.mark.parametrize('change,says', [
+    (dict(policies={'a': constant()}), 'policies must be a dict of two or more'),
+    (dict(policies=[constant()]*2), 'policies must be a dict'),
+    (dict(policies={'a': constant(), 'A': constant()}), 'differ in more than capitals'),
+    (dict(policies={'a': constant(), 'b ': constant()}), 'one line of 1 to 80'),
+    (dict(policies={'a': constant(), 'b': 3}), r"policies\['b'\] must be a cycle"),
+    (dict(policies={'a': constant(), 'b': clr_beta_07(10, 95)}), 'give every phase a batch'),
+    (dict(seeds=0), 'seeds must'), (dict(seeds=[]), 'seeds must'), (dict(seeds=[1, 1]), 'different whole numbers'),
+    (dict(seeds=-1), 'seeds must'), (dict(seeds=[2**31-1]), 'seeds must'), (dict(seeds='5'), 'seeds must'),
+    (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'),
+    (dict(lr_max={'constant': .1}), 'lr_max must have a rate for each policy'), (dict(lr_max=-1), 'lr_max must'),
+    (dict(tune=[.1, .2]), 'tune must be given without lr_max'),
+    (dict(tune=[.1, .2], lr_max=[.1]), 'tune must be given without lr_max'),
+    (dict(tune=[.1, .2], lr_max=slice(.1)), 'tune must be given without lr_max'),
+    (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'),
+    (dict(lr_max=None, tune=[0]), 'tune must be a list'), (dict(baseline='z'), 'baseline must'),
+    (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'),
+    (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
+    (dict(make_learner=lambda seed: kept), 'the same object twice'),
+    (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
+    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed'),
+    (dict(make_learner=lambda seed: (torch.seed(), make_line(0))[1]), 'the same initial weights for the same seed'),
+    (dict(make_learner=lambda seed: 3), 'return a Learner'), (dict(make_learner=3), 'be a function')],
+    ids=lambda o: '' if isinstance(o, str) else ','.join(o))
+def test_bad_input(change, says, tmp_path):
+    args = dict(make_learner=make_line, policies=POLICIES, seeds=2, out=tmp_path/'out') | quick | change
+    with pytest.raises(ValueError, match=says): compare(**args)
+    assert not (tmp_path/'out').exists(), 'refused before anything was written'
+
+def test_a_folder_of_something_else(tmp_path):
+    compare(make_line, POLICIES, seeds=1, out=tmp_path/'a', **quick)
+    for change,name in [
+            (dict(n_epoch=3), 'n_epoch'), (dict(lr_max=.1), 'lr_max'), (dict(n_threads=2), 'n_threads'),
+            (dict(policies={'constant': constant(), '1cycle': one_cycle(div=5)}), 'policies'),
+            (dict(make_learner=partial(make_line, wd=.1)), 'learner'),
+            (dict(make_learner=lambda seed: (torch.manual_seed(seed+1), make_line(seed))[1]), 'weights')]:
+        with pytest.raises(ValueError, match=f'that one differs in .*{name}'):
+            compare(**dict(make_learner=make_line, policies=POLICIES, seeds=1, out=tmp_path/'a') | quick | change)
+    (tmp_path/'b').mkdir(); (tmp_path/'b'/'thesis.txt').write_text('mine')
+    with pytest.raises(ValueError, match='out must be a new or empty folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path/'b', **quick)
+    with pytest.raises(ValueError, match='out must be a folder'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path/'b'/'thesis.txt', **quick)
+
+def test_policies_in_another_order_are_the_same_comparison(tmp_path):
+    whole = compare(make_line, POLICIES, seeds=2, **quick)
+    compare(make_line, POLICIES, seeds=2, out=tmp_path, **quick)
+    for f in list((tmp_path/'runs').glob('1cycle-*')): f.unlink() # as if it was stopped
+    turned = compare(make_line, dict(reversed(POLICIES.items())), seeds=2, out=tmp_path, **quick)
+    by_run = lambda c: numbers(c).sort_values(['policy', 'seed'], ignore_index=True)
+    pd.testing.assert_frame_equal(by_run(turned), by_run(whole))
+    assert turned.record['baseline']=='1cycle', 'the first of this call'
+
+@pytest.mark.parametrize('again', [dict(metric='train_loss'), dict(higher=True)], ids=str)
+def test_rates_in_a_record_are_those_that_were_trained(again, tmp_path):
+    "Also if another reading chooses other rates in the folder of a comparison that was tuned"
+    tuned = dict(n_epoch=2, seeds=2, tune=[1e-4, .003, .05], out=tmp_path, with_bar=False)
+    first = compare(make_line, POLICIES, **tuned)
+    c = compare(make_line, POLICIES, **tuned | again)
+    said = {p['name']: p['lr_max'] for p in c.record['policies']}
+    for r in c.record['runs']:
+        stem = f'{r["policy"]}-{r["seed"]}-*.npz'
+        peaks = [RunHistory.load(p).steps.lr_0.max() for p in (tmp_path/'runs').glob(stem)]
+        assert r['lr_max']==said[r['policy']] and any(p==pytest.approx(r['lr_max']) for p in peaks)
+    same(compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=said, with_bar=False), c)
+    same(compare(make_line, POLICIES, **tuned), first)
+
+def test_a_rate_that_no_trial_could_use_is_said():
+    with pytest.warns(UserWarning, match="no trial of 'constant' ended well: its lowest rate, 1e\\+12, is used"):
+        compare(make_line, POLICIES, n_epoch=2, seeds=1, tune=np.array([1e12, 1e13]), with_bar=False)
+
+def test_keywords_that_nobody_takes():
+    with pytest.raises(TypeError, match="compare.*foo"): compare(make_line, POLICIES, foo=1, **quick)
+
+def test_when_every_run_fails_that_is_the_result(tmp_path):
+    c = compare(make_line, {'a': fails, 'b': fails}, n_epoch=1, seeds=2, with_bar=False)
+    assert (c.df.error.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None)
+            and 'never both ended well' in repr(c))
+    assert c.to_html(tmp_path/'x.html') and c.to_markdown(tmp_path/'x.md')
+
+@pytest.mark.parametrize('name', ['error', 'seconds', 'seed', 'time', 'valid_loss', 'a\nb', 'x'*100])
+def test_names_that_no_metric_may_have(name):
+    with pytest.raises(ValueError, match='the metrics of the learner must have names of one line'):
+        compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
+
+def test_another_rate_of_the_learner_is_another_comparison(tmp_path):
+    go = lambda lr: compare(lambda seed: make_line(seed, lr=lr), POLICIES, n_epoch=1, seeds=1, out=tmp_path/'c',
+                            with_bar=False)
+    go(.01)
+    with pytest.raises(ValueError, match='differs in learner'): go(.02)
+
+@pytest.mark.parametrize('change,says', [
+    *[(dict(situation=s), 'situation must be a dict of up to 50 names to numbers of up to 1e') for s in (
+        {'p': Path('x')}, {'flops': 3e18}, {'flops': 10**18}, {'t': 'x'*20_001}, {'half': '\ud800'}, {'n': [0]*1001},
+        {str(i): i for i in range(51)}, {'nan': float('nan')}, {1: 2}, [])],
+    (dict(n_workers=0), 'n_workers must be None or'), (dict(seeds=0), r'seeds must be .*; got 0'),
+    (dict(policies={'a': fails, 'b': fails}, lr_max=3.), 'lr_max must be None where no policy is a cycle')])
+def test_more_bad_input(change, says):
+    args = dict(policies=POLICIES, seeds=1) | quick | change
+    with pytest.raises(ValueError, match=says): compare(make_line, **args)
+
+@pytest.mark.parametrize('recorder', [dict(train_metrics=True), dict(valid_metrics=False)], ids=str)
+def test_a_recorder_of_other_metrics(recorder):
+    def make(seed):
+        learn = make_line(seed)
+        vars(learn.recorder).update(recorder)
+        return learn
+    with pytest.raises(ValueError, match='the recorder of the learner must have train_metrics=False and valid_metrics'):
+        compare(make, POLICIES, seeds=1, **quick)

@@ -1,0 +1,89 @@
+"What a record must be"
+import copy, json
+import pytest
+from compare_helpers import *
+from fastai_clr_ext.compare import *
+
+@pytest.mark.parametrize('record,says', [
+    ([], 'JSON object of kind'), ({}, 'JSON object of kind'), (but('kind', value='report'), 'kind'),
+    (but('version', value=2), 'newer fastai_clr_ext made it'), (but('version', value='1'), 'with a version'),
+    (but('version', value=True), 'with a version'),
+    (but('runs', value=KeyError), 'have runs'), (but('runs', value=[]), 'one for each policy and seed'),
+    (but('runs', 0, 'seed', value=7), 'one for each policy and seed'),
+    (but('runs', 0, 'seed', value=1), 'one for each policy and seed'),
+    (but('runs', 0, 'scores', 'accuracy', value=1e300), r'^runs\.0\.scores\.accuracy of a record must be at most 1e\+15; got'),
+    (but('runs', 0, 'scores', 'accuracy', value='high'), r'^runs\.0\.scores\.accuracy of a record must be a number'),
+    (but('runs', 0, 'scores', 'accuracy', value=10**400), r'^runs\.0\.scores\.accuracy of a record must'),
+    (but('runs', 0, 'n_steps', value=-1), r'^runs\.0\.n_steps of a record must be at least 0; got -1'),
+    (but('runs', 0, 'seconds', value=float('inf')), r'^runs\.0\.seconds of a record must'),
+    (but('runs', 0, 'lr_max', value={}), r'^runs\.0\.lr_max of a record must be a plain value'),
+    (but('runs', 0, 'scores', value={'valid_loss': 1.}), 'be a score of every run'),
+    (but('level', value=1), 'level of a record'), (but('method', value='guess'), 'method of a record'),
+    (but('method', value=['t']), 'method of a record'),
+    (but('baseline', value='other'), 'baseline of a record must be one of'),
+    (but('policies', 1, 'name', value='constant'), 'different names'),
+    (but('policies', 1, 'name', value='a\nb'), r'policies\.1\.name of a record must be one line'),
+    (but('policies', 1, 'name', value='x'*81), r'policies\.1\.name of a record must have at most 80 char'),
+    (but('policies', value={}), 'policies of a record'),
+    (but('situation', 'data', value={'deep': {'er': 1}}), r'situation\.data of a record'),
+    (but('situation', 'data', value='x'*20_001), r'situation\.data of a record'),
+    (but('seeds', value=[0]*2000), 'seeds of a record'), (but('budget', value={'n_epoch': -1}), r'budget\.n_epoch of'),
+    (but('higher', value='yes'), 'higher of'), (but('margin', value=-1), 'margin of'),
+    (but('runs', 0, 'curves', value={'accuracy': 'x'}), r'^runs\.0\.curves\.accuracy of a record must be a list')],
+    ids=lambda o: '' if not isinstance(o, str) else o[:30])
+def test_what_is_not_a_record(record, says, tmp_path):
+    with pytest.raises(ValueError, match=says): check_record(record)
+    for use in (lambda: Comparison(record).to_html(), lambda: merge_records([Comparison(record)])):
+        with pytest.raises(ValueError, match=says): use()
+
+def test_a_name_that_is_read_backwards_is_refused():
+    with pytest.raises(ValueError, match='^situation… of a record must|^situation.… of a record must|a record must be one line'):
+        check_record(poisoned('\u202egnp.exe'))
+
+@pytest.mark.parametrize('path,value,says', [
+    (('higher',), 1, 'higher of a record must be true or false; got 1'), (('level',), True, 'level of a record must be a number; got True'),
+    (('level',), .49, 'level of a record must be at least 0.5'), (('level',), .99995, 'level of a record must be at most 0.9999'),
+    (('seeds',), [True, 1, 2], r'seeds\.0 of a record must be a whole number; got True'),
+    (('seeds',), [0, 0, 1], 'seeds of a record must be different'),
+    (('runs', 0, 'n_steps'), 2., r'runs\.0\.n_steps of a record must be a whole number; got 2\.0'),
+    (('runs', 0, 'n_steps'), 10**12, r'runs\.0\.n_steps of a record must be below 1e\+12'),
+    (('runs', 0, 'diverged'), 0, r'runs\.0\.diverged of a record must be true or false'),
+    (('runs', 0, 'scores', 'accuracy'), float('nan'), r'runs\.0\.scores\.accuracy of a record must be a finite number'),
+    (('runs', 0, 'scores', 'accuracy'), True, r'runs\.0\.scores\.accuracy of a record must be a number; got True'),
+    (('runs', 0, 'scores', 'seed'), 1., r'runs\.0\.scores of a record must have no name in'),
+    (('runs', 0, 'curves', 'accuracy'), [.1]*10_001, r'runs\.0\.curves\.accuracy of a record must have at most 10000 items'),
+    (('runs', 0, 'error'), '\ud800', r'runs\.0\.error of a record must be text without half characters'),
+    (('runs', 0, 'error'), 'x'*20_001, r'runs\.0\.error of a record must have at most 20000 characters'),
+    (('runs', 0, 'seed'), KeyError, r'^runs\.0 of a record must have seed; got'),
+    (('situation',), {str(i): i for i in range(101)}, 'situation of a record must have at most 100 items'),
+    (('situation', 'two\nlines'), 1, r'situation\.….* of a record must be one line of printable characters'),
+    (('situation', 'sizes'), [0]*1001, r'situation\.sizes of a record must be a plain value'),
+    (('situation', 'flops'), 10**16, r'situation\.flops of a record must be a plain value'),
+    (('tuning',), [dict(policy='a', lr_max='high', scores={}, diverged=False, error=None)], r'tuning\.0\.lr_max of a record must be a number')],
+    ids=lambda o: '.'.join(map(str, o)).replace('\n', ' ') if isinstance(o, tuple) else '')
+def test_a_field_is_named_with_its_rule(path, value, says):
+    with pytest.raises(ValueError, match=says): check_record(but(*path, value=value))
+
+def test_what_is_allowed():
+    "Unknown fields, null where something may be missing, the ends of every range"
+    record = made(level=.5) | {'summary': 'trust me', 'deep': [[[1]]]}
+    record['runs'][0] |= dict(lr_max='slice(1e-05, 0.5, None)', error='', more={})
+    record['runs'][0]['scores']['accuracy'] = 1e15
+    record['runs'][1]['scores']['accuracy'] = None
+    record['situation'] |= dict(sizes=[1, 2.5, 'x', None, True], none=None, text='x'*20_000)
+    before = copy.deepcopy(record)
+    assert check_record(record) is record and record==before, 'nothing is changed'
+
+def test_the_json_schema_has_the_limits():
+    "Other programs can check records by it"
+    schema = json.loads(json.dumps(Record.model_json_schema()))
+    assert set(schema['required'])==set(made()) and schema['properties']['level']['maximum']==.9999
+    run = schema['$defs']['RunRecord']
+    assert run['properties']['scores']['additionalProperties']['anyOf'][0]['maximum']==1e15
+    assert run['properties']['n_steps']=={'exclusiveMaximum': 10**12, 'minimum': 0, 'title': 'N Steps', 'type': 'integer'}
+
+def test_a_folder_without_a_version_is_version_one():
+    plan = dict(n_epoch=1, policies={'a': 'x'}, lr_max={'a': None}, tune=None, grads=True, n_threads=1, weights='0',
+                learner={}, batches=None, callbacks='1', loss='2', optimizer='3')
+    assert FolderPlan(**plan).version==1==FolderPlan(**plan, version=1).version
+    with pytest.raises(ValueError, match='version'): FolderPlan(**plan, version=2)
