@@ -31,7 +31,7 @@ class ShowCycle(FitCallback):
 
     def before_batch(self):
         "Nothing is shown outside a notebook, or where nothing is recorded"
-        if self.now is not None or not IN_NOTEBOOK or hasattr(self.learn, 'lr_finder'): return
+        if self.now is not None or not IN_NOTEBOOK or ('lr_finder' in vars(self.learn)): return
         if any(isinstance(cb, HistoryRecorder) for cb in self.learn.cbs): self.now = Figures(self.every, self.share)
 
     def after_batch(self):

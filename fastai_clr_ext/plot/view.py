@@ -19,7 +19,7 @@ from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_count, is_number
 from ..core.figures import (
     LINE_STYLES, UNITS, add_legend, draw_line, has_positive, mark_nonfinite, shade_phases)
-from ..record.statistics import ADD_UP, GRAD_LABELS, derive, smooth
+from ..record.statistics import can_add_up, GRAD_LABELS, derive, smooth
 from ..record.history import RunHistory
 
 # %% ../../nbs/40_plot.view.ipynb #bdbaaae9
@@ -32,7 +32,8 @@ class HistoryView:
         skip_start:int=0, # Batches left out at the start
         skip_end:int=0 # Batches left out at the end
     ):
-        self.history,(self.where,self.columns) = history,history.batches()
+        self.history,self.batches = history,history.batches()
+        self.where,self.columns = self.batches
         x = np.flatnonzero(_chosen(history, stage, fit)[self.where[:,0]])
         for name,skip in dict(skip_start=skip_start, skip_end=skip_end).items():
             check(is_count(skip, 0) and skip<len(x), name,
@@ -44,7 +45,7 @@ class HistoryView:
     @cached_property
     def parts(self)->list: # As `RunHistory.grad_parts`
         "What was recorded of gradients"
-        return self.history.grad_parts(self.where)
+        return self.history.grad_parts(self.batches)
 
     @property
     def n_groups(self)->int: # At least 1
@@ -73,7 +74,7 @@ def series(self:HistoryView,
         y,known = self.columns[what],self.columns['lr_0' if what=='loss' else what]
     else:
         parts = [part for part in self.parts if _holds(part, what, of)]
-        y,known = (self.history.grad_series(self.where, parts, k, of) for k in (what, 'n_params'))
+        y,known = (self.history.grad_series(self.batches, parts, k, of) for k in (what, 'n_params'))
     x = self.x[~np.isnan(known[self.x])]
     return x, y[x]
 
@@ -81,7 +82,7 @@ def _holds(part, what, of)->bool:
     "Has this part of the log the statistic, for one unit or put together?"
     _,_,units,raw = part
     n = sum(of is None or of in (name, g) for name,g in units)
-    return n>0 and what in derive({k: v[:0] for k,v in raw.items()}) and (n==1 or what in ADD_UP)
+    return n>0 and what in derive({k: v[:0] for k,v in raw.items()}) and (n==1 or can_add_up(what))
 
 @patch
 def has(self:HistoryView,
@@ -93,7 +94,7 @@ def has(self:HistoryView,
 @patch
 def spans(self:HistoryView)->list: # For each fit drawn, `(phase, first batch, one past the last)` of each of its phases
     "Where the phases lie on the x axis"
-    code,names = self.history.phases(self.where)
+    code,names = self.history.phases(self.batches)
     out = []
     for lo,hi in stretches(self.where[self.x,0]):
         k,x = code[self.x[lo:hi]],self.x[lo:hi]

@@ -1,6 +1,7 @@
 "Everything that happened in training, as tables and files"
-from . import log, statistics, history, recorder, gradients, files, loggers
+from . import log, measure, statistics, history, recorder, gradients, files, loggers
 from .log import *
+from .measure import *
 from .statistics import *
 from .history import *
 from .recorder import *
@@ -8,4 +9,4 @@ from .gradients import *
 from .files import *
 from .loggers import *
 
-__all__ = sum((module.__all__ for module in (log, statistics, history, recorder, gradients, files, loggers)), [])
+__all__ = sum((module.__all__ for module in (log, measure, statistics, history, recorder, gradients, files, loggers)), [])

@@ -22,7 +22,7 @@ from fastai.optimizer import OptimWrapper, Optimizer
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.checks import check, is_count, is_number
 from ..core.callback import EventCallback
-from ..record.statistics import adam_sums, keeps_squares, units_of
+from ..record.measure import adam_sums, keeps_squares, param_sets
 from .one_cycle import CycleScheduler
 from .divergence import Divergence, LossTrend, divergences
 
@@ -82,7 +82,7 @@ def check_fit(self:DivergenceGuard,
 def before_fit(self:DivergenceGuard):
     "Be ready; a fit counts once it trains a batch, and a validation within one leaves it as it was"
     self.check_fit(self.learn, self.learn.opt, self.learn.cbs)
-    self.waiting = not hasattr(self.learn, 'lr_finder') # for a training batch
+    self.waiting = not ('lr_finder' in vars(self.learn)) # for a training batch
     if not self.waiting: self.release()
 
 @patch
@@ -94,7 +94,7 @@ def _begin(self:DivergenceGuard):
     self.n_step,self.scale,self.n_rewind,self.is_scheduled = 0,1.,0,any(map(_sets_rate, learn.cbs))
     model = learn.model.module if isinstance(learn.model, (DataParallel, DistributedDataParallel)) else learn.model
     self.params = [(name, p) for name,p in model.named_parameters() if p.requires_grad and p.numel()]
-    self.units = units_of(learn, 'group') if keeps_squares(opt) else []
+    self.units = param_sets(learn, 'group') if keeps_squares(opt) else []
     self._watch_anew()
 
 @patch
@@ -162,7 +162,7 @@ def before_step(self:DivergenceGuard):
 def _measure_weight(self:DivergenceGuard):
     "Σ|weight| of what is about to step"
     self.measuring = any([u.gather() for u in self.units])
-    self.weight = sum(p.detach().abs().sum() for u in self.units for p in u.ps)
+    self.weight = sum(p.detach().abs().sum() for u in self.units for p in u.trainable)
 
 @patch
 def after_cancel_step(self:DivergenceGuard): self.measuring = False
@@ -172,7 +172,7 @@ def after_cancel_step(self:DivergenceGuard): self.measuring = False
 def after_step(self:DivergenceGuard):
     "Mean effective step over mean |weight|, once between looks"
     if not self.watching or not self.measuring: return
-    opt,units,hypers = self.learn.opt,[u for u in self.units if u.ps],self.learn.opt.hypers
+    opt,units,hypers = self.learn.opt,[u for u in self.units if u.trainable],self.learn.opt.hypers
     step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in units)
     self.measured,self.measuring = (step/self.weight).float(),False
     for u in self.units: u.release()

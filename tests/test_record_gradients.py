@@ -12,8 +12,10 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, SGD, ranger
 from fastai_clr_ext.record import *
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.statistics import _bias, _chunks, _cosine, measured, l2_norm
-from fastai_clr_ext.record.gradients import _fill
+from fastai_clr_ext.record.gradients import write_values
+from fastai_clr_ext.record.measure import *
+from fastai_clr_ext.record.measure import ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, l2_norm
+from fastai_clr_ext.record.statistics import measure
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import Raise, Spy, two_groups
@@ -181,7 +183,7 @@ def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
 def sums(*params):
     u = ParamSet('', 0, list(params))
     u.gather()
-    return *(v.item() for v in measured(u, ['mean_abs', 'norm'])), u.n
+    return *(v.item() for v in measure(u, ['mean_abs', 'norm'])), u.n_params
 
 def test_half_precision_and_sparse_gradients():
     w = nn.Parameter(torch.zeros(300, 300, dtype=torch.float16))
@@ -196,11 +198,11 @@ def test_half_precision_and_sparse_gradients():
     emb.weight.grad = None
     emb(torch.tensor([], dtype=torch.long)).sum().backward()
     u = ParamSet('', 0, [emb.weight])
-    assert u.gather() and not any(measured(u, ['mean_abs', 'norm', 'max', 'hist'])), 'no entry at all'
+    assert u.gather() and not any(measure(u, ['mean_abs', 'norm', 'max', 'hist'])), 'no entry at all'
 
 def test_counts_beyond_float32():
     rows = torch.full((2, 3), torch.nan, dtype=torch.float64)
-    _fill(rows, 1, 1, [torch.tensor(2**24+1), torch.tensor(1.5)])
+    write_values(rows, 1, 1, [torch.tensor(2**24+1), torch.tensor(1.5)])
     assert rows[1,1:].tolist()==[2**24+1, 1.5] and rows.isnan().sum()==4
 
 def test_nothing_is_kept_between_steps(mlp):
@@ -208,7 +210,7 @@ def test_nothing_is_kept_between_steps(mlp):
     kept = []
     class Look(Callback):
         def after_batch(self):
-            if self.training: kept.extend([u.gs, u.weights] for u in rec.now.units)
+            if self.training: kept.extend([u.grads, u.weights] for u in rec.now.grad.sets)
     rec = GradRecorder(adam=True)
     mlp(cbs=rec, opt_func=Adam).fit(1, cbs=Look())
     assert len(kept)==20 and all(o==[[], None] for o in kept)
@@ -278,7 +280,7 @@ MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 
 @pytest.mark.parametrize('model', MODELS)
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
-    monkeypatch.setattr('fastai_clr_ext.record.statistics._SMALL', small)
+    monkeypatch.setattr('fastai_clr_ext.record.measure.SMALL_TENSOR', small)
     torch.manual_seed(0)
     tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())],
                             cbs=GradRecorder(STATS, per=per))
@@ -360,7 +362,7 @@ def test_adams_formula(mlp, name, sqr_mom):
 @pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
 def test_sqrt_v_and_steps_by_hand(mlp, monkeypatch, small):
     "v̂ of Adam from the gradients alone, in float64; with a large ε, the weights' moves; only small tensors are joined"
-    monkeypatch.setattr('fastai_clr_ext.record.statistics._SMALL', small)
+    monkeypatch.setattr('fastai_clr_ext.record.measure.SMALL_TENSOR', small)
     tape,learn = Tape(),mlp(opt_func=partial(Adam, eps=.3), cbs=GradRecorder(adam=True))
     learn.fit(1, .01, wd=0, cbs=tape)
     v = {n: 0. for n in tape.steps[0]['g']}
@@ -409,11 +411,11 @@ def test_parts_are_of_the_same_entries_whatever_the_order_of_the_memory():
     a = torch.arange(1024.*90*9).view(1024, 90, 3, 3)
     b = a.to(memory_format=torch.channels_last)
     for first,second in ((a, b), (b, a)):
-        parts = list(_chunks(first, second))
+        parts = list(aligned_parts(first, second))
         assert len(parts)==4 and all(torch.equal(x, y) for x,y in parts)
         assert torch.equal(torch.cat([x for x,_ in parts]).sort().values, a.flatten())
     storage = b.untyped_storage().data_ptr()
-    assert all(x.untyped_storage().data_ptr()==storage for x,_ in _chunks(b, b)), 'no copy is made'
+    assert all(x.untyped_storage().data_ptr()==storage for x,_ in aligned_parts(b, b)), 'no copy is made'
 
 @pytest.mark.parametrize('opt_func', [SGD, partial(OptimWrapper, opt=torch.optim.Adagrad)], ids=['SGD', 'Adagrad'])
 def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
@@ -421,13 +423,13 @@ def test_adam_of_an_optimizer_without_squares(mlp, opt_func):
     with pytest.raises(ValueError, match='adam must be False for an optimizer that keeps no mean of squared gradients'):
         learn.fit(1)
 
-def test_the_bias_of_no_momentum(): assert _bias(0., torch.tensor(3.))==1==_bias(0., 3)
+def test_the_bias_of_no_momentum(): assert bias_correction(0., torch.tensor(3.))==1==bias_correction(0., 3)
 
 def test_norms_are_right_for_the_magnitudes_that_the_docs_name():
     for scale in (1e-18, 1e-9, 1e9, 1e18):
         w = nn.Parameter(torch.zeros(500)); w.grad = torch.linspace(.1, 1, 500)*scale
         (u := ParamSet('', 0, [w])).gather()
-        assert measured(u, ['norm'])[0].item()==pytest.approx(w.grad.double().norm().item(), rel=1e-6)
+        assert measure(u, ['norm'])[0].item()==pytest.approx(w.grad.double().norm().item(), rel=1e-6)
 
 def test_quantiles_within_the_bin(mlp):
     tape,learn = Tape(),mlp(cbs=GradRecorder('hist'))
@@ -506,8 +508,8 @@ def test_quantiles_of_nan_and_zero():
     assert history.grad_quantiles([.5])['q0.5'].fillna(-1).tolist()==[-1, 0, 2**.5]
 
 def test_histogram_counts_beyond_float32():
-    class U: gs = [torch.zeros(2**24+3), torch.ones(5)]
-    counts = measured(U, ['hist'])
+    class U: grads = [torch.zeros(2**24+3), torch.ones(5)]
+    counts = measure(U, ['hist'])
     assert counts[0]==2**24+3 and counts[40]==5
 
 def test_half_precision_adam_is_finite(mlp):
@@ -556,7 +558,7 @@ def test_nothing_large_stays_after_the_fit(mlp):
     learn.fit(1)
     assert learn.grad_recorder.now is None
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(3, KeyboardInterrupt()))
-    back = pickle.loads(pickle.dumps(learn.grad_recorder.now.units))
+    back = pickle.loads(pickle.dumps(learn.grad_recorder.now.grad.sets))
     assert all(not vars(u) for u in back)
 
 def test_a_refused_recorder_leaves_the_learner(mlp):
@@ -599,7 +601,7 @@ def test_the_norm_after_clipping_too(mlp):
     assert (df.norm > df.clipped_norm).all()
     with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=[GradientClip(.5), Raise(3, KeyboardInterrupt())])
     learn.fit(1)
-    assert ([type(cb).__name__ for cb in learn.cbs].count('_AfterClip')==0
+    assert ([type(cb).__name__ for cb in learn.cbs].count('AfterClip')==0
             and learn.recorder.grads.clipped_norm.notna().all())
 
 RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'),
@@ -616,16 +618,16 @@ def test_norm_and_cosine_of_many_entries():
     for g in (torch.full((3_000_001,), .0123), torch.randn(3_000_001)):
         w = nn.Parameter(torch.zeros_like(g)); w.grad,u = g.clone(),ParamSet('', 0, [w])
         u.gather()
-        assert measured(u, ['norm'])[0].item()==pytest.approx(g.double().norm().item(), rel=1.5e-6)
+        assert measure(u, ['norm'])[0].item()==pytest.approx(g.double().norm().item(), rel=1.5e-6)
         assert torch.equal(w.grad, g)
-        _cosine(u); u.release(done=True); u.gather()
-        dot,norm = _cosine(u)
+        cosine_parts(u); u.release(done=True); u.gather()
+        dot,norm = cosine_parts(u)
         assert (dot/norm**2).item()==pytest.approx(1, rel=3e-6)
 
 def test_complex_parameters():
     w = nn.Parameter(torch.tensor([3+4j, 0])); w.grad,u = w.detach().clone(),ParamSet('', 0, [w])
     u.gather()
-    assert [v.item() for v in measured(u, ['mean_abs', 'max', 'zeros', 'norm'])]==[5., 5., 1, 5.] and w.grad[0]==3+4j
+    assert [v.item() for v in measure(u, ['mean_abs', 'max', 'zeros', 'norm'])]==[5., 5., 1, 5.] and w.grad[0]==3+4j
     assert l2_norm([w.detach()])==5
 
 def test_complex_parameters_and_adam(mlp):

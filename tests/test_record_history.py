@@ -606,7 +606,10 @@ def test_a_metric_that_no_file_can_hold_does_not_end_the_training(mlp, tmp_path)
     learn = mlp(metrics=AvgMetric(lambda a, b: 1.), cbs=[HistoryRecorder(), SaveHistory(tmp_path/'run.npz')])
     class Odd(Callback):
         order = HistoryRecorder.order+.05
-        def after_epoch(self): self.learn.recorder.history.epoch_rows[-1]['odd'] = {(1, 2): 3}
+        def after_epoch(self):
+            endless = []
+            endless.append(endless)
+            self.learn.recorder.history.epoch_rows[-1]['odd'] = endless
     with pytest.warns(UserWarning, match='the training goes on'): learn.fit(1, cbs=Odd())
     assert list(learn.recorder.history.fits.outcome)==['finished']
 
