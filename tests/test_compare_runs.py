@@ -135,8 +135,10 @@ def test_the_ledger_counts_what_happens(name):
     with learn.no_bar(), learn.no_logging(): TRAINED[name](learn)
     history = getattr(learn.recorder, 'run_history', RunHistory())
     finder = getattr(learn.recorder, 'lr_find_history', RunHistory())
-    assert run_counts(history, finder)==watch.counts()
-    assert last_loss(history)==pytest.approx(watch.last, nan_ok=True, rel=1e-6)
+    missed = name in ('fit cut', 'stopped') # `after_batch` of the batch that ends a fit is not called by everyone
+    assert run_counts(history, finder)==watch.counts() | dict(n_batches=watch.n_batches+missed)
+    if watch.last is None: assert last_loss(history) is None
+    else: assert last_loss(history)==pytest.approx(watch.last, nan_ok=True, rel=1e-6)
     scores = epoch_scores(history)
     assert scores==watch.epochs[len(watch.epochs)-len(scores):]
     assert len(watch.epochs)-len(scores)==(name=='search'), 'a search for a rate has no scores'
