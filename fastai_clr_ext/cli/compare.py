@@ -1,4 +1,4 @@
-"""`clr-demo`: the thread's experiment in a minute. `clr-compare`: which policy worked, with an interval.
+"""`clr-compare`: find out which policy worked, with seeds, intervals and a report.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.compare.html.md"""
 
@@ -7,13 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.compare.html.md"""
 # %% auto #0
 __all__ = ['CYCLES', 'parse_policies', 'read_options', 'compare_options', 'clr_compare_options', 'clr_merge', 'clr_compare']
 
-# %% ../../nbs/71_cli.compare.ipynb #e4747743
+# %% ../../nbs/71_cli.compare.ipynb #1732efa2
 from .. import schedule
 import matplotlib, os, shlex, sys
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import anno_parser, store_true
 from ..core.checks import check, is_count
+from ..schedule.cycle import Schedule
 from ..situations.catalog import SITUATIONS, Situation
 from ..compare.schema import check_names
 from ..compare.comparison import Comparison
@@ -21,92 +22,112 @@ from ..compare.runner import compare
 from ..compare.atlas import merge_records, merged_html, merged_markdown
 from .demo import check_out
 
-# %% ../../nbs/71_cli.compare.ipynb #c8b6c761
+# %% ../../nbs/71_cli.compare.ipynb #190b0bf0
 try: import tomllib
-except ImportError as e: import tomli as tomllib # Python 3.10
+except ImportError: import tomli as tomllib # Python 3.10
 
-# %% ../../nbs/71_cli.compare.ipynb #b362fbdb
-#: Cycles that a policy on the command line can name, with what the thread gave their momentum
-CYCLES = {k: getattr(schedule, k)
-          for k in ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_torch', 'triangular',
-                    'one_cycle_fastai', 'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')}
-_MOMS = {'constant': dict(moms=.9), 'one_cycle': dict(moms=(.95, .85, .95))}
-_TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # Rates, by optimizer
+# %% ../../nbs/71_cli.compare.ipynb #39542268
+_CYCLE_NAMES = ('constant', 'one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_torch', 'triangular',
+                'one_cycle_fastai', 'warmup_cosine', 'wsd', 'step_decay', 'flat_cos')
+CYCLES = {name: getattr(schedule, name) for name in _CYCLE_NAMES} # What a policy on the command line can name
+_MOMS = {'constant': dict(moms=.9), 'one_cycle': dict(moms=(.95, .85, .95))} # As in the forum post
 
 def parse_policies(
-    policies:str|list|dict, # Names, with commas or in a list; or by name, a cycle's name or `{cycle=NAME, …}`
+    policies:str|list|dict, # Names with commas, a list of names, or by name a cycle's name or `{cycle=NAME, …}`
     sit:Situation # Whose cycle `use_clr_beta` is
 )->dict: # `Cycle` by name
-    "Cycles from their names and parameters"
-    if isinstance(policies, str): policies = [p.strip() for p in policies.split(',')]
+    "Return cycles from their names and parameters"
+    if isinstance(policies, str): policies = [name.strip() for name in policies.split(',')]
     if isinstance(policies, list):
-        check(len(set(map(str, policies)))==len(policies), '--policies', 'be named once each', policies)
-        policies = {str(p): p for p in policies}
+        n_distinct = len(set(map(str, policies)))
+        check(n_distinct==len(policies), '--policies', 'be named once each', policies)
+        policies = {str(name): name for name in policies}
     check(isinstance(policies, dict) and len(policies)>=2, '--policies', 'name two or more cycles', policies)
-    return check_names({name: _parse_cycle(name, p, sit) for name,p in policies.items()})
+    return check_names({name: _parse_cycle(name, given, sit) for name,given in policies.items()})
 
-def _parse_cycle(name, spec, sit):
-    args = dict(spec) if isinstance(spec, dict) else {'cycle': spec}
+def _parse_cycle(name, given, sit)->Schedule:
+    "Return the cycle of one policy"
+    args = dict(given) if isinstance(given, dict) else {'cycle': given}
     cycle = args.pop('cycle', name)
     if cycle=='use_clr_beta':
         check(not args, f'policy {name!r}', 'have no parameters: use_clr_beta is the situation\'s own cycle', args)
         return sit.cycle
-    there = isinstance(cycle, str) and cycle in CYCLES
-    check(there, f'policy {name!r}', f'name a cycle: use_clr_beta, {", ".join(CYCLES)}', cycle)
+    is_known = isinstance(cycle, str) and cycle in CYCLES
+    check(is_known, f'policy {name!r}', f'name a cycle: use_clr_beta, {", ".join(CYCLES)}', cycle)
     try: return CYCLES[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../../nbs/71_cli.compare.ipynb #071668a0
-_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
-                 optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
-
-def _numbers(x, name)->list|None:
-    "Numbers with commas between, or a list of them"
-    if x is None or isinstance(x, list): return x
-    try: return [float(o) for o in str(x).split(',')]
-    except ValueError as e: raise ValueError(f'{name} must be numbers with commas between; got {x!r}') from e
-
-def _situation(data, arch, optimizer, **_)->Situation:
-    "The situation that the options describe"
-    for k,v in dict(data=data, optimizer=optimizer).items():
-        check(v is None or isinstance(v, str) and v.strip(), f'--{k}', 'be a name', v)
-    sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data)
+# %% ../../nbs/71_cli.compare.ipynb #804db5fd
+def parse_situation(
+    data:str, # Name of a situation, or a folder of images
+    arch:str|int|None, # Such as `'resnet20'` or 20; None means the situation's
+    optimizer:str|None # Name of an optimizer; None means the situation's
+)->Situation:
+    "Return the situation that the options describe"
+    for name,value in dict(data=data, optimizer=optimizer).items():
+        check(value is None or isinstance(value, str) and value.strip(), f'--{name}', 'be a name', value)
+    sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data) # images of a folder are like CIFAR's
     depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
     check(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
     return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
 
+# %% ../../nbs/71_cli.compare.ipynb #4909c0e1
+_DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
+                 optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
+
 def read_options(
     config:str|None, # TOML file; None for none
-    **given # Options of the command line; None where not given
+    **given # Options of the command line; None or False where not given
 )->dict: # All options
-    "Defaults, what the file says, and above it what the command line says"
-    said = {}
+    "Return the defaults, overruled by the file, overruled by the command line"
+    from_file = {}
     if config:
-        try: said = tomllib.loads(Path(config).read_text(encoding='utf-8'))
+        try: from_file = tomllib.loads(Path(config).read_text(encoding='utf-8'))
         except (OSError, ValueError) as e: raise ValueError(f'--config must be a TOML file; {e}') from e
-    bad = [k for k in said if k not in _DEFAULTS]
-    check(not bad, '--config', f'have options of clr-compare: {", ".join(_DEFAULTS)}', bad)
-    return _DEFAULTS | said | {k: v for k,v in given.items() if v is not None and v is not False}
+    unknown = [name for name in from_file if name not in _DEFAULTS]
+    check(not unknown, '--config', f'have options of clr-compare: {", ".join(_DEFAULTS)}', unknown)
+    typed = {name: value for name,value in given.items() if value is not None and value is not False}
+    return _DEFAULTS | from_file | typed
 
-# %% ../../nbs/71_cli.compare.ipynb #369cdbdc
+# %% ../../nbs/71_cli.compare.ipynb #6b79c570
+_RATES_TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # By optimizer
+
+def _parse_numbers(x, option)->list|None:
+    "Return numbers with commas between, or a list, as a list"
+    if x is None or isinstance(x, list): return x
+    try: return [float(part) for part in str(x).split(',')]
+    except ValueError as e: raise ValueError(f'{option} must be numbers with commas between; got {x!r}') from e
+
 def compare_options(
-    o:dict, # As `read_options` gives
+    options:dict, # As `read_options` returns them
     again:str='' # The command, for the report
 )->Comparison: # Its folder has `report.html`, `report.md` and `record.json`
     "Run the comparison that options describe, and write its report"
-    for k in ('epochs', 'workers'):
-        check(o[k] is None or is_count(o[k]), f'--{k}', 'be a whole number of at least 1', o[k])
-    check(isinstance(o['resume'], bool), '--resume', 'be true or false', o['resume'])
-    sit = _situation(**o)
-    policies,lr_max,tune = parse_policies(o['policies'], sit),o['lr_max'],_numbers(o['tune'], '--tune')
-    if lr_max is None and tune is None: tune = _TRIED[sit.optimizer]
-    out = check_out(o['out'], o['resume'], '--resume')
-    n_epoch,n_workers = sit.n_epoch if o['epochs'] is None else o['epochs'],o['workers'] or os.cpu_count()
-    result = compare(sit, policies, n_epoch, o['seeds'], lr_max, out, tune=tune, situation=dict(again=again),
-                     n_workers=n_workers, with_bar=sys.stdout.isatty())
+    for name in ('epochs', 'workers'):
+        value = options[name]
+        check(value is None or is_count(value), f'--{name}', 'be a whole number of at least 1', value)
+    check(isinstance(options['resume'], bool), '--resume', 'be true or false', options['resume'])
+    sit = parse_situation(options['data'], options['arch'], options['optimizer'])
+    policies = parse_policies(options['policies'], sit)
+    tune = _parse_numbers(options['tune'], '--tune')
+    if options['lr_max'] is None and tune is None: tune = _RATES_TRIED[sit.optimizer]
+    out = check_out(options['out'], options['resume'], '--resume')
+    n_epoch = sit.n_epoch if options['epochs'] is None else options['epochs']
+    result = compare(sit, policies, n_epoch, options['seeds'], options['lr_max'], out, tune=tune,
+                     situation=dict(again=again), n_workers=options['workers'] or os.cpu_count(),
+                     with_bar=sys.stdout.isatty())
     result.to_html(out/'report.html')
     result.to_markdown(out/'report.md')
     return result
+
+# %% ../../nbs/71_cli.compare.ipynb #374852b9
+def _command_text(config)->str:
+    "Return the command as it was typed, and the text of its TOML file, for the report"
+    typed = [arg for arg in sys.argv[1:] if arg!='--resume']
+    text = f'clr-compare {shlex.join(typed)}'.strip()
+    if not config or not Path(config).is_file(): return text
+    toml = Path(config).read_text(encoding='utf-8', errors='replace')[:10_000]
+    return f'{text}\n\n# {Path(config).name}\n{toml}'
 
 def clr_compare_options(
     data:str=None, # digits, fashion-mnist, cifar10, thread, transfer-digits, or a folder of images; default digits
@@ -124,18 +145,15 @@ def clr_compare_options(
     config:str=None, # TOML file with these options
     resume:store_true=False # Go on with the comparison in the folder
 ):
-    "Compare policies at the same budget over seeds, and write a report. With merge_records RECORD…, put records into one table"
-    given = {k: v for k,v in locals().items() if k!='config'}
-    again = f'clr-compare {shlex.join(o for o in sys.argv[1:] if o!="--resume")}'.strip()
-    if config and Path(config).is_file():
-        again += (f'\n\n# {Path(config).name}\n'
-                  f'{Path(config).read_text(encoding="utf-8", errors="replace")[:10_000]}')
-    result = compare_options(read_options(config, **given), again)
+    "Compare policies at the same budget over seeds, and write a report. With merge RECORD…, put records into one table"
+    given = {name: value for name,value in locals().items() if name!='config'}
+    result = compare_options(read_options(config, **given), _command_text(config))
     table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
     print('\n' + table.to_string(float_format='{:.4g}'.format))
     print('\n' + '\n'.join(result.verdicts()))
-    print('\nWritten: ' + ', '.join(str(result.path/n) for n in ('report.html', 'report.md', 'record.json')))
+    print('\nWritten: ' + ', '.join(str(result.path/name) for name in ('report.html', 'report.md', 'record.json')))
 
+# %% ../../nbs/71_cli.compare.ipynb #9421c5ea
 def clr_merge(
     *records:str, # record.json files, or folders of comparisons
     html:str=None # Page to write as well
@@ -145,16 +163,17 @@ def clr_merge(
     if html: merged_html(table, html)
     print(merged_markdown(table), end='')
 
-# %% ../../nbs/71_cli.compare.ipynb #c17fa9d1
 def clr_compare():
-    "The command: options, or `merge_records` and records; a mistake is one line, Ctrl-C leaves what is done"
+    "Run the command: options, or `merge` and records; a mistake is one line, Ctrl-C leaves what is done"
     matplotlib.use('Agg') # no display is needed
     is_merge = sys.argv[1:2]==['merge']
-    f = clr_merge if is_merge else clr_compare_options
-    parser = anno_parser(f, prog='clr-compare merge' if is_merge else 'clr-compare')
-    args = {k: v for k,v in vars(parser.parse_args(sys.argv[1+is_merge:])).items() if k not in ('pdb', 'xtra')}
-    try: f(*args.pop('records', ()), **args)
-    except (ValueError, OSError, RuntimeError) as e: raise SystemExit(f'clr-compare: {e}')
+    command = clr_merge if is_merge else clr_compare_options
+    typed = sys.argv[2:] if is_merge else sys.argv[1:]
+    parser = anno_parser(command, prog='clr-compare merge' if is_merge else 'clr-compare')
+    args = vars(parser.parse_args(typed))
+    args = {name: value for name,value in args.items() if name not in ('pdb', 'xtra')} # fastcore adds these
+    try: command(*args.pop('records', ()), **args)
+    except (ValueError, OSError, RuntimeError) as e: raise SystemExit(f'clr-compare: {e}') from e
     except KeyboardInterrupt as e:
         print('\nclr-compare: stopped; runs that ended are kept, and --resume goes on', file=sys.stderr)
         raise SystemExit(130) from e

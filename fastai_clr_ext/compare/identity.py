@@ -54,9 +54,9 @@ def _source(f)->str:
     try: return inspect.getsource(f)
     except (OSError, TypeError): return f.__qualname__ # it was typed into an interpreter
 
-# %% ../../nbs/62_compare.identity.ipynb #d248b25f
+# %% ../../nbs/62_compare.identity.ipynb #b5427e20
 def canonical_text(
-    x, # A policy, a callback, a loss function, an optimizer: anything
+    x:object, # A policy, a callback, a loss function, an optimizer: anything
     parents:tuple=() # `id`s of the objects that hold `x`, so that an object that holds itself ends
 )->str: # The same in every process
     "Return a text that differs between things that behave differently"

@@ -18,11 +18,11 @@ from .verdict import percent, plural, verdict_sentences
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
-# %% ../../nbs/67_compare.report.ipynb #6065549d
+# %% ../../nbs/67_compare.report.ipynb #906d9282
 def show_number(
-    x, # A number or any other plain value
+    x:object, # A number or any other plain value
     spec:str='.4g' # Format of a float
-)->str:
+)->str: # For people
     "Return a value as text for people; a dash for None or NaN"
     if x is None: return '–'
     if isinstance(x, (str, list, dict, bool)): return str(x)
@@ -100,7 +100,7 @@ def _how_again(record)->str:
     return ('# make_learner and policies as described above\n'
             f'compare(make_learner, policies, {", ".join(args)},\n        {", ".join(options)})')
 
-# %% ../../nbs/67_compare.report.ipynb #f797a25b
+# %% ../../nbs/67_compare.report.ipynb #ba2c3e26
 _SVG_STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11}
 
 def _image_address(ax)->str:
@@ -126,13 +126,13 @@ _CURVES_CAPTION = 'Each run faint, the mean of a policy’s runs strong.'
 def _figures(comparison, summary)->list:
     "Return title, image and caption of each figure that the record has values for"
     runs = comparison.record['runs']
-    def has_curve(key): return any(run['curves'].get(key) for run in runs)
+    def _has_curve(key): return any(run['curves'].get(key) for run in runs)
     ax = draw_comparison(comparison, summary)[0]
     found = [('Every run, and the gain', _image_address(ax), _OUTCOME_CAPTION)]
-    if has_curve(GRADS_CURVE):
+    if _has_curve(GRADS_CURVE):
         found.append(('Mean |gradient|', _image_address(comparison.plot_grads()[0]), _GRADS_CAPTION))
     keys = dict.fromkeys([comparison.record['metric'], 'valid_loss', 'train_loss'])
-    keys = [key for key in keys if has_curve(key)]
+    keys = [key for key in keys if _has_curve(key)]
     if keys: found.append(('Learning curves', _image_address(_draw_curves_of(comparison, keys)), _CURVES_CAPTION))
     return found
 

@@ -33,22 +33,22 @@ TUNE_SEED = 2**31-1 # Seed of the trials that choose a learning rate; runs have 
 RECORD_KIND = 'fastai_clr_ext comparison' # Every record says that it is one
 RECORD_VERSION = 1 # Version that is written, and the highest that can be read
 
-# %% ../../nbs/61_compare.schema.ipynb #26cb7f06
+# %% ../../nbs/61_compare.schema.ipynb #8ec53e22
 def is_text(
-    x, # Anything
+    x:object, # Anything
     most:int=MAX_TEXT # Characters it may have
 )->bool:
     "Return whether `x` is a text that a file can hold"
     return isinstance(x, str) and len(x)<=most and x==x.encode('utf-8', 'ignore').decode('utf-8')
 
 def is_line(
-    x # Anything
+    x:object # Anything
 )->bool:
     "Return whether `x` is one line of at most `MAX_NAME` printable characters"
     return is_text(x, MAX_NAME) and x.isprintable()
 
 def is_plain(
-    x # Anything
+    x:object # Anything
 )->bool:
     "Return whether `x` is null, true, false, a number or a text of a record"
     if x is None or isinstance(x, bool): return True
@@ -56,14 +56,14 @@ def is_plain(
     return is_text(x)
 
 def is_value(
-    x # Anything
+    x:object # Anything
 )->bool:
     "Return whether `x` is a plain value or a short list of them"
     if isinstance(x, list): return len(x)<=MAX_ITEMS and all(map(is_plain, x))
     return is_plain(x)
 
 def is_facts(
-    x, # Anything
+    x:object, # Anything
     most:int # Names it may have
 )->bool:
     "Return whether `x` is a dict from names to values of a record"
@@ -82,16 +82,16 @@ def check_names(
     check(n_distinct==len(policies), 'the names of policies', 'differ in more than capitals', list(policies))
     return policies
 
-# %% ../../nbs/61_compare.schema.ipynb #e94b77cd
+# %% ../../nbs/61_compare.schema.ipynb #a85acb66
 def keeps_rule(
     rule:Callable, # From a value to whether it is allowed
     words:str # What the value must do or be, completing "must"
 )->AfterValidator: # For an `Annotated` type
     "Return a pydantic validator that fails in our words"
-    def check_rule(x):
+    def _check_rule(x):
         if not rule(x): raise PydanticCustomError('rule', '{words}', {'words': words})
         return x
-    return AfterValidator(check_rule)
+    return AfterValidator(_check_rule)
 
 def _has_run_columns(scores): return bool({*scores} & {*RUN_COLUMNS})
 

@@ -16,17 +16,17 @@ from contextlib import ExitStack
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
 
-# %% ../../nbs/63_compare.workers.ipynb #1d81de8d
+# %% ../../nbs/63_compare.workers.ipynb #bb7ca8a7
 _MOST_DEATHS = 3 # Processes that may die at one item
 
 whole_process = threading.Lock() # Held by a task that needs its process for itself, and must not be ended within
 
 def _exit_with_parent(parent:int):
     "In a new process: exit when its parent is gone, but not within a task that holds `whole_process`"
-    def watch():
+    def _watch():
         while os.getppid()==parent: time.sleep(1)
         with whole_process: os._exit(0)
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=_watch, daemon=True).start()
 
 def _start_worker(stack)->ProcessPoolExecutor:
     "Return a worker that ends when the stack is left, and is killed if that is because of an exception"

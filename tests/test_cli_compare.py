@@ -1,84 +1,12 @@
+"The command `clr-compare`"
 import os, subprocess, sys
-from pathlib import Path
-import numpy as np, pandas as pd, pytest
-from PIL import Image
+import pytest
 
 COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli.compare import clr_compare; clr_compare()'
 
 def compare_cmd(*args, cwd):
     return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True,
                           env={**os.environ, 'MPLBACKEND': ''})
-
-def run(*args, cwd):
-    return subprocess.run([Path(sys.executable).with_name('clr-demo'), *args], cwd=cwd, capture_output=True, text=True,
-                          env={'PATH': '', 'HOME': str(cwd.parent)}) # no display, no shell settings
-
-@pytest.fixture(scope='module')
-def demo(tmp_path_factory):
-    d = tmp_path_factory.mktemp('home')/'demo'
-    d.mkdir()
-    return d, run(cwd=d)
-
-def test_writes_what_it_says(demo):
-    d,r = demo
-    assert r.returncode==0, r.stderr
-    out = d/'clr_demo'
-    assert sorted(p.name for p in out.iterdir())==['gradients.png', 'schedule.png', 'steps.csv', 'summary.csv']
-    assert 'annihilation (the last shaded band): the cycle ends at 0.' in r.stdout and 'accuracy' in r.stdout
-    for name in ('gradients.png', 'schedule.png'):
-        im = np.asarray(Image.open(out/name).convert('L'))
-        assert im.std()>5 and im.shape[0]>300
-
-def test_spikes_plateau_and_fall(demo):
-    "From the rows themselves: the start towers over a level plateau; only the cycle falls in the annihilation phase"
-    df = pd.read_csv(demo[0]/'clr_demo'/'steps.csv')
-    cycle,const = [df[df.policy==p].reset_index() for p in ('use_clr_beta', 'constant')]
-    assert len(cycle)==len(const)==30*22 and (cycle.n_params==75002).all()
-    last = cycle.phase=='annihilation'
-    plateau = cycle.mean_abs[(cycle.step>=132) & ~last]
-    halves = [np.median(h) for h in np.array_split(plateau.to_numpy(), 2)]
-    assert cycle.mean_abs[:10].max() > 4*plateau.median()
-    assert .6 < halves[1]/halves[0] < 1.6, halves
-    assert cycle.mean_abs[-33:].mean() < .5*plateau.median() < const.mean_abs[-33:].mean()
-    assert const.lr.unique().tolist()==[.25] and cycle.lr.max()==pytest.approx(1)
-    assert np.isclose(cycle.mean_abs[0], const.mean_abs[0]), 'same weights, same first batch'
-
-def test_summary_is_the_median_and_the_means_of_the_rows(demo):
-    s = pd.read_csv(demo[0]/'clr_demo'/'summary.csv', index_col='policy')
-    df = pd.read_csv(demo[0]/'clr_demo'/'steps.csv')
-    for p,d in df.groupby('policy'):
-        m = d.mean_abs.to_numpy()
-        assert s.loc[p, '|g| start']==pytest.approx(m[:33].max())
-        assert s.loc[p, '|g| plateau']==pytest.approx(np.median(m[132:528]))
-        assert s.loc[p, '|g| end']==pytest.approx(m[-33:].mean())
-    assert (s.accuracy>.9).all()
-
-def test_an_existing_folder_is_not_overwritten(demo):
-    d = demo[0]
-    before = {p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
-    r = run(cwd=d)
-    assert (r.returncode==1 and 'clr-demo: --out must be a new or empty folder (or give --overwrite); got' in r.stderr
-            and 'Traceback' not in r.stderr)
-    assert before=={p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
-    r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr-max', '.5', cwd=d)
-    assert r.returncode==0, r.stderr
-    df = pd.read_csv(d/'clr_demo'/'steps.csv')
-    assert len(df)==44 and df.lr.max()==pytest.approx(.5) and df.mom.notna().all()
-    assert '22 steps are too few for a plateau' in r.stdout
-
-def test_a_diverged_run_is_called_that(tmp_path):
-    r = run('--lr-max', '1e30', '--epochs', '2', cwd=tmp_path)
-    assert r.returncode==0 and 'A run diverged' in r.stdout and 'plateau:' not in r.stdout
-
-@pytest.mark.parametrize('args,says', [
-    (['--epochs', '0'], '--epochs must be at least 1; got 0'), (['--lr-max', 'nan'], '--lr-max must be above 0'),
-    (['--seed', '-1'], '--seed must lie'), (['--out', 'file'], '--out must be a folder')],
-    ids=lambda a: ' '.join(a) if isinstance(a, list) else '')
-def test_bad_input(tmp_path, args, says):
-    (tmp_path/'file').write_text('x')
-    r = run(*args, cwd=tmp_path)
-    assert r.returncode==1 and says in r.stderr and 'Traceback' not in r.stderr
-    assert sorted(p.name for p in tmp_path.iterdir())==['file'], 'nothing was made'
 
 TOML = """
 policies = {plain = {cycle = "constant", moms = 0.9}, gentle = {cycle = "one_cycle", div = 5}}
@@ -119,11 +47,11 @@ def test_help_names_every_cycle_that_needs_no_parameters():
     assert not [k for k in names if k not in said]
 
 def test_options_by_hand():
-    from fastai_clr_ext.cli.compare import read_options, _situation
+    from fastai_clr_ext.cli.compare import parse_situation, read_options
     o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
-    sit = _situation(**o)
+    sit = parse_situation(o['data'], o['arch'], o['optimizer'])
     assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5
-    assert _situation(**read_options(None, data='some/folder')).data=='some/folder'
+    assert parse_situation('some/folder', None, None).data=='some/folder'
 
 @pytest.mark.parametrize('args,says', [
     (dict(policies='constant,constant'), 'named once each'),
