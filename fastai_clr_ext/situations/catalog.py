@@ -1,4 +1,4 @@
-"""Ready data, models and set-ups to try a policy on.
+"""Set-ups to try a policy on: everything about a learner but its policy, written down.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #43362f7a
+# %% ../../nbs/52_situations.catalog.ipynb #e13b5dd0
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,17 +22,18 @@ from fastai.torch_core import no_random, params
 from ..core.checks import check, is_count
 from ..schedule.cycle import Cycle
 from ..schedule.shapes import clr_beta_07, one_cycle
+from ..train.one_cycle import CycleScheduler # importing it gives `Learner` its method # noqa: F401
 from .nets import cifar_resnet
 from .images import RandomMirror, RandomShift, digits_images, images_dls, load_images
 
-# %% ../../nbs/52_situations.catalog.ipynb #68a09c21
+# %% ../../nbs/52_situations.catalog.ipynb #a6b9406b
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
 @dataclass(frozen=True)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
-    data:str|Path|DataLoaders='digits' # Name, folder or loaders, as in the table above
+    data:str|Path|DataLoaders='digits' # Name, folder or loaders
     depth:int=8 # Of `cifar_resnet`
     option:str='A' # Its shortcuts
     bs:int=64 # Training batch size; that of the loaders if `data` is `DataLoaders`
@@ -41,95 +42,100 @@ class Situation:
     shift:int=1 # Largest shift of a training image in pixels; 0 for none
     mirror:bool=False # Whether training images are mirrored at random, and at the edge they move away from
     drop_last:bool=True # Whether an incomplete training batch is dropped
-    n_train:int|None=None # Training images used, the first of them; None for all
-    classes:tuple|None=None # Classes to train on; None for all
-    pretrain_on:tuple|None=None # Classes to pretrain the body on; None for a random start
+    n_train:int|None=None # Training images used, the first of them; None means all
+    classes:tuple|None=None # Classes to train on; None means all
+    pretrain_on:tuple|None=None # Classes to pretrain the body on; None means a random start
     pretrain_epochs:int=10 # Epochs of the pretraining
     n_epoch:int=20 # Epochs of one run
     lr_max:float=1. # Peak learning rate
-    use_clr_beta:tuple=(10, 10, .95, .85) # The thread's cycle here
+    use_clr_beta:tuple=(10, 10, .95, .85) # Its cycle in fastai 0.7's form
 
     def __post_init__(self):
         check(self.optimizer in OPTIMIZERS, 'optimizer', f'be one of {list(OPTIMIZERS)}', self.optimizer)
         check(isinstance(self.data, (str, Path, DataLoaders)), 'data', 'be a name, a folder or DataLoaders', self.data)
-        for k in ('n_train', 'n_epoch', 'pretrain_epochs'):
-            value = getattr(self, k)
-            check(value is None or is_count(value), k, 'be a whole number of at least 1', value)
+        for name in ('n_train', 'n_epoch', 'pretrain_epochs'):
+            value = getattr(self, name)
+            check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
         check(is_count(self.shift, 0), 'shift', 'be a whole number of pixels', self.shift)
-        check(not isinstance(self.data, DataLoaders) or not (self.classes or self.pretrain_on or self.n_train), 'data',
+        wants_part = self.classes or self.pretrain_on or self.n_train
+        check(not (isinstance(self.data, DataLoaders) and wants_part), 'data',
               'be a name or a folder for a part of its images', self.data)
 
     @property
     def cycle(self)->Cycle: # What `use_clr_beta=` means
-        "The thread's cycle for this situation"
+        "Return the situation's own cycle"
         return clr_beta_07(*self.use_clr_beta)
 
-# %% ../../nbs/52_situations.catalog.ipynb #5f6060f3
-def _tfms(sit)->list:
-    return ([RandomShift(sit.shift, sit.mirror)] if sit.shift else []) + ([RandomMirror()] if sit.mirror else [])
-
-def _classes(classes, n:int, name:str)->tuple:
-    "Classes as a tuple of numbers below `n`"
+# %% ../../nbs/52_situations.catalog.ipynb #801281e7
+def _check_classes(classes, n:int, name:str)->tuple:
+    "Return classes as a tuple of numbers below `n`; all of them for None"
     if classes is None: return tuple(range(n))
-    ok = all(is_count(c, 0) and c<n for c in classes) and len(set(classes))==len(classes)>=2
-    check(ok, name, f'be two or more different classes in [0, {n})', classes)
+    are_classes = all(is_count(c, 0) and c<n for c in classes)
+    is_valid = are_classes and len(classes)>=2 and len(set(classes))==len(classes)
+    check(is_valid, name, f'be two or more different classes in [0, {n})', classes)
     return tuple(classes)
 
 def situation_dls(
     sit:Situation, # Whose data
     seed:int=42 # Of the order of training batches, and of the split of digits
 )->DataLoaders: # Images as floats, classes
-    "The loaders of a situation"
+    "Return the loaders of a situation"
     if isinstance(sit.data, DataLoaders): return sit.data
     images = digits_images(seed=seed) if sit.data=='digits' else load_images(sit.data)
-    images = images.only(_classes(sit.classes, len(images.vocab), 'classes'), sit.n_train)
-    return images_dls(images, sit.bs, _tfms(sit), seed, sit.drop_last)
+    images = images.only(_check_classes(sit.classes, len(images.vocab), 'classes'), sit.n_train)
+    tfms = []
+    if sit.shift: tfms.append(RandomShift(sit.shift, sit.mirror))
+    if sit.mirror: tfms.append(RandomMirror())
+    return images_dls(images, sit.bs, tfms, seed, sit.drop_last)
 
 def split_head(
     model:nn.Sequential # As `cifar_resnet`
 )->list: # Parameters of the body and of the head
-    "Two parameter groups: the body, and the head that is new when fine-tuning"
+    "Return two parameter groups: the body, and the head that is new when fine-tuning"
     return [params(model[:-1]), params(model[-1])]
 
-# %% ../../nbs/52_situations.catalog.ipynb #79ed7c7e
-def _learner(sit, seed:int)->Learner:
-    "A learner from a random start"
+def _random_learner(sit, seed:int)->Learner:
+    "Return a learner with random initial weights"
     with no_random(seed):
         dls = situation_dls(sit, seed)
-        model = cifar_resnet(sit.depth, dls.one_batch()[0].shape[1], dls.c, sit.option)
+        n_channels = dls.one_batch()[0].shape[1]
+        model = cifar_resnet(sit.depth, n_channels, dls.c, sit.option)
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=split_head,
                    opt_func=OPTIMIZERS[sit.optimizer], wd=sit.wd, lr=sit.lr_max)
 
+# %% ../../nbs/52_situations.catalog.ipynb #65388359
 @lru_cache(maxsize=4)
 def pretrained_body(
     sit:Situation # With `pretrain_on`
 )->dict: # State of the body after pretraining, on the CPU
-    "Train on `pretrain_on` with one cycle, and keep all but the head"
-    learn = _learner(replace(sit, classes=sit.pretrain_on, pretrain_on=None), seed=0)
+    "Train on the classes `pretrain_on` with one cycle, and return all weights but the head's"
+    learn = _random_learner(replace(sit, classes=sit.pretrain_on, pretrain_on=None), seed=0)
     with no_random(0), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle_ext(sit.pretrain_epochs, sit.lr_max, sched=one_cycle(moms=(.95, .85, .95)))
-    return {k: v.cpu().clone() for k,v in learn.model[:-1].state_dict().items()}
+    return {name: weights.cpu().clone() for name,weights in learn.model[:-1].state_dict().items()}
 
 @patch
 def __call__(self:Situation,
     seed:int # Of the initial weights, the order of the data and what is random in it
 )->Learner: # Fresh, with `accuracy` and two parameter groups, body and head
-    "Make this situation's learner"
-    learn = _learner(replace(self, pretrain_on=None), seed)
+    "Return this situation's learner"
+    learn = _random_learner(replace(self, pretrain_on=None), seed)
     if self.pretrain_on: learn.model[:-1].load_state_dict(pretrained_body(self))
     return learn
 
+# %% ../../nbs/52_situations.catalog.ipynb #4b825a55
 @patch
 def about(self:Situation)->dict: # Plain values by field
-    "What was trained, for a record"
-    data = 'DataLoaders' if isinstance(self.data, DataLoaders) else Path(self.data).name # where a folder is stays here
-    named = dict(data=data, model=f'resnet{self.depth}', pretrained=bool(self.pretrain_on))
-    fields = asdict(replace(self, data=''))
-    for k in ('bs', 'n_epoch', 'lr_max', 'use_clr_beta', *([] if self.pretrain_on else ['pretrain_epochs'])):
-        del fields[k] # the comparison says
-    return {k: v for k,v in fields.items() if v is not None} | named
+    "Return what was trained, for a record"
+    facts = asdict(replace(self, data=''))
+    elsewhere = ['bs', 'n_epoch', 'lr_max', 'use_clr_beta'] # the learner or the comparison says
+    if not self.pretrain_on: elsewhere.append('pretrain_epochs')
+    for name in elsewhere: del facts[name]
+    facts = {name: value for name,value in facts.items() if value is not None}
+    data = 'DataLoaders' if isinstance(self.data, DataLoaders) else Path(self.data).name
+    return facts | dict(data=data, model=f'resnet{self.depth}', pretrained=bool(self.pretrain_on))
 
-# %% ../../nbs/52_situations.catalog.ipynb #b6a166e1
+# %% ../../nbs/52_situations.catalog.ipynb #6eceb339
 SITUATIONS = {
     'digits': Situation(),
     'fashion-mnist': Situation('fashion-mnist', depth=20, bs=128, wd=5e-4, shift=2, n_epoch=15, lr_max=.5),
@@ -142,8 +148,8 @@ def situation(
     name:str='digits', # Name in `SITUATIONS`
     **changes # Fields of `Situation` to change
 )->Situation: # Called with a seed, it makes its learner
-    "A set-up by its name, as it is or changed"
+    "Return a set-up by its name, as it is or changed"
     check(isinstance(name, str) and name in SITUATIONS, 'name', f'be one of {list(SITUATIONS)}', name)
-    bad = [k for k in changes if k not in Situation.__dataclass_fields__]
-    check(not bad, 'changes', f'be fields of Situation: {list(Situation.__dataclass_fields__)}', bad)
+    unknown = [k for k in changes if k not in Situation.__dataclass_fields__]
+    check(not unknown, 'changes', f'be fields of Situation: {list(Situation.__dataclass_fields__)}', unknown)
     return replace(SITUATIONS[name], **changes)

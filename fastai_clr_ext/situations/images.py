@@ -1,4 +1,4 @@
-"""Ready data, models and set-ups to try a policy on.
+"""Small image data behind one function, most of it without a download: digits, Fashion-MNIST, CIFAR-10, your own.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.images.html.md"""
 
@@ -24,7 +24,7 @@ from fastai.data.external import URLs, untar_data
 from fastai.torch_core import default_device
 from ..core.checks import check, is_count, is_number
 
-# %% ../../nbs/51_situations.images.ipynb #0121e2d7
+# %% ../../nbs/51_situations.images.ipynb #f0b25da6
 class RandomShift(ItemTransform):
     "Shift each image of a training batch by up to `n` pixels each way"
     def __init__(self,
@@ -40,150 +40,168 @@ class RandomShift(ItemTransform):
         b:list # Images `(bs, channels, height, width)`, targets
     )->tuple: # The same, shifted
         "Cut a window at a random place out of each padded image"
-        x,(bs,_,h,w) = b[0],b[0].shape
-        around = dict(padding_mode='symmetric') if self.mirror else dict(fill=x.min().item())
-        padded = pad(x, self.n, **around).permute(0, 2, 3, 1)
-        i,j = torch.randint(0, 2*self.n+1, (2, bs))
-        rows,cols = i[:,None] + torch.arange(h), j[:,None] + torch.arange(w)
-        return (padded[torch.arange(bs)[:,None,None], rows[:,:,None], cols[:,None,:]].permute(0, 3, 1, 2), *b[1:])
+        x = b[0]
+        bs,_,height,width = x.shape
+        edge = dict(padding_mode='symmetric') if self.mirror else dict(fill=x.min().item())
+        padded = pad(x, self.n, **edge).permute(0, 2, 3, 1)
+        top,left = torch.randint(0, 2*self.n+1, (2, bs))
+        rows = top[:,None] + torch.arange(height)
+        columns = left[:,None] + torch.arange(width)
+        image = torch.arange(bs)[:,None,None]
+        shifted = padded[image, rows[:,:,None], columns[:,None,:]].permute(0, 3, 1, 2)
+        return (shifted, *b[1:])
 
-# %% ../../nbs/51_situations.images.ipynb #44c162ab
 class RandomMirror(ItemTransform):
     "Mirror each image of a training batch, left to right, with probability ½"
     def encodes(self,
         b:list # Images `(bs, channels, height, width)`, targets
     )->tuple: # The same, about half of them mirrored
-        "Turn the images that a coin picks"
+        "Mirror the images that a coin picks"
         x = b[0]
-        turn = (torch.rand(len(x)) < .5).to(x.device)[:,None,None,None]
-        return (torch.where(turn, x.flip(-1), x), *b[1:])
+        is_mirrored = (torch.rand(len(x)) < .5).to(x.device)[:,None,None,None]
+        return (torch.where(is_mirrored, x.flip(-1), x), *b[1:])
 
+# %% ../../nbs/51_situations.images.ipynb #8569d95f
 class Scale(ItemTransform):
     "Turn bytes into floats with mean 0 and standard deviation 1 in each channel of the training images"
     def __init__(self,
         x:torch.Tensor # Training images `(n, channels, height, width)`, bytes
     ):
         super().__init__()
-        each = [o.double() for o in x.transpose(0, 1)]
-        self.mean,self.std = [torch.tensor([f(o).item() for o in each])[:,None,None] for f in (torch.mean, torch.std)]
+        channels = [channel.double() for channel in x.transpose(0, 1)]
+        self.mean = torch.tensor([channel.mean().item() for channel in channels])[:,None,None]
+        self.std = torch.tensor([channel.std().item() for channel in channels])[:,None,None]
 
     def encodes(self,
         b:list # Images as bytes, targets
     )->tuple: # Images as floats, targets
-        "Take the mean off, divide by the standard deviation"
+        "Subtract the mean and divide by the standard deviation"
         x = b[0]
         return ((x.float()-self.mean.to(x.device))/self.std.to(x.device), *b[1:])
 
-# %% ../../nbs/51_situations.images.ipynb #3f176157
 @dataclass(frozen=True, eq=False)
 class Images:
-    "Images and classes, for training and held out"
+    "Images and their classes, for training and for validation"
     x:torch.Tensor # Training images `(n, channels, height, width)`: bytes, or floats that are scaled already
     y:torch.Tensor # Their classes, `(n,)`, from 0
-    valid_x:torch.Tensor # Held-out images
+    valid_x:torch.Tensor # Validation images
     valid_y:torch.Tensor # Their classes
     vocab:tuple # Name of each class
 
     def only(self,
-        classes:tuple, # Classes to keep, which are numbered anew in this order
-        n_train:int|None=None # Training images to keep, the first of them; None for all
+        classes:tuple, # Classes to keep; they are numbered anew in this order
+        n_train:int|None=None # Training images to keep, the first of them; None means all
     )->'Images': # A part of them
-        "The images of some classes"
-        new = torch.full((len(self.vocab),), -1)
-        new[list(classes)] = torch.arange(len(classes))
-        train,valid = [torch.nonzero(new[y]>=0)[:,0] for y in (self.y, self.valid_y)]
-        train = train[:n_train]
-        return Images(self.x[train], new[self.y[train]], self.valid_x[valid], new[self.valid_y[valid]],
+        "Return the images of some classes"
+        new_class = torch.full((len(self.vocab),), -1)
+        new_class[list(classes)] = torch.arange(len(classes))
+        train = torch.nonzero(new_class[self.y]>=0)[:n_train,0]
+        valid = torch.nonzero(new_class[self.valid_y]>=0)[:,0]
+        return Images(self.x[train], new_class[self.y[train]], self.valid_x[valid], new_class[self.valid_y[valid]],
                       tuple(self.vocab[c] for c in classes))
 
-# %% ../../nbs/51_situations.images.ipynb #54a32909
+# %% ../../nbs/51_situations.images.ipynb #9fd6a436
 def digits_images(
     pct_valid:float=.2, # Fraction of images held out for validation, in [.01, .99]
     seed:int=42 # Of the split
 )->Images: # `(n, 1, 8, 8)`, mean 0 and standard deviation 1
-    "scikit-learn's digits, split with equal shares of each class"
+    "Return scikit-learn's digits, split with equal shares of each class"
     check(is_number(pct_valid) and .01<=pct_valid<=.99, 'pct_valid', 'lie in [.01, .99]', pct_valid)
     check(is_count(seed, 0) and seed<2**32, 'seed', 'be a whole number in [0, 2**32)', seed)
     x,y = load_digits(return_X_y=True)
-    x = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8)
     train,valid = train_test_split(np.arange(len(y)), test_size=pct_valid, random_state=seed, stratify=y)
-    x,y = (x-x[train].mean())/x[train].std(), torch.tensor(y)
+    x = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8)
+    x = (x-x[train].mean())/x[train].std()
+    y = torch.tensor(y)
     return Images(x[train], y[train], x[valid], y[valid], tuple(map(str, range(10))))
 
-# %% ../../nbs/51_situations.images.ipynb #dfd970bf
+# %% ../../nbs/51_situations.images.ipynb #dbb82cfd
 def read_idx(
     path:Path # File, gzipped if it ends in `.gz`
-)->torch.Tensor: # Bytes, in the shape that the file names
+)->torch.Tensor: # Bytes, in the shape that the file gives
     "Read one idx file of unsigned bytes"
     with (gzip.open if path.suffix=='.gz' else open)(path, 'rb') as f: raw = f.read()
     check(len(raw)>=4 and raw[:3]==b'\0\0\x08', str(path), 'be an idx file of unsigned bytes', raw[:4])
-    start = 4 + 4*raw[3]
-    check(len(raw)>=start, str(path), f'have {raw[3]} dimensions in its header', raw[4:])
+    n_dims = raw[3]
+    start = 4 + 4*n_dims
+    check(len(raw)>=start, str(path), f'have {n_dims} dimensions in its header', raw[4:])
     shape = np.frombuffer(raw[4:start], '>u4').astype(int).tolist()
-    check(len(raw)-start==np.prod(shape, dtype=object), str(path), f'hold {shape} bytes',
-          len(raw)-start)
+    n_values = np.prod(shape, dtype=object) # Python's integers: a damaged header may claim any size
+    check(len(raw)-start==n_values, str(path), f'hold {shape} bytes', len(raw)-start)
     return torch.tensor(np.frombuffer(raw, np.uint8, offset=start)).view(shape)
+
+_IDX_NAMES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
+
+def _plain_or_gzipped(folder, name)->Path|None:
+    for path in (folder/name, folder/f'{name}.gz'):
+        if path.exists(): return path
+    return None
 
 def idx_images(
     path:Path # Folder with MNIST's four files, each with or without `.gz`
 )->Images: # `(n, 1, height, width)`, bytes
-    "Images in MNIST's files"
-    names = [f'{s}-{what}' for s in ('train', 't10k') for what in ('images-idx3-ubyte', 'labels-idx1-ubyte')]
-    found = [next((p for p in (path/n, path/f'{n}.gz') if p.exists()), None) for n in names]
-    check(all(found), str(path), f'have {names}, gzipped or not', [p.name for p in found if p])
+    "Return images from files in MNIST's form"
+    found = [_plain_or_gzipped(path, name) for name in _IDX_NAMES]
+    there = [p.name for p in found if p]
+    check(all(found), str(path), f'have {list(_IDX_NAMES)}, gzipped or not', there)
     x,y,valid_x,valid_y = map(read_idx, found)
-    for a,b in ((x, y), (valid_x, valid_y)):
-        check(a.ndim==3 and b.shape==a.shape[:1], str(path), 'have one class for each image', (a.shape, b.shape))
+    for images,classes in ((x, y), (valid_x, valid_y)):
+        fits = images.ndim==3 and classes.shape==images.shape[:1]
+        check(fits, str(path), 'have one class for each image', (images.shape, classes.shape))
     vocab = tuple(map(str, range(int(y.max())+1)))
     return Images(x[:,None], y.long(), valid_x[:,None], valid_y.long(), vocab)
 
-# %% ../../nbs/51_situations.images.ipynb #fdfd3a93
-def _read_part(path:Path, vocab:list)->tuple: # Images as bytes, classes
-    files = [(p, c) for c,name in enumerate(vocab) for p in sorted((path/name).glob('*.png'))]
+# %% ../../nbs/51_situations.images.ipynb #f41b03ea
+def _read_part(path:Path, vocab:list)->tuple: # Images as bytes `(n, 3, height, width)`, classes
+    files,classes = [],[]
+    for c,name in enumerate(vocab):
+        of_class = sorted((path/name).glob('*.png'))
+        files += of_class
+        classes += [c]*len(of_class)
     check(files, str(path), 'have images CLASS/*.png of these classes', vocab)
-    x = [np.asarray(Image.open(p).convert('RGB')) for p,_ in files]
-    shapes = {o.shape for o in x}
+    x = [np.asarray(Image.open(file).convert('RGB')) for file in files]
+    shapes = {image.shape for image in x}
     check(len(shapes)==1, str(path), 'have images of one size', sorted(shapes)[:3])
-    return torch.tensor(np.stack(x)).permute(0, 3, 1, 2).contiguous(), torch.tensor([c for _,c in files])
+    return torch.tensor(np.stack(x)).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)
 
 def folder_images(
     path:Path # Folder with `train/CLASS/*.png` and `test/CLASS/*.png`, of one size
 )->Images: # `(n, 3, height, width)`, bytes
-    "Images in folders by class, as fastai's `URLs.CIFAR` has them"
+    "Return images from folders by class"
     vocab = sorted(p.name for p in (path/'train').iterdir() if p.is_dir())
     return Images(*_read_part(path/'train', vocab), *_read_part(path/'test', vocab), tuple(vocab))
 
-# %% ../../nbs/51_situations.images.ipynb #602867b8
+# %% ../../nbs/51_situations.images.ipynb #aae41c26
 DEBIAN_FASHION = Path('/usr/share/datasets/fashion-mnist') # Where Debian's `dataset-fashion-mnist` puts the files
 
 @lru_cache(maxsize=2)
 def load_images(
-    data:str|Path, # `'fashion-mnist'`, `'cifar10'`, or a folder
+    data:str|Path # `'fashion-mnist'`, `'cifar10'`, or a folder
 )->Images: # Bytes
-    "Read images once for each process"
+    "Read images, once for each process"
     if data=='cifar10': return folder_images(untar_data(URLs.CIFAR))
     path = DEBIAN_FASHION if data=='fashion-mnist' else Path(data)
     check(path.is_dir(), 'data', "be 'digits', 'cifar10', 'fashion-mnist' (of Debian's package dataset-fashion-mnist), "
           'or a folder that exists', str(data))
     return folder_images(path) if (path/'train').is_dir() else idx_images(path)
 
-# %% ../../nbs/51_situations.images.ipynb #5f9e4e24
+# %% ../../nbs/51_situations.images.ipynb #0fa915e2
 def images_dls(
-    images:Images, # What to train and validate on
+    images:Images, # To train and validate on
     bs:int=64, # Training batch size
-    tfms:list=(), # What training batches go through, after they are scaled
+    tfms:list=(), # Transforms of training batches, after they are scaled
     seed:int=42, # Of the order of training batches
     drop_last:bool=True # Whether an incomplete training batch is dropped
 )->DataLoaders: # Images as floats, classes
-    "Loaders over images in memory"
+    "Return loaders over images in memory"
     n = len(images.x)
     check(is_count(bs) and bs<=n, 'bs', f'be a whole number in [1, {n}], the training images', bs)
     scale = [] if images.x.is_floating_point() else [Scale(images.x)]
-    train,valid = TensorDataset(images.x, images.y),TensorDataset(images.valid_x, images.valid_y)
-    train_dl = TfmdDL(train, bs=bs, shuffle=True, drop_last=drop_last, num_workers=0,
+    train_dl = TfmdDL(TensorDataset(images.x, images.y), bs=bs, shuffle=True, drop_last=drop_last, num_workers=0,
                       after_batch=[*scale, *tfms] or None)
     train_dl.rng.seed(seed)
-    valid_dl = TfmdDL(valid, bs=max(bs, 256), num_workers=0, after_batch=scale or None)
+    valid_dl = TfmdDL(TensorDataset(images.valid_x, images.valid_y), bs=max(bs, 256), num_workers=0,
+                      after_batch=scale or None)
     dls = DataLoaders(train_dl, valid_dl, device=default_device())
     dls.vocab,dls.c = list(images.vocab),len(images.vocab)
     return dls
@@ -194,6 +212,7 @@ def digits_dls(
     pct_valid:float=.2, # Fraction of images held out for validation, in [.01, .99]
     seed:int=42 # Of the split and of the order of training batches
 )->DataLoaders: # Images `(bs, 1, 8, 8)`, mean 0 and standard deviation 1; classes 0 to 9
-    "scikit-learn's digits, split with equal shares of each class"
+    "Return loaders over scikit-learn's digits, split with equal shares of each class"
     check(is_count(shift, 0), 'shift', 'be a whole number of pixels', shift)
-    return images_dls(digits_images(pct_valid, seed), bs, [RandomShift(shift)] if shift else [], seed)
+    tfms = [RandomShift(shift)] if shift else []
+    return images_dls(digits_images(pct_valid, seed), bs, tfms, seed)

@@ -1,0 +1,46 @@
+"Situations: learners that are written down"
+import pickle
+import pytest, torch
+from fastai.optimizer import SGD
+from situations_helpers import he_params, image_folder
+from fastai_clr_ext.situations import *
+
+def test_the_thread(tmp_path):
+    "As written in the thread's notebook, on a folder instead of CIFAR-10, where 50,000 images make 98 batches of 512"
+    s = situation('thread', data=image_folder(tmp_path), bs=5)
+    learn = s(3)
+    assert len(learn.dls.train)==3, 'the last, incomplete batch is trained'
+    assert s.depth==56 and sum(p.numel() for p in learn.model.parameters())==he_params(9) - 65*10 + 65*2
+    assert (learn.wd, learn.lr)==(1e-4, .8) and learn.opt_func.func is SGD and learn.opt_func.keywords=={'mom': .9}
+    assert ([type(t).__name__ for t in learn.dls.train.after_batch.fs]==['Scale', 'RandomShift', 'RandomMirror']
+            and s.shift==4)
+    assert [type(t).__name__ for t in learn.dls.valid.after_batch.fs]==['Scale']
+
+def test_pretraining_is_one_body_for_all_seeds():
+    s = situation('transfer-digits', pretrain_epochs=1)
+    a,b = s(0),s(1)
+    same = lambda i: all(torch.equal(p, q) for p,q in zip(a.model[i].state_dict().values(),
+                                                          b.model[i].state_dict().values()))
+    assert all(map(same, range(4))) and not same(4)
+    a.create_opt()
+    assert [len(g) for g in a.opt.param_lists]==[len(list(a.model[:-1].parameters())), 2]
+
+def test_a_situation_travels(tmp_path):
+    s = situation('digits', wd=.1)
+    assert pickle.loads(pickle.dumps(s))==s and s.about()['wd']==.1 and s.about()['model']=='resnet8'
+    assert situation(data=tmp_path/'secret'/'mine').about()['data']=='mine'
+
+def test_loaders_of_the_user():
+    dls = digits_dls(bs=32)
+    learn = Situation(dls)(0)
+    assert learn.dls is dls and learn.model(dls.one_batch()[0]).shape==(32, 10)
+
+@pytest.mark.parametrize('call,says', [
+    (lambda: Situation(optimizer='lion'), 'optimizer must be one of'),
+    (lambda: situation('mnist'), 'name must be one of'), (lambda: situation(depht=8), 'changes must be fields'),
+    (lambda: Situation(7), 'data must'), (lambda: Situation('no/such/folder')(0), 'folder that exists'),
+    (lambda: Situation(classes=(1, 1))(0), 'classes must'), (lambda: Situation(classes=(1, 10))(0), r'\[0, 10\)'),
+    (lambda: Situation(n_train=0), 'n_train must'), (lambda: Situation(shift=-1), 'shift must'),
+    (lambda: Situation(digits_dls(), n_train=5), 'data must be a name or a folder')])
+def test_bad_situation(call, says):
+    with pytest.raises(ValueError, match=says): call()
