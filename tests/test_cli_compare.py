@@ -2,7 +2,9 @@
 import os, subprocess, sys
 import pytest
 
-COMPARE = 'import warnings; warnings.simplefilter("ignore"); from fastai_clr_ext.cli.compare import clr_compare; clr_compare()'
+COMPARE = '''import warnings; warnings.simplefilter("ignore")
+from fastai_clr_ext.cli.compare import clr_compare
+clr_compare()'''
 
 def compare_cmd(*args, cwd):
     return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True,

@@ -1,6 +1,6 @@
 "Pages and forum posts, also of hostile records"
 from html.parser import HTMLParser
-import re
+import re, subprocess, sys
 from pathlib import Path
 import pytest
 from compare_helpers import *
@@ -116,3 +116,32 @@ def test_how_to_run_it_again_can_be_run():
     assert 'lr_max' not in Comparison(r).to_markdown().split('```text\n')[-1]
     r['policies'][0]['lr_max'] = 'slice(print(1))'
     assert "'constant': 'slice(print(1))'" in Comparison(r).to_markdown(), 'no code from a record'
+
+@pytest.mark.parametrize('module', ['comparison', 'runner', 'verdict'])
+def test_a_comparison_has_its_reports_whatever_was_imported(module):
+    "In a process of its own, which has imported nothing else"
+    code = f"""import fastai_clr_ext.compare.{module}
+from fastai_clr_ext.compare.comparison import Comparison
+print(all(callable(getattr(Comparison, name)) for name in ('read', 'plot', 'to_html', 'to_markdown')))"""
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert r.stdout.strip()=='True', r.stderr
+
+@pytest.mark.parametrize('report', ['to_html', 'to_markdown'])
+def test_a_report_judges_its_record_once(report, monkeypatch):
+    calls = []
+    def counted(*args):
+        calls.append(args)
+        return paired_summary(*args)
+    monkeypatch.setattr('fastai_clr_ext.compare.comparison.paired_summary', counted)
+    c = Comparison(made())
+    text = getattr(c, report)()
+    assert len(calls)==1 and text==(report_html if report=='to_html' else report_markdown)(c)
+
+def test_dollars_are_no_formula():
+    "Two of them would be one, and be drawn as such"
+    name = 'a $x^2$ b'
+    c = Comparison(poisoned(name))
+    for ax in (*c.plot(), *c.plot_grads(), c.plot_curves()):
+        texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.title, ax.xaxis.label, ax.yaxis.label]
+        if ax.get_legend(): texts += ax.get_legend().get_texts()
+        assert not [text for text in texts if name in text.get_text() and text.get_parse_math()]

@@ -197,3 +197,18 @@ def test_a_recorder_of_other_metrics(recorder):
         return learn
     with pytest.raises(ValueError, match='the recorder of the learner must have train_metrics=False and valid_metrics'):
         compare(make, POLICIES, seeds=1, **quick)
+
+def test_a_folder_from_before_there_was_a_version_goes_on(tmp_path):
+    first = compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    path = tmp_path/'comparison.json'
+    plan = json.loads(path.read_text())
+    assert plan.pop('version')==1
+    path.write_text(json.dumps(plan))
+    again = compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    assert again.df.seconds.tolist()==first.df.seconds.tolist(), 'nothing is trained again'
+    path.write_text(json.dumps(plan | dict(version=2)))
+    with pytest.raises(ValueError, match='^version of .*comparison.json must be at most 1; got 2'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    path.write_text(json.dumps(plan | dict(n_epoch='two')))
+    with pytest.raises(ValueError, match='^n_epoch of .*comparison.json must be a whole number'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)

@@ -15,6 +15,7 @@ from fastai.test_utils import synth_dbunch
 from torch.utils.data import TensorDataset
 from compare_helpers import *
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare.runs import epoch_scores, last_loss, run_counts
 from fastai_clr_ext.record import GradRecorder, HistoryRecorder, RunHistory
 from fastai_clr_ext.record.recorder import epoch_metrics
 from fastai_clr_ext.schedule import constant, one_cycle
@@ -126,7 +127,8 @@ TRAINED = {
     'epochs cut': fit(partial(RaiseAt, 'before_batch', CancelTrainException)),
     'fit cut': fit(partial(RaiseAt, 'after_batch', CancelFitException)),
     'stages': lambda learn: learn.fit_stages(stages_long(budget=2, base_lr=.05, head_epochs=.5)),
-    'rewound': guarded, 'stopped': fit(TerminateOnNaNCallback, lr=1e12), 'search': searching, 'nothing': lambda learn: None}
+    'rewound': guarded, 'stopped': fit(TerminateOnNaNCallback, lr=1e12), 'search': searching,
+    'nothing': lambda learn: None}
 
 @pytest.mark.parametrize('name', TRAINED)
 def test_the_ledger_counts_what_happens(name):

@@ -11,7 +11,8 @@ from fastai_clr_ext.compare import *
     (but('runs', value=KeyError), 'have runs'), (but('runs', value=[]), 'one for each policy and seed'),
     (but('runs', 0, 'seed', value=7), 'one for each policy and seed'),
     (but('runs', 0, 'seed', value=1), 'one for each policy and seed'),
-    (but('runs', 0, 'scores', 'accuracy', value=1e300), r'^runs\.0\.scores\.accuracy of a record must be at most 1e\+15; got'),
+    (but('runs', 0, 'scores', 'accuracy', value=1e300),
+     r'^runs\.0\.scores\.accuracy of a record must be at most 1e\+15; got'),
     (but('runs', 0, 'scores', 'accuracy', value='high'), r'^runs\.0\.scores\.accuracy of a record must be a number'),
     (but('runs', 0, 'scores', 'accuracy', value=10**400), r'^runs\.0\.scores\.accuracy of a record must'),
     (but('runs', 0, 'n_steps', value=-1), r'^runs\.0\.n_steps of a record must be at least 0; got -1'),
@@ -37,12 +38,14 @@ def test_what_is_not_a_record(record, says, tmp_path):
         with pytest.raises(ValueError, match=says): use()
 
 def test_a_name_that_is_read_backwards_is_refused():
-    with pytest.raises(ValueError, match='^situation… of a record must|^situation.… of a record must|a record must be one line'):
+    with pytest.raises(ValueError, match='^(situation|versions)\\.….* of a record must be one line of printable'):
         check_record(poisoned('\u202egnp.exe'))
 
 @pytest.mark.parametrize('path,value,says', [
-    (('higher',), 1, 'higher of a record must be true or false; got 1'), (('level',), True, 'level of a record must be a number; got True'),
-    (('level',), .49, 'level of a record must be at least 0.5'), (('level',), .99995, 'level of a record must be at most 0.9999'),
+    (('higher',), 1, 'higher of a record must be true or false; got 1'),
+    (('level',), True, 'level of a record must be a number; got True'),
+    (('level',), .49, 'level of a record must be at least 0.5'),
+    (('level',), .99995, 'level of a record must be at most 0.9999'),
     (('seeds',), [True, 1, 2], r'seeds\.0 of a record must be a whole number; got True'),
     (('seeds',), [0, 0, 1], 'seeds of a record must be different'),
     (('runs', 0, 'n_steps'), 2., r'runs\.0\.n_steps of a record must be a whole number; got 2\.0'),
@@ -51,7 +54,8 @@ def test_a_name_that_is_read_backwards_is_refused():
     (('runs', 0, 'scores', 'accuracy'), float('nan'), r'runs\.0\.scores\.accuracy of a record must be a finite number'),
     (('runs', 0, 'scores', 'accuracy'), True, r'runs\.0\.scores\.accuracy of a record must be a number; got True'),
     (('runs', 0, 'scores', 'seed'), 1., r'runs\.0\.scores of a record must have no name in'),
-    (('runs', 0, 'curves', 'accuracy'), [.1]*10_001, r'runs\.0\.curves\.accuracy of a record must have at most 10000 items'),
+    (('runs', 0, 'curves', 'accuracy'), [.1]*10_001,
+     r'runs\.0\.curves\.accuracy of a record must have at most 10000 items'),
     (('runs', 0, 'error'), '\ud800', r'runs\.0\.error of a record must be text without half characters'),
     (('runs', 0, 'error'), 'x'*20_001, r'runs\.0\.error of a record must have at most 20000 characters'),
     (('runs', 0, 'seed'), KeyError, r'^runs\.0 of a record must have seed; got'),
@@ -59,7 +63,8 @@ def test_a_name_that_is_read_backwards_is_refused():
     (('situation', 'two\nlines'), 1, r'situation\.….* of a record must be one line of printable characters'),
     (('situation', 'sizes'), [0]*1001, r'situation\.sizes of a record must be a plain value'),
     (('situation', 'flops'), 10**16, r'situation\.flops of a record must be a plain value'),
-    (('tuning',), [dict(policy='a', lr_max='high', scores={}, diverged=False, error=None)], r'tuning\.0\.lr_max of a record must be a number')],
+    (('tuning',), [dict(policy='a', lr_max='high', scores={}, diverged=False, error=None)],
+     r'tuning\.0\.lr_max of a record must be a number')],
     ids=lambda o: '.'.join(map(str, o)).replace('\n', ' ') if isinstance(o, tuple) else '')
 def test_a_field_is_named_with_its_rule(path, value, says):
     with pytest.raises(ValueError, match=says): check_record(but(*path, value=value))
@@ -80,7 +85,8 @@ def test_the_json_schema_has_the_limits():
     assert set(schema['required'])==set(made()) and schema['properties']['level']['maximum']==.9999
     run = schema['$defs']['RunRecord']
     assert run['properties']['scores']['additionalProperties']['anyOf'][0]['maximum']==1e15
-    assert run['properties']['n_steps']=={'exclusiveMaximum': 10**12, 'minimum': 0, 'title': 'N Steps', 'type': 'integer'}
+    n_steps = run['properties']['n_steps']
+    assert n_steps=={'exclusiveMaximum': 10**12, 'minimum': 0, 'title': 'N Steps', 'type': 'integer'}
 
 def test_a_folder_without_a_version_is_version_one():
     plan = dict(n_epoch=1, policies={'a': 'x'}, lr_max={'a': None}, tune=None, grads=True, n_threads=1, weights='0',

@@ -152,7 +152,7 @@ def plot(self:Comparison,
     "Draw every run, seeds joined by lines, and the gain of each policy over the baseline with its interval"
     return draw_comparison(self, self.summary(), axs, **kwargs)
 
-# %% ../../nbs/65_compare.comparison.ipynb #e7184742
+# %% ../../nbs/65_compare.comparison.ipynb #300e63bb
 def _draw_curves(ax, runs, key, color, label):
     "Draw a faint line for each run and a strong one for their mean"
     lines = []
@@ -169,6 +169,7 @@ def _budget_spent(line)->np.ndarray: return np.linspace(1/len(line), 1, len(line
 def _runs_of(comparison, policy)->list:
     return [run for run in comparison.record['runs'] if run['policy']==policy['name']]
 
+# %% ../../nbs/65_compare.comparison.ipynb #ba34ca46
 @patch
 def plot_curves(self:Comparison,
     key:str|None=None, # Loss or metric; None means the comparison's metric

@@ -55,7 +55,7 @@ def report_table(
             'lr_max': show_number(lrs[name])})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/67_compare.report.ipynb #e0558ef7
+# %% ../../nbs/67_compare.report.ipynb #f3f6fa8b
 def _title(record)->str:
     situation = record['situation']
     return ('Learning-rate policies compared: '
@@ -67,8 +67,8 @@ def _how_judged(record)->str:
     direction = 'higher' if record['higher'] else 'lower'
     return (f'Compared with {record["baseline"]} by {record["metric"]} ({direction} is better), over '
             f'{plural(len(record["seeds"]), "seed")}. All policies had the same initial weights, the same batches and '
-            f'the same number of optimizer steps. "Worked" means surely better{margin}, "did not" means surely not, and '
-            f'"cannot tell" is everything else; surely is at {percent(record["level"])} for all policies together.')
+            f'the same number of optimizer steps. "Worked" means surely better{margin}, "did not" means surely not, '
+            f'and "cannot tell" is everything else; surely is at {percent(record["level"])} for all policies together.')
 
 def _facts(record)->dict:
     "Return what was run, as texts by name"
@@ -100,7 +100,7 @@ def _how_again(record)->str:
     return ('# make_learner and policies as described above\n'
             f'compare(make_learner, policies, {", ".join(args)},\n        {", ".join(options)})')
 
-# %% ../../nbs/67_compare.report.ipynb #ba2c3e26
+# %% ../../nbs/67_compare.report.ipynb #786eadf3
 _SVG_STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11}
 
 def _image_address(ax)->str:
@@ -119,8 +119,8 @@ def _draw_curves_of(comparison, keys)->plt.Axes:
 
 _OUTCOME_CAPTION = ('Left, each run, the runs of a seed joined by a line. Right, the gain of each policy with its '
                     'interval.')
-_GRADS_CAPTION = ('Each run faint, the mean of a policy’s runs strong; common axes. Low alone does not mean flat: batch '
-                  'normalisation scales gradients by the weights.')
+_GRADS_CAPTION = ('Each run faint, the mean of a policy’s runs strong; common axes. Low alone does not mean flat: '
+                  'batch normalisation scales gradients by the weights.')
 _CURVES_CAPTION = 'Each run faint, the mean of a policy’s runs strong.'
 
 def _figures(comparison, summary)->list:

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #508fc27e
+# %% ../../nbs/66_compare.runner.ipynb #09e35bc0
 import math, numpy as np, os, platform, tempfile, torch, warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from ..core.checks import as_list, check, check_count, check_flag, is_count, is_
 from ..core.files import MAX_NUMBER, leftover_target, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
 from ..record.recorder import versions
-from ..train.one_cycle import DEFAULT_SHAPE, make_plan
+from ..train.one_cycle import make_plan
 from ..train.stages import plan_stages
 from .verdict import MOST_SEEDS
 from fastai_clr_ext.compare.schema import (
@@ -45,7 +45,7 @@ def seed_list(
           f'whole numbers in [0, {TUNE_SEED})', given)
     return [int(seed) for seed in found]
 
-# %% ../../nbs/66_compare.runner.ipynb #e4b38f34
+# %% ../../nbs/66_compare.runner.ipynb #7dcd30ef
 def _rates_by_policy(lr_max, policies)->dict:
     "Return the peak rate of each policy that is a cycle, None of the others"
     cycles = [name for name,policy in policies.items() if isinstance(policy, Schedule)]
@@ -66,7 +66,7 @@ def _check_policies(policies, learn, n_epoch, rates):
 
 def _check_fits(policy, learn, n_epoch, lr_max):
     if isinstance(policy, Schedule):
-        make_plan(learn, n_epoch, lr_max, None, None, False, 0, None, None, policy, **DEFAULT_SHAPE)
+        make_plan(learn, n_epoch, lr_max, sched=policy)
     if isinstance(policy, list):
         n_planned = sum(stage.n_epoch for stage in plan_stages(learn, policy).stages)
         is_equal = abs(n_planned-n_epoch)*len(learn.dls.train)<1 # less than a batch
