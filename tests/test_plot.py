@@ -11,7 +11,8 @@ from fastai.optimizer import Adam, OptimWrapper
 from fastai.torch_core import trainable_params
 from torch import nn
 from fastai_clr_ext.plot import live
-from fastai_clr_ext.core.figures import *
+from fastai_clr_ext.core.figures import EnvelopeLine, envelope
+from fastai_clr_ext.plot.live import ShownFigure
 from fastai_clr_ext.all import *
 from fastai_clr_ext.record.log import pack
 
@@ -501,10 +502,13 @@ def test_silent_outside_a_notebook(mlp):
 def test_drawing_is_a_small_share(monkeypatch):
     clock = [0.]
     monkeypatch.setattr(time, 'perf_counter', lambda: clock[0])
-    f = Figures(1., .05)
-    f.draw = lambda history: clock.__setitem__(0, clock[0]+.5)
-    clock[0] = 2.; f.update(None)
-    assert f.next==2+.5/.05
+    shown = ShowCycle(every=1., share=.05)
+    shown.learn = SimpleNamespace(recorder=SimpleNamespace(history=None))
+    shown.now = ShownFigure(next_time=1.)
+    shown.now.draw = lambda history: clock.__setitem__(0, clock[0]+.5)
+    clock[0] = 2.
+    shown.after_batch()
+    assert shown.now.next_time==2+.5/.05
 
 # Reference images
 

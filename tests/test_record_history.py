@@ -22,7 +22,7 @@ from fastai_clr_ext.train import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.schedule import *
 from conftest import Raise, Spy, ValidateAt, make_mlp
-from test_record import CpuAmp, Overflow, to_x, to_y
+from test_record_gradients import CpuAmp, Overflow, to_x, to_y
 
 @settings(max_examples=200, deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(0, 5)), elements=st.floats(allow_subnormal=False)))
@@ -339,7 +339,7 @@ KILLED = '''
 import sys, os, warnings
 warnings.simplefilter('ignore')
 sys.path.insert(0, sys.argv[2])
-from test_record import *
+from test_record_gradients import *
 from fastai.test_utils import synth_learner
 class Kill(Callback):
     def before_batch(self):

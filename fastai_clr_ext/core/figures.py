@@ -143,7 +143,7 @@ def draw_hyper(
             draw_line(ax, x, y, **own | style)
     return ax
 
-# %% ../../nbs/03_core.figures.ipynb #8501bafb
+# %% ../../nbs/03_core.figures.ipynb #1dbbefd2
 LETTER = .018 # Width of a small letter as a fraction of the x axis, about
 
 def has_room(
@@ -174,7 +174,8 @@ def shade_phases(
     starts = [middle - len(name)*LETTER*width/2 for middle,name in zip(middles, names)]
     for name,middle,written in zip(names, middles, has_room(starts, names, width)):
         if not (with_names and written): continue
-        ax.annotate(name, (middle, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom', fontsize='small')
+        ax.annotate(name, (middle, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
+                    fontsize='small')
     return ax
 
 # %% ../../nbs/03_core.figures.ipynb #ab525a95

@@ -1,4 +1,4 @@
-"""Rates and gradients from a history: `learn.recorder.plot_lr()`, `plot_grads()`, `plot_grad_heatmap()`, `plot_grad_spread()`.
+"""Gradients from a history: curves, a heat map of layers, quantiles, and what Adam made of them.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 
@@ -7,21 +7,30 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #527a495a
+# %% ../../nbs/41_plot.gradients.ipynb #83743dce
 import numpy as np
 import matplotlib.pyplot as plt
 from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from ..core.checks import as_list, check, is_count
-from ..core.figures import LINE_STYLES, UNITS, draw_line, label_iterations, new_axes, panels
-from ..record.statistics import GRAD_LABELS, hist_quantiles
+from ..core.checks import as_list, check, check_count
+from fastai_clr_ext.core.figures import (ITERATIONS, LINE_STYLES, UNITS, draw_line, label_iterations, new_axes,
+    panels)
 from ..record.history import RunHistory
-from .view import (
-    HistoryView, check_beta, check_recorded, decorate, draw_hyper, layer_names, on_recorder, raw_and_smooth,
-    select_curves, split_view_args)
+from ..record.measure import BIN_COLUMNS
+from ..record.statistics import GRAD_LABELS, hist_quantiles
+from .view import (HistoryView, check_beta, check_recorded, decorate, draw_hyper, layer_names,
+    on_recorder, raw_and_smooth, select_curves, split_view_args)
 
-# %% ../../nbs/41_plot.gradients.ipynb #f750c3a0
+# %% ../../nbs/41_plot.gradients.ipynb #9eb23872
+def next_style(
+    ax:plt.Axes # Axes to draw on
+)->str|tuple: # Line style
+    "Take the line style after those of the curves that are there"
+    named = [line for line in ax.lines if line.get_label()[0]!='_' and line.get_marker()!='x']
+    return LINE_STYLES[len(named)%len(LINE_STYLES)]
+
+# %% ../../nbs/41_plot.gradients.ipynb #8c73ae28
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
@@ -43,16 +52,28 @@ def plot_grads(self:RunHistory,
     curves = {name: view.series(what, of) for name,of in select_curves(view, per_group, layers).items()}
     check(any(len(x) for x,_ in curves.values()), 'the part of the history',
           'have something to draw: no gradient was recorded in it', part)
-    ax = new_axes() if ax is None else ax
+    if ax is None: ax = new_axes()
     for name,(x,y) in curves.items():
-        shown = str(label) if label and name=='all groups' else ', '.join(filter(None, (str(label), name)))
-        if len(x): raw_and_smooth(ax, view, x, y, beta, shown,
-                          **dict(ls=LINE_STYLES[len([l for l in ax.lines if l.get_label()[0]!='_'
-                                                and l.get_marker()!='x'])%len(LINE_STYLES)]) | style)
-    decorate(ax, view, GRAD_LABELS[what], log_y)
-    return label_iterations([ax])[0]
+        if not len(x): continue
+        shown = [str(label), '' if label and name=='all groups' else name]
+        raw_and_smooth(ax, view, x, y, beta, ', '.join(filter(None, shown)), **dict(linestyle=next_style(ax)) | style)
+    return label_iterations([decorate(ax, view, GRAD_LABELS[what], log_y)])[0]
 
-# %% ../../nbs/41_plot.gradients.ipynb #88f285e1
+# %% ../../nbs/41_plot.gradients.ipynb #e3fd1bb2
+MOST_TICKS = 25 # Names of layers on the y axis of a heat map
+
+def mean_in_bins(
+    x:np.ndarray, # Positions
+    y:np.ndarray, # Values
+    edges:np.ndarray # Borders of the bins, ascending
+)->np.ndarray: # One value for each bin, NaN where there is none
+    "Average the finite values in each bin"
+    ok = np.isfinite(y)
+    n,_ = np.histogram(x[ok]+.5, edges)
+    total,_ = np.histogram(x[ok]+.5, edges, weights=y[ok])
+    return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
+
+# %% ../../nbs/41_plot.gradients.ipynb #155b4351
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -64,30 +85,48 @@ def plot_grad_heatmap(self:RunHistory,
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot one statistic of all layers (or groups) against the iteration, as colours"
-    check(is_count(n_cols), 'n_cols', 'be a whole number of at least 1', n_cols)
+    check_count('n_cols', n_cols)
     view = HistoryView(self, **kwargs)
     check_recorded(view, what)
-    names = layer_names(view) or list(range(view.n_groups))
+    layers = layer_names(view)
+    names = layers or list(range(view.n_groups))
     edges = np.unique(np.linspace(view.x[0], view.x[-1]+1, min(n_cols, len(view.x))+1))
-    rows = np.stack([_binned(*view.series(what, name), edges) for name in names])
-    ax = new_axes() if ax is None else ax
+    rows = np.stack([mean_in_bins(*view.series(what, name), edges) for name in names])
     log = log and (np.nan_to_num(rows)>0).any()
-    mesh = ax.pcolormesh(edges, np.arange(len(names)+1),
-                         np.ma.masked_invalid(np.where(rows<=0, np.nan, rows) if log else rows),
+    if log: rows = np.where(rows<=0, np.nan, rows)
+    if ax is None: ax = new_axes()
+    mesh = ax.pcolormesh(edges, np.arange(len(names)+1), np.ma.masked_invalid(rows),
                          norm=LogNorm() if log else Normalize(), rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
-    ax.set(xlabel='iteration (batch)', ylabel='layer' if layer_names(view) else 'parameter group', ylim=(len(names), 0),
-           yticks=np.arange(len(names))[::(every := -(-len(names)//25))]+.5, yticklabels=names[::every])
+    every = -(-len(names)//MOST_TICKS)
+    ax.set(xlabel=ITERATIONS, ylabel='layer' if layers else 'parameter group', ylim=(len(names), 0))
+    ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every])
     ax.set_facecolor('.85') # nothing recorded
     return ax
 
-def _binned(x, y, edges)->np.ndarray:
-    "Mean of the finite values between edges"
-    ok = np.isfinite(y)
-    n,total = (np.histogram(x[ok]+.5, edges, weights=w)[0] for w in (None, y[ok]))
-    return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
+# %% ../../nbs/41_plot.gradients.ipynb #12604e80
+def quantiles_of(
+    view:HistoryView, # Part of a history
+    of:int|str|None, # As in `HistoryView.series`
+    qs:list # Quantiles, in (0, 1)
+)->tuple: # Batches; quantiles `(len(qs), n)`
+    "Estimate quantiles from the bins of all sets of parameters that are asked for"
+    known = [*range(view.n_groups), *layer_names(view)]
+    check(of is None or of in known, 'of', f'be None or one of {known}', of)
+    xs,rows = [],[]
+    for part in view.parts:
+        at = part.positions(of)
+        if not at or BIN_COLUMNS[0] not in part.raw: continue
+        keep = np.isin(part.rows, view.x)
+        # a set without gradients has NaN everywhere
+        bins = np.stack([np.nansum(part.raw[name][:,at], 1) for name in BIN_COLUMNS], 1)[keep]
+        n_params = np.nansum(part.raw['n_params'][:,at], 1)[keep]
+        xs.append(part.rows[keep])
+        rows.append(hist_quantiles(bins, n_params, qs))
+    check(rows, "GradRecorder's stats", "have included 'hist' for quantiles", 'none of that')
+    return np.concatenate(xs), np.concatenate(rows, axis=1)
 
-# %% ../../nbs/41_plot.gradients.ipynb #21ff9558
+# %% ../../nbs/41_plot.gradients.ipynb #3cd1c960
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -99,34 +138,19 @@ def plot_grad_spread(self:RunHistory,
 )->plt.Axes: # The axes drawn on
     "Plot quantiles of |g| against the iteration, as bands around the middle one"
     each = as_list(qs)
-    check(each and len(each)%2==1 and all(isinstance(q, float) and 0<q<1 for q in each) and each==sorted(each), 'qs',
-          'be an odd number of ascending quantiles in (0, 1)', qs)
+    ok = each and len(each)%2==1 and all(isinstance(q, float) and 0<q<1 for q in each) and each==sorted(each)
+    check(ok, 'qs', 'be an odd number of ascending quantiles in (0, 1)', qs)
     view = HistoryView(self, **kwargs)
-    x,values = _quantiles_of(view, of, each)
-    ax,half = new_axes() if ax is None else ax, len(each)//2
-    for i in range(half): ax.fill_between(x, values[i], values[-1-i], color='C0', alpha=.15+.2*i, lw=0,
-                                          label=f'{each[i]:.0%} to {each[-1-i]:.0%}')
-    draw_line(ax, x, values[half], color='C0', label=f'{each[half]:.0%}' if each[half]!=.5 else 'median')
-    decorate(ax, view, '|gradient|', log_y=True)
-    return label_iterations([ax])[0]
+    x,values = quantiles_of(view, of, each)
+    if ax is None: ax = new_axes()
+    middle = len(each)//2
+    for i in range(middle):
+        label = f'{each[i]:.0%} to {each[-1-i]:.0%}'
+        ax.fill_between(x, values[i], values[-1-i], color='C0', alpha=.15+.2*i, lw=0, label=label)
+    draw_line(ax, x, values[middle], color='C0', label='median' if each[middle]==.5 else f'{each[middle]:.0%}')
+    return label_iterations([decorate(ax, view, '|gradient|', log_y=True)])[0]
 
-def _quantiles_of(view, of, qs)->tuple:
-    "Batches; quantiles, from the bins of all units asked for"
-    xs,rows = [],[]
-    for row,_,units,raw in view.parts:
-        at = [i for i,(name,g) in enumerate(units) if of is None or of in (name, g)]
-        # a unit without gradients has none
-        bins = [np.nansum(raw[k][:,at], 1) for k in raw if k.startswith('bin ')] if at else []
-        if not bins: continue
-        keep = np.isin(row, view.x)
-        xs.append(row[keep])
-        rows.append(hist_quantiles(np.stack(bins, 1)[keep], np.nansum(raw['n_params'][:,at], 1)[keep], qs))
-    known = [*range(view.n_groups), *layer_names(view)]
-    check(of is None or of in known, 'of', f'be None or one of {known}', of)
-    check(rows, "GradRecorder's stats", "have included 'hist' for quantiles", 'none of that')
-    return np.concatenate(xs), np.concatenate(rows, axis=1)
-
-# %% ../../nbs/41_plot.gradients.ipynb #9ef5cd21
+# %% ../../nbs/41_plot.gradients.ipynb #30a10d62
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -138,14 +162,15 @@ def plot_adam(self:RunHistory,
     "Plot √v̂, the effective step and the rate of each parameter group below each other"
     check_beta(beta)
     view = HistoryView(self, **kwargs)
-    if not len(self.grad_log): self.raw_grads()
+    if not len(self.grad_log): self.raw_grads() # raises an error that says so
     check(view.has('sqrt_v'), 'GradRecorder',
           'have been made with adam=True, which records √v̂ and the effective step', list(self.grads))
     axs = panels(3, axs)
     for ax,what in zip(axs, ('sqrt_v', 'eff_step')):
         for i,(name,of) in enumerate(select_curves(view, True, None).items()):
-            x,y = view.series(what, of if view.n_groups>1 else 0)
-            if len(x): raw_and_smooth(ax, view, x, y, beta, name, color=f'C{i}', ls=LINE_STYLES[i%len(LINE_STYLES)])
+            x,y = view.series(what, 0 if of is None else of)
+            if not len(x): continue
+            raw_and_smooth(ax, view, x, y, beta, name, color=f'C{i}', linestyle=LINE_STYLES[i%len(LINE_STYLES)])
         decorate(ax, view, GRAD_LABELS[what], log_y=True, names=what=='sqrt_v')
     decorate(draw_hyper(axs[2], view, 'lr'), view, UNITS['lr'], names=False)
     return label_iterations(axs)

@@ -1,4 +1,4 @@
-"""The whole run on one page: the cycle, losses, metrics and stages, what Adam made of it, in words and numbers, and while it trains.
+"""`summary`: what one fit did, in words and numbers.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.summary.html.md"""
 
@@ -7,68 +7,95 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.summary.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/43_plot.summary.ipynb #aac8939f
+# %% ../../nbs/43_plot.summary.ipynb #96e63187
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from ..record.history import SKIPPED, RunHistory
 from ..record.statistics import smooth
-from ..record.history import RunHistory, SKIPPED
-from .view import HistoryView, on_recorder, stretches
 from .overview import at_epoch_ends
+from .view import HistoryView, on_recorder, stretches
 
-# %% ../../nbs/43_plot.summary.ipynb #038209cb
+# %% ../../nbs/43_plot.summary.ipynb #98c413f7
+PLATEAU_FACTOR = 1.5 # How far mean |g| may be from its median on the plateau
+NO_PLATEAU = {'plateau': (np.nan, 'mean |g| is nowhere steady')}
+
+def plateau_rows(
+    view:HistoryView # One fit
+)->dict: # Value and words by quantity
+    "Say where mean |g| is steady, and how steady"
+    if not len(view.history.grad_log): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
+    x,y = view.series('mean_abs')
+    if not len(x): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
+    smoothed = smooth(y)
+    is_steady = np.abs(np.log(smoothed/np.nanmedian(smoothed)))<=np.log(PLATEAU_FACTOR)
+    steady = [(lo, hi) for lo,hi in stretches(is_steady) if is_steady[lo]]
+    if not steady: return NO_PLATEAU
+    lo,hi = max(steady, key=lambda stretch: stretch[1]-stretch[0])
+    inside = y[lo:hi]
+    first,last = x[[lo, hi-1]]-view.x[0]
+    words = f'mean |g|, from iteration {first} to {last}, {(hi-lo)/len(x):.0%} of the steps'
+    uneven = np.quantile(inside, .95)/np.median(inside)
+    return {'plateau': (np.median(inside), words), 'unevenness': (uneven, 'its 95th percentile over its median')}
+
+def last_phase(
+    view:HistoryView # One fit
+)->tuple|None: # `(name, first batch, one past the last)`; None if there is only one
+    "Return the last phase of a fit that has several"
+    spans = view.spans()[-1]
+    return spans[-1] if len(spans)>1 else None
+
+def fall_rows(
+    view:HistoryView # One fit
+)->dict: # Value and words by quantity
+    "Say how mean |g| changes in the last phase"
+    if last_phase(view) is None or not len(view.history.grad_log): return {}
+    name,first,stop = last_phase(view)
+    x,y = view.series('mean_abs')
+    keep = (x>=first) & (x<stop) & np.isfinite(y) & (y>0)
+    if keep.sum()<3: return {}
+    slope = np.polyfit((x[keep]-first)/(stop-first), np.log(y[keep]), 1)[0]
+    return {'fall while annihilating': (np.exp(slope), f'factor of mean |g| over the phase {name!r}')}
+
+# %% ../../nbs/43_plot.summary.ipynb #6b889603
+def gap_rows(
+    view:HistoryView # One fit
+)->dict: # Value and words by quantity
+    "Compare the losses before the last phase and at the end"
+    x,valid = at_epoch_ends(view, 'valid_loss')
+    _,train = at_epoch_ends(view, 'train_loss')
+    if not len(x) or len(valid)!=len(train): return {}
+    gap = valid-train
+    out = {}
+    phase = last_phase(view)
+    before = np.flatnonzero(x<phase[1]) if phase is not None else []
+    if len(before): out['gap before'] = (gap[before[-1]], 'validation minus training loss before the last phase')
+    out['gap after'] = (gap[-1], 'the same at the end')
+    return out
+
+def skipped_rows(
+    view:HistoryView # One fit
+)->dict: # Value and words by quantity
+    "Count the batches without a step, and find the first loss that is not finite"
+    counts = np.bincount(view.batches.skipped[view.x], minlength=len(SKIPPED))
+    reasons = ', '.join(f'{n} {name}' for name,n in zip(SKIPPED[1:], counts[1:]) if n)
+    x,loss = view.series('loss')
+    bad = np.flatnonzero(~np.isfinite(loss))
+    first_bad = (x[bad[0]]-view.x[0], 'iteration') if len(bad) else (np.nan, 'all are finite')
+    return {'skipped': (counts[1:].sum(), reasons or 'every batch was a step'),
+            'first loss that is not finite': first_bad}
+
+# %% ../../nbs/43_plot.summary.ipynb #15ce2870
 @patch
 @on_recorder
 def summary(self:RunHistory,
     fit:int=-1 # Number of the fit, negative from the last
 )->pd.DataFrame: # `value` and what it means in words, one row for each quantity
-    "What one fit did, in words and numbers"
+    "Say what one fit did, in words and numbers"
     view = HistoryView(self, fit=fit)
-    lr,row = view.series(f'lr_{view.n_groups-1}'),self.fit_rows[view.where[view.x[0],0]]
-    at = int(lr[0][np.argmax(lr[1])]) - int(view.x[0])
-    out = {'peak rate': (lr[1].max(), f'reached at iteration {at} of {len(view.x)}')}
-    out |= _plateau(view) | _fall(view) | _gaps(view)
-    codes = np.bincount(view.where[view.x,5], minlength=len(SKIPPED))
-    why = ', '.join(f'{n} {name}' for name,n in zip(SKIPPED[1:], codes[1:]) if n)
-    out['skipped'] = codes[1:].sum(), why or 'every batch was a step'
-    bad = np.flatnonzero(~np.isfinite(view.series('loss')[1]))
-    out['first loss that is not finite'] = (view.series('loss')[0][bad[0]]-view.x[0],
-                                            'iteration') if len(bad) else (np.nan, 'all are finite')
+    x,lr = view.series(f'lr_{view.n_groups-1}')
+    peak = int(x[np.argmax(lr)]) - int(view.x[0])
+    out = {'peak rate': (lr.max(), f'reached at iteration {peak} of {len(view.x)}')}
+    out |= plateau_rows(view) | fall_rows(view) | gap_rows(view) | skipped_rows(view)
+    row = self.fit_rows[view.batches.fit[view.x[0]]]
     out['seconds'] = row['seconds'], row['outcome']
     return pd.DataFrame(out, index=['value', 'in words']).T
-
-def _plateau(view)->dict:
-    "Where mean |g| is steady, and how much"
-    x,y = view.series('mean_abs') if len(view.history.grad_log) else ([], [])
-    if not len(x): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
-    m = smooth(y)
-    ok = np.r_[False, np.abs(np.log(m/np.nanmedian(m)))<=np.log(1.5), False]
-    lo,hi = max(((a, b) for a,b in stretches(ok) if ok[a]), key=lambda o: o[1]-o[0], default=(1, 1))
-    if hi<=lo: return {'plateau': (np.nan, 'mean |g| is nowhere steady')}
-    inside,at = y[lo-1:hi-1],x[[lo-1, hi-2]]-view.x[0]
-    return {'plateau': (np.median(inside),
-                        f'mean |g|, from iteration {at[0]} to {at[1]}, {(hi-lo)/len(x):.0%} of the steps'),
-            'unevenness': (np.quantile(inside, .95)/np.median(inside), 'its 95th percentile over its median')}
-
-def _last_phase(view)->tuple|None:
-    "Name, first batch and one past the last of the last phase of a fit, if it has several"
-    spans = view.spans()[-1]
-    return spans[-1] if len(spans)>1 else None
-
-def _fall(view)->dict:
-    "How mean |g| changes in the last phase"
-    if _last_phase(view) is None or not len(view.history.grad_log): return {}
-    name,lo,hi = _last_phase(view)
-    x,y = view.series('mean_abs')
-    keep = (x>=lo) & (x<hi) & np.isfinite(y) & (y>0)
-    if keep.sum()<3: return {}
-    slope = np.polyfit((x[keep]-lo)/(hi-lo), np.log(y[keep]), 1)[0]
-    return {f'fall while annihilating': (np.exp(slope), f'factor of mean |g| over the phase {name!r}')}
-
-def _gaps(view)->dict:
-    "Distance of the losses before the last phase and at the end"
-    (x,valid),(_,train) = (at_epoch_ends(view, k) for k in ('valid_loss', 'train_loss'))
-    if not len(x) or len(valid)!=len(train): return {}
-    before = np.flatnonzero(x < _last_phase(view)[1]) if _last_phase(view) else []
-    out = {'gap before': (valid[before[-1]]-train[before[-1]],
-                          'validation minus training loss before the last phase')} if len(before) else {}
-    return out | {'gap after': (valid[-1]-train[-1], 'the same at the end')}

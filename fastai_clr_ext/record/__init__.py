@@ -9,4 +9,5 @@ from .gradients import *
 from .files import *
 from .loggers import *
 
-__all__ = sum((module.__all__ for module in (log, measure, statistics, history, recorder, gradients, files, loggers)), [])
+MODULES = log, measure, statistics, history, recorder, gradients, files, loggers
+__all__ = sum((module.__all__ for module in MODULES), [])

@@ -44,7 +44,7 @@ def present_values(
     "Leave out what is missing, and add the prefix"
     return {f'clr/{k}': v for k,v in row.items() if not (isinstance(v, str) and v=='') and not pd.isna(v)}
 
-# %% ../../nbs/27_record.loggers.ipynb #1ddc86bd
+# %% ../../nbs/27_record.loggers.ipynb #9a2a5947
 class TensorBoardTarget:
     "Write scalars by the number of the batch"
     def __init__(self,
@@ -64,6 +64,7 @@ class TensorBoardTarget:
         "Close the writer; `TensorBoardCallback` closed it before the last rows came"
         self.cb.writer.close()
 
+# %% ../../nbs/27_record.loggers.ipynb #f6cc3210
 class WandbTarget:
     "Keep rows in a queue and send one with each batch"
     def __init__(self,
@@ -163,7 +164,7 @@ class ForwardHistory(FitCallback):
               [t.__name__ for t in types])
         return self
 
-# %% ../../nbs/27_record.loggers.ipynb #29cb251c
+# %% ../../nbs/27_record.loggers.ipynb #c5044eaf
 @patch
 def before_fit(self:ForwardHistory):
     "Let go of rows that wait, maybe of an interrupted fit"
@@ -193,6 +194,7 @@ def after_batch(self:ForwardHistory):
     if now.n_batch % self.every==0: self._send(now.targets)
     for target in now.targets: target.tick()
 
+# %% ../../nbs/27_record.loggers.ipynb #e902209f
 @patch
 def after_fit(self:ForwardHistory):
     "Send the rest"

@@ -155,7 +155,7 @@ def l2_norm(
         for part, in aligned_parts(real): norms.append(root_of_squares(part))
     return norms[0] if len(norms)==1 else root_of_squares(torch.stack(norms))
 
-# %% ../../nbs/21_record.measure.ipynb #e6bb51b2
+# %% ../../nbs/21_record.measure.ipynb #41c4aeb6
 BINS = (-40, 24) # Powers of 2 between which |g| is counted; what lies outside is in the outermost bins
 BIN_COLUMNS = [f'bin {i}' for i in range(*BINS)]
 
@@ -186,6 +186,7 @@ def count_nonfinite(
     "Count the entries that are infinite or NaN"
     return a.numel() - count_where(torch.lt, a, torch.inf)
 
+# %% ../../nbs/21_record.measure.ipynb #09e3eb9d
 def largest(
     a:torch.Tensor # Part of |g|, or values of parts
 )->torch.Tensor: # 0-d

@@ -73,7 +73,7 @@ def current_plan(
     plans = [vars(cb).get('plan') for cb in learn.cbs]
     return next((plan for plan in plans if isinstance(plan, Plan)), None)
 
-# %% ../../nbs/24_record.recorder.ipynb #8142fdb7
+# %% ../../nbs/24_record.recorder.ipynb #0d27ddf6
 def describe_cycle(
     plan:Plan # What is trained
 )->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
@@ -87,7 +87,7 @@ def describe_plan(
     "Describe the cycle that a fit follows, if it follows one"
     plan = current_plan(learn)
     if plan is None: return dict(n_iter=len(learn.dls.train), lr_max=None, sched=None, phases=[])
-    phases = [list(span) for span in plan.cycle.spans(plan.n, -1)]
+    phases = [list(span) for span in plan.cycle.spans(plan.n)]
     return dict(n_iter=plan.n_iter, lr_max=list(plan.lr_max), sched=describe_cycle(plan), phases=phases)
 
 def versions()->dict: # By package

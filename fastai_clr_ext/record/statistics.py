@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.statistics.html.md"
 # %% auto #0
 __all__ = ['STATISTICS', 'STATS', 'GRAD_LABELS', 'derive', 'can_add_up', 'add_up', 'hist_quantiles', 'smooth']
 
-# %% ../../nbs/22_record.statistics.ipynb #73784e4b
+# %% ../../nbs/22_record.statistics.ipynb #c559d6f3
 import numpy as np, pandas as pd, torch
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, ParamSet, add_counts, adam_sums, copy_weights, cosine_parts,
-    count_nonfinite, count_nonzero, histogram, largest, magnitudes, root_of_squares, root_of_squares_, update_norm,
-    weight_norm)
+from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, ParamSet, add_counts, adam_sums, copy_weights,
+    cosine_parts, count_nonfinite, count_nonzero, histogram, largest, magnitudes, root_of_squares, root_of_squares_,
+    update_norm, weight_norm)
 
 # %% ../../nbs/22_record.statistics.ipynb #5f5daafe
 def sum_present(

@@ -1,8 +1,9 @@
-"A cycle as data, named cycles, and the plan of a fit"
-from . import cycle, shapes, plan, interop
+"Cycles as data, cycles by name, and the plan of a fit"
+from . import phase, cycle, shapes, plan, interop
+from .phase import *
 from .cycle import *
 from .shapes import *
 from .plan import *
 from .interop import *
 
-__all__ = sum((module.__all__ for module in (cycle, shapes, plan, interop)), [])
+__all__ = sum((module.__all__ for module in (phase, cycle, shapes, plan, interop)), [])

@@ -1,4 +1,4 @@
-"""`DivergenceGuard`: ends a run that is lost, keeps the evidence, says why.
+"""When a training is lost, and what is known of it: the rule for losses, and the record that a guard leaves.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.divergence.html.md"""
 
@@ -14,7 +14,7 @@ from statistics import median
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 
-# %% ../../nbs/31_train.divergence.ipynb #0aed7e99
+# %% ../../nbs/31_train.divergence.ipynb #e06fbe07
 @dataclass
 class LossTrend:
     "Smoothed loss, its best, and whether it has risen too far"
@@ -35,19 +35,21 @@ class LossTrend:
     )->bool: # Whether the training is lost
         "Take in one loss"
         if not self.n: self.first = loss
-        self.n,self.last = self.n+1,[*self.last, loss][-self.patience:]
+        self.n += 1
+        self.last = [*self.last, loss][-self.patience:]
         self.mean = self.beta*self.mean + (1-self.beta)*loss
         self.smooth = self.mean/(1-self.beta**self.n)
         self.best = min(self.best, self.smooth)
-        bar = self.factor*max(self.best, self.floor*self.first)
-        return self.n>self.skip and len(self.last)==self.patience and min(self.smooth, median(self.last))>bar>0
+        if self.n<=self.skip or len(self.last)<self.patience: return False
+        limit = self.factor*max(self.best, self.floor*self.first)
+        return limit>0 and min(self.smooth, median(self.last))>limit
 
     @property
     def is_good(self)->bool: # Whether the smoothed loss is within a tenth of its best
         "Are these weights worth keeping?"
         return self.n==0 or self.smooth<=self.best+.1*abs(self.best)
 
-# %% ../../nbs/31_train.divergence.ipynb #4a51fa21
+# %% ../../nbs/31_train.divergence.ipynb #e6bc5ddf
 @dataclass(frozen=True)
 class Divergence:
     "What is known of a training that was lost"
@@ -70,22 +72,24 @@ class Divergence:
     action:str # `'stopped'`, `'rewound'` or `'recorded'`
 
     def __str__(self):
-        where = ', '.join(filter(None, (f'batch {self.train_iter}', f'epoch {self.epoch}',
-                                        self.stage and f'stage {self.stage!r}', self.phase)))
+        stage = f'stage {self.stage!r}' if self.stage else ''
+        where = [f'batch {self.train_iter}', f'epoch {self.epoch}', stage, self.phase]
         param = f' The first parameter to go was {self.param}.' if self.param else ''
-        return (f'The training diverged ({self.reason}) at {where}, with the rate at {max(self.lr):.3g}, '
-                f'and was {self.action}: loss {self.loss:.4g}, smoothed {self.smooth_loss:.4g}, '
+        return (f'The training diverged ({self.reason}) at {", ".join(filter(None, where))}, with the rate at '
+                f'{max(self.lr):.3g}, and was {self.action}: loss {self.loss:.4g}, smoothed {self.smooth_loss:.4g}, '
                 f'best {self.best_loss:.4g} at a rate of {self.lr_best:.3g}; gradient norm {self.grad_norm:.3g}.'
                 f'{param} Try a peak rate of {self.lr_try:.2g}, or a longer warm-up.')
 
+# %% ../../nbs/31_train.divergence.ipynb #a0cbab5f
 def divergences(
     learn:Learner # With a `Recorder`, or nothing is kept
 )->list: # The list itself
-    "`Divergence`s of the last fit, or of the last run of stages"
-    rec = vars(learn).get('recorder')
-    return [] if rec is None else vars(rec).setdefault('divergences', [])
+    "Return the `Divergence`s of the last fit, or of the last run of stages"
+    recorder = vars(learn).get('recorder')
+    return [] if recorder is None else vars(recorder).setdefault('divergences', [])
 
 @patch(as_prop=True)
 def divergence(self:Recorder)->Divergence|None: # None if nothing diverged, or no guard watched
     "The last `Divergence` that `DivergenceGuard` found in the last fit or run of stages"
-    return (vars(self).get('divergences') or [None])[-1]
+    found = vars(self).get('divergences')
+    return found[-1] if found else None

@@ -1,4 +1,4 @@
-"""`DivergenceGuard`: ends a run that is lost, keeps the evidence, says why.
+"""`DivergenceGuard`: finds a training that is lost, keeps the evidence, and stops it, rewinds it or notes it.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 
@@ -7,31 +7,66 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #46bfa9aa
+# %% ../../nbs/34_train.guard.ipynb #c348cee0
 import math, numpy as np, torch, warnings
-from dataclasses import dataclass, replace
-from torch.nn import DataParallel
-from torch.nn.parallel import DistributedDataParallel
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from torch import nn
 from fastcore.basics import patch
-from fastai.callback.core import CancelFitException
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper, Optimizer
+from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
-from ..core.checks import check, is_count, is_number
-from ..core.callback import EventCallback
-from ..record.measure import adam_sums, keeps_squares, param_sets
-from .one_cycle import CycleScheduler
+from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, unwrap_model
+from ..core.checks import check, check_count, is_number
+from ..record.measure import adam_sums, joined, keeps_squares, l2_norm, param_sets
+from ..record.recorder import current_plan
 from .divergence import Divergence, LossTrend, divergences
+from .one_cycle import CycleScheduler
 
-# %% ../../nbs/34_train.guard.ipynb #de2825ff
-class DivergenceGuard(EventCallback):
+# %% ../../nbs/34_train.guard.ipynb #ca41d002
+@dataclass
+class WatchedBatch:
+    "Batch that the guard has not looked at"
+    train_iter:int # Iteration of the fit
+    epoch:int # Epoch of the fit
+    row:int # Row of the cycle's table
+    step:int # Optimizer steps before it
+    lr:tuple # Rate of each parameter group
+    loss:torch.Tensor # 0-d, on its device
+    norms:torch.Tensor|None = None # Norm of each parameter's gradient; None until the batch steps
+
+@dataclass
+class WatchedFit:
+    "What `DivergenceGuard` knows of the fit that is running"
+    params:list # `(name, parameter)` of those that train when the fit begins
+    sets:list # `ParamSet`s of an optimizer with squared gradients; empty for others
+    n_iter:int # Batches in an epoch
+    is_scheduled:bool # Whether a callback writes the rate before every batch
+    kept:dict|None # Good weights on the host, for a rewind
+    trend:LossTrend # Of the losses since the start or the last rewind
+    watching:bool = True # False once the training was called lost and goes on
+    unread:list = field(default_factory=list) # `WatchedBatch`es since the last look
+    n_step:int = 0 # Optimizer steps so far
+    scale:float = 1. # Factor of all rates after rewinds
+    n_rewind:int = 0 # Rewinds so far
+    lr_best:float = math.nan # Highest rate where the smoothed loss was lowest
+    n_nonfinite:int = 0 # Losses in a row that are not finite
+    measuring:bool = False # Whether the effective step of this batch is measured
+    measured:torch.Tensor|None = None # Mean effective step over mean |weight|, on its device
+    weight:torch.Tensor|None = None # Σ|weight| of what is about to step
+    candidate:dict|None = None # Copy of the weights that the next look must confirm
+    since_kept:int = 0 # Batches since the last copy
+
+# %% ../../nbs/34_train.guard.ipynb #dddd9548
+class DivergenceGuard(FitCallback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
-    order = TrackerCallback.order+30 # after everything that records or schedules
-    answers = ('before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
-               'after_batch', 'after_train', 'after_cancel_fit', 'after_fit')
+    order = TrackerCallback.order+30 # behind everything that records or schedules
+    answers = {'before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
+               'after_batch', 'after_train', 'after_cancel_fit', 'after_fit'}
     def __init__(self,
         factor:float=4., # Times the best smoothed loss that are too high, above 1; fastai's `lr_find` stops at 4
         # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite;
@@ -51,255 +86,284 @@ class DivergenceGuard(EventCallback):
         check(is_number(factor) and factor>1, 'factor', 'be above 1', factor)
         check(isinstance(on, str) and on in ('stop', 'rewind', 'record'), 'on', "be 'stop', 'rewind' or 'record'", on)
         for name,v in dict(patience=patience, every=every, max_rewinds=max_rewinds, keep_every=keep_every).items():
-            check(is_count(v), name, 'be a whole number of at least 1', v)
-        check(is_count(skip, 0), 'skip', 'be a whole number of at least 0', skip)
+            check_count(name, v)
+        check_count('skip', skip, least=0)
         check(is_number(floor) and 0<=floor<=1, 'floor', 'lie in [0, 1]', floor)
         check(is_number(lower) and 0<lower<1, 'lower', 'lie in (0, 1)', lower)
-        self.on,self.every,self.lower,self.max_rewinds,self.keep_every = on,every,float(lower),max_rewinds,keep_every
+        self.on,self.every,self.lower = on,every,float(lower)
+        self.max_rewinds,self.keep_every = max_rewinds,keep_every
         self.rules = dict(factor=float(factor), patience=int(patience), skip=int(skip), floor=float(floor))
-        self.release()
 
-    def release(self):
-        "Let go of tensors, which only a running fit needs"
-        self.watching,self.unread,self.params,self.units,self.kept,self.candidate = False,[],[],[],None,None
-        return self
+    @property
+    def watching(self)->bool: # False outside a fit, and after the training was called lost
+        "Is the guard watching a fit?"
+        return self.now is not None and self.now.watching
 
-# %% ../../nbs/34_train.guard.ipynb #e59668aa
+# %% ../../nbs/34_train.guard.ipynb #7c08695e
+def sets_rate(
+    cb:Callback # Any
+)->bool: # True for a scheduler of the rate
+    "Does a callback write the rate before every batch?"
+    if isinstance(cb, CycleScheduler): return 'lr' in cb.plan.cycle.hypers
+    return isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
+
+def copy_to_host(
+    model:nn.Module # Any
+)->dict: # Weights and buffers
+    "Copy a model's state to the host"
+    return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
+
+# %% ../../nbs/34_train.guard.ipynb #8259e13e
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
-    opt:Optimizer|OptimWrapper, # With this optimizer
-    cbs:list # And these callbacks
+    opt:Optimizer|OptimWrapper, # Optimizer of the fit
+    cbs:list # Callbacks of the learner and of the fit
 )->DivergenceGuard: # Itself
     "Raise a `ValueError` if guarding is not possible; `fit_one_cycle_ext` asks before it changes anything"
-    check(hasattr(learn, 'recorder'), 'DivergenceGuard',
-          "have fastai's Recorder in the learner, which keeps what it finds", list(cbs))
-    twins = [cb for cb in cbs if isinstance(cb, DivergenceGuard)]
-    check(len(twins)==1, 'learn.cbs', 'have one DivergenceGuard', twins)
+    check_recorder(learn, 'DivergenceGuard', 'keeps what it finds')
+    check_only_one(DivergenceGuard, cbs, 'DivergenceGuard')
     return self
 
 @patch
 def before_fit(self:DivergenceGuard):
-    "Be ready; a fit counts once it trains a batch, and a validation within one leaves it as it was"
+    "Check, and wait for a training batch"
     self.check_fit(self.learn, self.learn.opt, self.learn.cbs)
-    self.waiting = not ('lr_finder' in vars(self.learn)) # for a training batch
-    if not self.waiting: self.release()
+    super(DivergenceGuard, self).before_fit()
 
 @patch
 def _begin(self:DivergenceGuard):
     "Start to watch this fit"
-    learn,opt = self.learn,self.release().learn.opt
+    learn = self.learn
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
-    self.waiting,self.watching,self.n_batch = False,True,len(learn.dls.train)
-    self.n_step,self.scale,self.n_rewind,self.is_scheduled = 0,1.,0,any(map(_sets_rate, learn.cbs))
-    model = learn.model.module if isinstance(learn.model, (DataParallel, DistributedDataParallel)) else learn.model
-    self.params = [(name, p) for name,p in model.named_parameters() if p.requires_grad and p.numel()]
-    self.units = param_sets(learn, 'group') if keeps_squares(opt) else []
-    self._watch_anew()
+    named = unwrap_model(learn.model).named_parameters()
+    self.now = WatchedFit(
+        params=[(name, p) for name,p in named if p.requires_grad and p.numel()],
+        sets=param_sets(learn) if keeps_squares(learn.opt) else [], n_iter=len(learn.dls.train),
+        is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
+        kept=copy_to_host(learn.model) if self.on=='rewind' else None)
 
-@patch
-def _watch_anew(self:DivergenceGuard):
-    "Forget the losses before the start or a rewind, and keep the weights that are there"
-    self.trend,self.lr_best,self.n_nonfinite,self.measured = LossTrend(**self.rules),math.nan,0,None
-    self.unread,self.measuring = [],False
-    if self.on=='rewind' and self.kept is None: self.kept = _host_copy(self.learn.model)
-    self.candidate,self.since_kept = None,0
-
-# %% ../../nbs/34_train.guard.ipynb #39c630c5
-@dataclass
-class _Batch:
-    "A batch that the guard has not looked at"
-    train_iter:int
-    epoch:int
-    row:int # In the cycle's table
-    step:int # Optimizer steps before it
-    lr:tuple
-    loss:torch.Tensor
-    norms:torch.Tensor|None = None # Of each parameter's gradient; None until the batch steps
-
-def _guard_norm(t)->torch.Tensor: # 0-d, `float32`: in half precision a sum of squares overflows early
-    if t is not None and t.is_sparse: t = t.coalesce().values()
-    return torch.linalg.vector_norm(t.detach(), dtype=torch.float32)
-
+# %% ../../nbs/34_train.guard.ipynb #fa3ffde3
 @patch
 def before_batch(self:DivergenceGuard):
-    "Lower the rate by what rewinds asked for; a scheduler writes its own before every batch"
-    if self.waiting: self._begin()
-    if self.watching and self.scale<1 and self.is_scheduled: self._lower_rate(self.scale)
+    "Lower the rate after rewinds; a scheduler writes its own before every batch"
+    if self.now is None and not is_lr_find(self.learn): self._begin()
+    if self.watching and self.now.scale<1 and self.now.is_scheduled: self._lower_rate(self.now.scale)
 
 @patch
 def _lower_rate(self:DivergenceGuard, factor:float):
     "Multiply all rates"
     opt = self.learn.opt
-    opt.set_hyper('lr', [h['lr']*factor for h in opt.hypers])
-
-def _sets_rate(cb)->bool:
-    "Does a callback write the rate before every batch?"
-    return (isinstance(cb, CycleScheduler) and 'lr' in cb.plan.cycle.hypers or
-            isinstance(cb, ParamScheduler) and 'lr' in cb.scheds)
+    opt.set_hyper('lr', [hypers['lr']*factor for hypers in opt.hypers])
 
 @patch
 def after_loss(self:DivergenceGuard):
+    "Note the batch and its loss"
     if not self.watching: return
-    learn = self.learn
-    row = learn.epoch*self.n_batch + learn.iter
-    self.unread.append(_Batch(learn.train_iter, learn.epoch, row, self.n_step, tuple(h['lr'] for h in learn.opt.hypers),
-                              learn.loss.detach().float().mean()))
+    learn,now = self.learn,self.now
+    rates = tuple(hypers['lr'] for hypers in learn.opt.hypers)
+    row = learn.epoch*now.n_iter + learn.iter
+    loss = learn.loss.detach().float().mean()
+    now.unread.append(WatchedBatch(learn.train_iter, learn.epoch, row, now.n_step, rates, loss))
+
+# %% ../../nbs/34_train.guard.ipynb #e00bdf8a
+def norms_of(
+    tensors:Iterable, # Gradients or weights; None for a parameter without a gradient
+    like:torch.Tensor # 0-d; says device and type
+)->torch.Tensor: # One norm for each
+    "Measure the norm of each tensor"
+    norms = []
+    for t in tensors:
+        if t is not None and t.is_sparse: t = t.coalesce().values()
+        norms.append(like.new_zeros(()) if t is None else l2_norm(joined([t.detach()])).to(like.dtype).to(like.device))
+    return torch.stack(norms)
 
 @patch
 @torch.no_grad()
 def before_step(self:DivergenceGuard):
-    "Norms of the gradients that the optimizer gets"
-    if not self.watching or not self.unread: return
-    zero = self.unread[-1].loss.new_zeros(())
-    self.unread[-1].norms = torch.stack([zero if p.grad is None else _guard_norm(p.grad).to(zero.device)
-                                          for _,p in self.params])
-    self.n_step += 1
-    self.measuring = bool(self.units) and self.measured is None
-    if self.measuring: self._measure_weight()
+    "Measure the gradients that the optimizer gets"
+    if not self.watching or not self.now.unread: return
+    now = self.now
+    batch = now.unread[-1]
+    batch.norms = norms_of([p.grad for _,p in now.params], batch.loss)
+    now.n_step += 1
+    now.measuring = bool(now.sets) and now.measured is None
+    if not now.measuring: return
+    now.measuring = any([u.gather() for u in now.sets]) # a list, so that all sets gather
+    now.weight = sum(p.detach().abs().sum() for u in now.sets for p in u.trainable)
 
+# %% ../../nbs/34_train.guard.ipynb #6a826712
 @patch
-def _measure_weight(self:DivergenceGuard):
-    "Σ|weight| of what is about to step"
-    self.measuring = any([u.gather() for u in self.units])
-    self.weight = sum(p.detach().abs().sum() for u in self.units for p in u.trainable)
-
-@patch
-def after_cancel_step(self:DivergenceGuard): self.measuring = False
+def after_cancel_step(self:DivergenceGuard):
+    "Forget that the step was to be measured"
+    if self.now is not None: self.now.measuring = False
 
 @patch
 @torch.no_grad()
 def after_step(self:DivergenceGuard):
-    "Mean effective step over mean |weight|, once between looks"
-    if not self.watching or not self.measuring: return
-    opt,units,hypers = self.learn.opt,[u for u in self.units if u.trainable],self.learn.opt.hypers
-    step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in units)
-    self.measured,self.measuring = (step/self.weight).float(),False
-    for u in self.units: u.release()
+    "Measure the mean effective step over the mean |weight|, once between looks"
+    if not self.watching or not self.now.measuring: return
+    now,opt = self.now,self.learn.opt
+    hypers = opt.hypers
+    step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in now.sets if u.trainable)
+    now.measured = (step/now.weight).float()
+    now.measuring = False
+    for u in now.sets: u.release()
 
-# %% ../../nbs/34_train.guard.ipynb #d8343d66
+# %% ../../nbs/34_train.guard.ipynb #86a4f60a
+@dataclass
+class Look:
+    "Everything since the last look, on the host"
+    batches:list # `WatchedBatch`es
+    losses:np.ndarray # One for each batch, averaged over processes
+    norms:list # For each batch the norms of its gradients; None without a step
+    weights:np.ndarray # Norm of each parameter
+    eff:float # Mean effective step over mean |weight|; NaN if it was not measured
+
+    def first_bad(self,
+        i:int # Batch up to which to look; -1 for the last
+    )->int|None: # Position of the parameter; None if all are finite
+        "Find the parameter that was non-finite first: in a gradient, else a weight; the one nearest the output"
+        until = len(self.batches) if i==-1 else i+1
+        for values in [*(n for n in self.norms[:until] if n is not None), self.weights]:
+            if not np.isfinite(values).all(): return int(np.flatnonzero(~np.isfinite(values))[-1])
+        return None
+
 @patch
 @torch.no_grad()
-def _to_host(self:DivergenceGuard
-)->tuple: # Losses; norms of gradients for each batch, None without a step; norms of weights; effective step
-    "Bring everything unread to the host in one transfer, losses averaged over processes"
-    batches,n = self.unread,len(self.params)
-    losses = torch.stack([b.loss for b in batches])
+def _to_host(self:DivergenceGuard)->Look: # Everything unread
+    "Bring everything unread to the host in one transfer"
+    now = self.now
+    losses = torch.stack([batch.loss for batch in now.unread])
     if num_distrib()>1:
         torch.distributed.all_reduce(losses)
         losses /= num_distrib()
-    norms = [b.norms for b in batches if b.norms is not None]
-    weights = torch.stack([_guard_norm(p).to(losses.device) for _,p in self.params])
-    measured = losses.new_tensor(math.nan) if self.measured is None else self.measured.to(losses.device)
+    weights = norms_of([p for _,p in now.params], losses[0])
+    measured = losses.new_tensor(math.nan) if now.measured is None else now.measured.to(losses.device)
+    norms = [batch.norms for batch in now.unread if batch.norms is not None]
     flat = torch.cat([losses, weights, measured[None], *norms]).cpu().numpy().astype(float)
-    k = len(batches)
-    steps = iter(flat[k+n+1:].reshape(-1, n))
-    return flat[:k], [None if b.norms is None else next(steps) for b in batches], flat[k:k+n], flat[k+n]
+    n,n_params = len(losses),len(weights)
+    steps = iter(flat[n+n_params+1:].reshape(-1, n_params))
+    by_batch = [None if batch.norms is None else next(steps) for batch in now.unread]
+    look = Look(now.unread, flat[:n], by_batch, flat[n:n+n_params], float(flat[n+n_params]))
+    now.unread,now.measured = [],None
+    return look
 
+# %% ../../nbs/34_train.guard.ipynb #ff7ae071
 @patch
-def _judge(self:DivergenceGuard, batch, loss:float, norms, scaled:bool)->str: # Reason, empty if it is a good batch
-    "Take in one batch"
-    self.n_nonfinite = 0 if math.isfinite(loss) else self.n_nonfinite+1
-    if self.n_nonfinite: return 'non-finite loss' if not scaled or self.n_nonfinite>=self.trend.patience else ''
-    lost = self.trend.add(loss)
-    if self.trend.smooth==self.trend.best: self.lr_best = max(batch.lr)
+def _judge(self:DivergenceGuard, batch, loss:float, norms, is_scaled:bool)->str: # Reason, empty if it is a good batch
+    "Judge one batch"
+    now = self.now
+    now.n_nonfinite = 0 if math.isfinite(loss) else now.n_nonfinite+1
+    if now.n_nonfinite: return 'non-finite loss' if not is_scaled or now.n_nonfinite>=now.trend.patience else ''
+    is_lost = now.trend.add(loss)
+    if now.trend.smooth==now.trend.best: now.lr_best = max(batch.lr)
     if norms is not None and not np.isfinite(norms).all(): return 'non-finite gradient'
-    return 'loss' if lost else ''
+    return 'loss' if is_lost else ''
 
 @patch
 def _look(self:DivergenceGuard)->Divergence|None: # What was found
     "Judge every batch since the last look, then the weights and the effective step"
-    batches,scaler = self.unread,vars(self.learn).get('scaler')
-    scaled = scaler is not None and scaler.is_enabled()
-    losses,norms,weights,eff = self._to_host()
-    self.unread,self.measured = [],None
-    found = lambda i, reason: self._describe(reason, batches[i], losses[i], norms[i],
-                                             _first_bad(norms[:i+1], weights), eff, batches[-1].train_iter)
-    for i,b in enumerate(batches):
-        if reason := self._judge(b, float(losses[i]), norms[i], scaled): return found(i, reason)
-    if not np.isfinite(weights).all(): return found(-1, 'non-finite weight')
-    if eff>1 and self.trend.n>self.trend.skip: return found(-1, 'effective step')
+    scaler = vars(self.learn).get('scaler')
+    is_scaled = scaler is not None and scaler.is_enabled()
+    look = self._to_host()
+    for i,batch in enumerate(look.batches):
+        reason = self._judge(batch, float(look.losses[i]), look.norms[i], is_scaled)
+        if reason: return self._describe(reason, look, i)
+    if not np.isfinite(look.weights).all(): return self._describe('non-finite weight', look, -1)
+    trend = self.now.trend
+    if look.eff>1 and trend.n>trend.skip: return self._describe('effective step', look, -1)
+    return None
 
-def _first_bad(norms:list, weights)->int|None:
-    "Parameter that was non-finite first, in a gradient or else a weight; the one nearest the output of several"
-    for o in [*(n for n in norms if n is not None), weights]:
-        if not np.isfinite(o).all(): return int(np.flatnonzero(~np.isfinite(o))[-1])
+# %% ../../nbs/34_train.guard.ipynb #75baf803
+@patch
+def _phase_of(self:DivergenceGuard, row:int)->str: # Empty without a cycle
+    "Name the phase of the cycle that a batch is in"
+    plan = current_plan(self.learn)
+    if plan is None: return ''
+    return next((name for name,first,stop in plan.cycle.spans(plan.n) if first<=row<stop), '')
 
 @patch
-def _describe(self:DivergenceGuard, reason, batch, loss, norms, bad, eff, found)->Divergence:
-    learn,trend = self.learn,self.trend
-    stage,lr_best = vars(learn).get('stage'), max(batch.lr) if math.isnan(self.lr_best) else self.lr_best
-    norm = math.nan if norms is None else float(np.sqrt((norms**2).sum()))
-    lr_try,action = (lr_best/(4 if trend.best<.9*trend.first else 100),
-                     {'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on])
-    return Divergence(reason, batch.train_iter, batch.step, batch.epoch, found, stage.name if stage else '',
-                      _phase_name(learn, batch.row), batch.lr, lr_best, lr_try, float(loss), trend.smooth, trend.best, norm,
-                      float(eff), self.params[bad][0] if bad is not None else '', action)
+def _describe(self:DivergenceGuard, reason:str, look:Look, i:int)->Divergence: # With the action that `on` says
+    "Describe what was found at one batch"
+    now,batch,norms = self.now,look.batches[i],look.norms[i]
+    stage = vars(self.learn).get('stage')
+    lr_best = max(batch.lr) if math.isnan(now.lr_best) else now.lr_best
+    has_learned = now.trend.best<.9*now.trend.first
+    bad = look.first_bad(i)
+    return Divergence(
+        reason=reason, train_iter=batch.train_iter, step=batch.step, epoch=batch.epoch,
+        found=look.batches[-1].train_iter, stage=stage.name if stage else '', phase=self._phase_of(batch.row),
+        lr=batch.lr, lr_best=lr_best, lr_try=lr_best/4 if has_learned else lr_best/100, loss=float(look.losses[i]),
+        smooth_loss=now.trend.smooth, best_loss=now.trend.best,
+        grad_norm=math.nan if norms is None else float(np.sqrt((norms**2).sum())), eff_step=look.eff,
+        param='' if bad is None else now.params[bad][0],
+        action={'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on])
 
-def _phase_name(learn, row:int)->str:
-    "Phase of the cycle that a batch is in"
-    plan = next((cb.plan for cb in learn.cbs if isinstance(cb, CycleScheduler)), None)
-    return next((name for name,lo,hi in plan.cycle.spans(plan.n) if lo<=row<hi), '') if plan else ''
-
-# %% ../../nbs/34_train.guard.ipynb #a2ae3e30
-def _is_finite(state:dict)->bool: return all(v.isfinite().all() for v in state.values() if torch.is_tensor(v))
-
-def _host_copy(model)->dict:
-    return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
-
+# %% ../../nbs/34_train.guard.ipynb #500113c5
 @patch
 def after_batch(self:DivergenceGuard):
     "Look once in `every` batches"
-    if self.watching and len(self.unread)>=self.every: self._act(self._look())
+    if self.watching and len(self.now.unread)>=self.every: self._act(self._look())
 
 @patch
 def after_train(self:DivergenceGuard):
     "Look before validation, so that weights that are lost are not validated"
-    if self.watching and self.unread: self._act(self._look())
+    if self.watching and self.now.unread: self._act(self._look())
 
 @patch
 def after_cancel_fit(self:DivergenceGuard):
-    "If something else ended the fit, say why it may have"
-    if self.watching and self.unread and (d := self._look()): self._note(replace(d, action='recorded'))
+    "If something else ended the fit, note why it may have"
+    if not self.watching or not self.now.unread: return
+    found = self._look()
+    if found is not None: self._note(replace(found, action='recorded'))
 
 @patch
 def after_fit(self:DivergenceGuard):
-    if not self.waiting: self.release()
-    self.waiting = False
+    "Let go of tensors, which only a running fit needs"
+    self.ended()
+
+# %% ../../nbs/34_train.guard.ipynb #f4e3d9c0
+@patch
+def _note(self:DivergenceGuard, found:Divergence):
+    "Keep what was found, and warn"
+    divergences(self.learn).append(found)
+    if not rank_distrib(): warnings.warn(str(found), stacklevel=2)
 
 @patch
-def _note(self:DivergenceGuard, d:Divergence):
-    divergences(self.learn).append(d)
-    if not rank_distrib(): warnings.warn(str(d), stacklevel=2)
-
-@patch
-def _act(self:DivergenceGuard, d:Divergence|None):
-    "Do what `on` says, or keep the weights"
-    if d is None: return self._keep()
-    if self.on=='rewind' and (self.n_rewind==self.max_rewinds or not _is_finite(self.kept)):
-        d = replace(d, action='stopped')
-    self._note(d)
-    if d.action=='rewound': return self._rewind()
-    self.release()
-    if d.action=='stopped': raise CancelFitException
+def _act(self:DivergenceGuard, found:Divergence|None):
+    "Do what `on` says, or keep the weights if nothing was found"
+    now = self.now
+    if found is None: return self._keep()
+    if found.action=='rewound':
+        is_good = all(v.isfinite().all() for v in now.kept.values() if torch.is_tensor(v))
+        if now.n_rewind==self.max_rewinds or not is_good: found = replace(found, action='stopped')
+    self._note(found)
+    if found.action=='rewound': return self._rewind()
+    now.watching = False
+    if found.action=='stopped': raise CancelFitException
 
 @patch
 def _keep(self:DivergenceGuard):
-    "The last copy proved good; make a new one when it is time"
-    if self.on!='rewind' or not self.trend.is_good: return
-    if self.candidate is not None: self.kept,self.candidate = self.candidate,None
-    self.since_kept += self.every
-    if self.since_kept>=self.keep_every: self.candidate,self.since_kept = _host_copy(self.learn.model),0
+    "Confirm the last copy, and make a new one when it is time"
+    now = self.now
+    if self.on!='rewind' or not now.trend.is_good: return
+    if now.candidate is not None: now.kept,now.candidate = now.candidate,None
+    now.since_kept += self.every
+    if now.since_kept>=self.keep_every: now.candidate,now.since_kept = copy_to_host(self.learn.model),0
 
+# %% ../../nbs/34_train.guard.ipynb #5cb88790
 @patch
 def _rewind(self:DivergenceGuard):
-    "Back to the good weights, on with a lower rate"
-    learn = self.learn
-    learn.model.load_state_dict(self.kept)
+    "Go back to the good weights, and on with a lower rate"
+    learn,now = self.learn,self.now
+    learn.model.load_state_dict(now.kept)
     learn.opt.clear_state()
     learn.opt.zero_grad()
     for cb in learn.cbs:
         if isinstance(cb, GradientAccumulation): cb.count = 0 # what it had added up is gone
-    self.n_rewind,self.scale = self.n_rewind+1,self.scale*self.lower
-    if not self.is_scheduled: self._lower_rate(self.lower) # once; a scheduler is lowered before every batch
-    self._watch_anew()
+    if not now.is_scheduled: self._lower_rate(self.lower) # once; a scheduler is lowered before every batch
+    # the losses before the rewind don't count
+    self.now = replace(now, n_rewind=now.n_rewind+1, scale=now.scale*self.lower, trend=LossTrend(**self.rules),
+                       lr_best=math.nan, n_nonfinite=0, measured=None, measuring=False, unread=[], candidate=None,
+                       since_kept=0)

@@ -1,4 +1,4 @@
-"""`fit_one_cycle_ext`: train with a cycle you shaped, and see it before.
+"""`fit_one_cycle_ext`: train with a cycle that you shaped, and see it before.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 
@@ -7,13 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../../nbs/30_train.one_cycle.ipynb #c65db29a
+# %% ../../nbs/30_train.one_cycle.ipynb #823bb2d1
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
-from dataclasses import replace
-from numbers import Integral, Real
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -22,192 +21,279 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from ..core.checks import as_list, check, is_count, is_number
 from ..core.callback import FitCallback
-from ..schedule.cycle import ByGroup, Schedule, left_alone, per_group
+from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number
+from ..schedule.cycle import ByGroup, Schedule, fill_unset, rates_per_group
+from ..schedule.plan import Plan, settable_hypers
 from ..schedule.shapes import clr_07, clr_beta_07, constant, one_cycle
-from ..schedule.plan import Plan, settable
 from ..record.recorder import HistoryRecorder
 
-# %% ../../nbs/30_train.one_cycle.ipynb #b8b70ada
-DEFAULT_SHAPE = dict(div=10., div_final=None, pct_start=None, moms=None, pct_final=.1, anneal='lin', sampling='endpoint')
+# %% ../../nbs/30_train.one_cycle.ipynb #620d19ad
+def check_no_shape(
+    name:str, # Argument that replaces the default cycle
+    shape:dict # Arguments that shape the default cycle; None for those not given
+):
+    "Raise a `ValueError` if a shape was given beside what replaces it"
+    given = [k for k,v in shape.items() if v is not None]
+    check(not given, name, f'be given without {", ".join(given)}, which shape the default cycle', given)
 
-def _clash(what:str, shape:dict):
-    "An error if a shape parameter was given beside what replaces the shape"
-    given = [k for k,v in DEFAULT_SHAPE.items() if not (shape[k] is v or (isinstance(shape[k], (str, Real)) and shape[k]==v))]
-    check(not given, what, f'be given without {", ".join(given)}, which shape the default cycle', given)
+def tuple_07(
+    name:str, # Argument of fastai 0.7
+    value:object, # Value that was received
+    rule:str # Its shorter form
+)->tuple: # Two or four numbers
+    "Check an argument of fastai 0.7"
+    numbers = as_list(value)
+    ok = numbers is not None and len(numbers) in (2, 4) and all(map(is_number, numbers))
+    check(ok, name, f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
+    return tuple(numbers)
 
-def _tuple_07(name:str, value, rule:str)->tuple:
-    each = as_list(value)
-    check(each is not None and len(each) in (2, 4) and all(map(is_number, each)), name,
-          f'be {rule} or {rule[:-1]}, max_mom, min_mom)', value)
-    return tuple(each)
+def resolve_cycle(
+    learn:Learner, # About to fit
+    n_groups:int, # Parameter groups of the optimizer
+    use_clr_beta:tuple|None, # As in `fit_one_cycle_ext`
+    use_clr:tuple|None, # As in `fit_one_cycle_ext`
+    sched:Schedule|list|dict|None, # As in `fit_one_cycle_ext`
+    shape:dict # Arguments that shape the default cycle; None for those not given
+)->Schedule: # `Cycle` or `ByGroup`
+    "Return the cycle that the arguments of `fit_one_cycle_ext` describe"
+    replacing = dict(use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched)
+    given = [name for name,value in replacing.items() if value is not None]
+    check(len(given)<2, 'the cycle', 'be described by one of use_clr_beta, use_clr and sched', given)
+    if not given:
+        shape = {'moms': learn.moms} | {k: v for k,v in shape.items() if v is not None}
+        return one_cycle(**shape)
+    check_no_shape(given[0], shape)
+    if use_clr_beta is not None: return clr_beta_07(*tuple_07('use_clr_beta', use_clr_beta, '(div, pct)'))
+    if use_clr is not None: return clr_07(*tuple_07('use_clr', use_clr, '(div, cut_div)'))
+    return schedule_from(sched, n_groups)
 
-def _resolve_cycle(learn, n_groups:int, use_clr_beta, use_clr, sched, shape:dict):
-    "The cycle that the arguments of `fit_one_cycle_ext` describe"
-    given = {k: v for k,v in dict(use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched).items() if v is not None}
-    check(len(given)<2, 'the cycle', 'be described by one of use_clr_beta, use_clr and sched', list(given))
-    if not given: return one_cycle(**shape | {'moms': learn.moms if shape['moms'] is None else shape['moms']})
-    for name in given: _clash(name, shape)
-    if use_clr_beta is not None: return clr_beta_07(*_tuple_07('use_clr_beta', use_clr_beta, '(div, pct)'))
-    if use_clr is not None: return clr_07(*_tuple_07('use_clr', use_clr, '(div, cut_div)'))
-    return _by_group(sched, n_groups)
+# %% ../../nbs/30_train.one_cycle.ipynb #8d3bbf0c
+def cycles_from_dict(
+    sched:dict, # Group number to cycle
+    n_groups:int # Parameter groups of the optimizer
+)->list: # A cycle for each group
+    "Give the groups that a dict doesn't name a constant rate"
+    check(sched, 'sched', 'name at least one parameter group', sched)
+    is_group = lambda k: isinstance(k, Integral) and not isinstance(k, bool) and -n_groups<=k<n_groups
+    bad = [k for k in sched if not is_group(k)]
+    rule = f'be numbers in [{-n_groups}, {n_groups}): the optimizer has {n_groups} parameter groups'
+    check(not bad, 'the groups of sched', rule, bad)
+    named = {k%n_groups: cycle for k,cycle in sched.items()}
+    check(len(named)==len(sched), 'the groups of sched', 'name each group once', list(sched))
+    return [named.get(group, constant()) for group in range(n_groups)]
 
-# %% ../../nbs/30_train.one_cycle.ipynb #6b3bb21f
-def _by_group(sched, n_groups:int):
-    "A `Cycle` or `ByGroup` from what `sched=` takes"
-    if isinstance(sched, dict):
-        bad = [k for k in sched if not isinstance(k, Integral) or isinstance(k, bool) or not -n_groups<=k<n_groups]
-        check(sched, 'sched', 'name at least one parameter group', sched)
-        check(not bad, 'the groups of sched',
-              f'be numbers in [{-n_groups}, {n_groups}): the optimizer has {n_groups} parameter groups', bad)
-        named = {k%n_groups: c for k,c in sched.items()}
-        check(len(named)==len(sched), 'the groups of sched', 'name each group once', list(sched))
-        sched = [named.get(g, constant()) for g in range(n_groups)]
+def schedule_from(
+    sched:Schedule|list|dict, # As in `fit_one_cycle_ext`
+    n_groups:int # Parameter groups of the optimizer
+)->Schedule: # `Cycle` or `ByGroup`
+    "Return the schedule that `sched=` describes"
+    if isinstance(sched, dict): sched = cycles_from_dict(sched, n_groups)
     if as_list(sched) is not None: sched = ByGroup(sched)
-    check(isinstance(sched, Schedule), 'sched',
-          'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle', sched)
+    rule = 'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle'
+    check(isinstance(sched, Schedule), 'sched', rule, sched)
     n = len(sched.cycles) if isinstance(sched, ByGroup) else n_groups
     check(n==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', n)
     return sched
 
-# %% ../../nbs/30_train.one_cycle.ipynb #fde82a6f
+# %% ../../nbs/30_train.one_cycle.ipynb #93e6f006
 def group_lrs(
     lr_max:float|list|slice, # One rate, `slice(hi)`, `slice(lo, hi)`, or one for each parameter group
     n_groups:int # Parameter groups of the optimizer
 )->tuple: # One rate for each group
-    "Peak learning rate of each group, by fastai's rules for slices and lists"
-    if not isinstance(lr_max, slice): return per_group(lr_max, None, n_groups)
-    lo,hi,step = lr_max.start,lr_max.stop,lr_max.step
-    check(is_number(hi) and hi>0 and step is None and (lo is None or (is_number(lo) and lo>0)), 'lr_max',
-          'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
-    return per_group([hi/10]*(n_groups-1) + [hi] if lo is None else L(even_mults(lo, hi, n_groups), use_list=None),
-                     None, n_groups)
+    "Return the peak learning rate of each group, by fastai's rules for slices and lists"
+    if not isinstance(lr_max, slice): return rates_per_group(lr_max, n_groups)
+    lo,hi = lr_max.start,lr_max.stop
+    ok = is_number(hi) and hi>0 and lr_max.step is None and (lo is None or (is_number(lo) and lo>0))
+    check(ok, 'lr_max', 'be slice(hi) or slice(lo, hi) with rates above 0', lr_max)
+    if lo is None: return rates_per_group([hi/10]*(n_groups-1) + [hi], n_groups)
+    return rates_per_group(L(even_mults(lo, hi, n_groups), use_list=None), n_groups)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #3093949d
-def peek_optimizer(learn, reset_opt)->tuple: # Optimizer, learning rate
-    "The optimizer and rate that `fit` would use, leaving the learner as it is"
+# %% ../../nbs/30_train.one_cycle.ipynb #27ef6802
+def peek_optimizer(
+    learn:Learner, # About to fit
+    reset_opt:bool=False # Whether the fit would make a new optimizer
+)->tuple: # Optimizer; learning rate
+    "Return the optimizer and rate that `fit` would use, and leave the learner as it is"
     if learn.opt is not None and not reset_opt: return learn.opt, learn.lr
-    if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func, learn.lr # making it again would clear its state
+    if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func, learn.lr # a new one would clear its state
     before = learn.opt, learn.lr
     try:
         learn.create_opt()
         return learn.opt, learn.lr
     finally: learn.opt,learn.lr = before
 
-def _check_rest(cycle, wd, cbs, n_groups:int):
-    "Check what is passed on to `fit`"
-    each = as_list(wd) if as_list(wd) is not None else [wd]
-    check(wd is None or (len(each) in (1, n_groups) and all(is_number(w) and w>=0 for w in each)), 'wd',
-          'be at least 0, or one such value for each parameter group', wd)
-    check(wd is None or 'wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
-    bad = [cb for cb in L(cbs) if not (isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback)))]
+def is_callback(
+    cb:object # Anything
+)->bool: # True for a `Callback` or a class of them
+    "Can it be given in `cbs`?"
+    return isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback))
+
+def check_fit_args(
+    cycle:Schedule, # Cycle of the fit
+    wd:float|list|None, # As in `fit_one_cycle_ext`
+    cbs:Callback|list|None, # As in `fit_one_cycle_ext`
+    n_groups:int # Parameter groups of the optimizer
+):
+    "Check what is passed on to fastai's `fit`"
+    if wd is not None:
+        each = as_list(wd) if as_list(wd) is not None else [wd]
+        ok = len(each) in (1, n_groups) and all(is_number(w) and w>=0 for w in each)
+        check(ok, 'wd', 'be at least 0, or one such value for each parameter group', wd)
+        check('wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
+    bad = [cb for cb in L(cbs) if not is_callback(cb)]
     check(not bad, 'cbs', 'be Callbacks', bad)
 
-def make_plan(learn, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched, **shape)->Plan:
-    "Check all arguments of `fit_one_cycle_ext` and lay the cycle over the batches, changing nothing"
-    check(is_count(n_epoch), 'n_epoch', 'be a whole number of at least 1', n_epoch)
-    check(is_count(start_epoch, 0) and start_epoch<n_epoch, 'start_epoch', f'be a whole number in [0, {n_epoch})',
-          start_epoch)
+# %% ../../nbs/30_train.one_cycle.ipynb #85c20129
+def make_plan(
+    learn:Learner, # About to fit
+    n_epoch:int, # As in `fit_one_cycle_ext`, like all that follow
+    lr_max:float|list|slice|None=None, # Peak learning rate
+    wd:float|list|None=None, # Weight decay
+    cbs:Callback|list|None=None, # Callbacks of the fit
+    reset_opt:bool=False, # Whether to make a new optimizer
+    start_epoch:int=0, # First epoch to train
+    *,
+    use_clr_beta:tuple|None=None, # fastai 0.7's
+    use_clr:tuple|None=None, # fastai 0.7's
+    sched:Schedule|list|dict|None=None, # Cycle
+    **shape # Arguments that shape the default cycle; None for those not given
+)->Plan: # What would be trained
+    "Check all arguments of `fit_one_cycle_ext` and plan the fit, changing nothing"
+    check_count('n_epoch', n_epoch)
+    ok = is_count(start_epoch, 0) and start_epoch<n_epoch
+    check(ok, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
+    check_flag('reset_opt', reset_opt)
     n_iter = len(learn.dls.train)
     check(n_iter>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n_iter)
     opt,lr = peek_optimizer(learn, reset_opt)
     n_groups = len(opt.hypers)
-    cycle = _resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
-    check(isinstance(reset_opt, bool), 'reset_opt', 'be True or False', reset_opt)
-    _check_rest(cycle, wd, cbs, n_groups)
-    for cb in (every := [*learn.cbs, *L(cbs)]):
-        if not isinstance(cb, type) and hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, every)
+    cycle = resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
+    check_fit_args(cycle, wd, cbs, n_groups)
+    all_cbs = [*learn.cbs, *L(cbs)]
+    for cb in all_cbs:
+        if not isinstance(cb, type) and hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, all_cbs)
     plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter,
-                ((0, start_epoch*n_iter, n_epoch*n_iter),))
-    plan.table # an error if a phase gets no batch or an annealer misbehaves
-    return replace(plan, only=tuple(settable(opt, cycle)))
+                trained_ranges=((0, start_epoch*n_iter, n_epoch*n_iter),), scheduled=tuple(settable_hypers(opt, cycle)))
+    plan.table # computed now: an error if a phase gets no batch or an annealer misbehaves
+    return plan
 
-# %% ../../nbs/30_train.one_cycle.ipynb #48e6435c
+# %% ../../nbs/30_train.one_cycle.ipynb #17f91083
+@dataclass
+class CycleFit:
+    "What `CycleScheduler` knows of the fit that is running"
+    tables:list # `(name, values)` of each hyper-parameter; values `(n, n_groups)`
+    ranges:list=field(default_factory=list) # `[train_iter, first, stop]` of each stretch of the cycle that was trained
+    epoch:int=-1 # Number of the epoch
+
+    def add(self,
+        train_iter:int, # Iteration of the fit
+        row:int # Row of the tables that it was trained with
+    ):
+        "Note that a batch of the cycle is trained"
+        if not self.ranges or self.ranges[-1][2]!=row: self.ranges.append([train_iter, row, row])
+        self.ranges[-1][2] = row+1
+
+# %% ../../nbs/30_train.one_cycle.ipynb #0dd6e6af
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
-    # the last to write before the batch, as fastai's scheduler
-    order,answers = ParamScheduler.order,{'before_fit', 'before_batch', 'after_fit'}
+    order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
+    answers = {'before_fit', 'before_batch', 'after_fit'}
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
     ): self.plan = plan
 
     def before_fit(self):
-        "Lay the cycle over the batches of this fit"
+        "Fit the plan to the epochs and batches of this fit"
         super().before_fit()
-        learn = self.learn
-        self.plan = replace(self.plan, n_epoch=learn.n_epoch, n_iter=len(learn.dls.train),
-                            only=self.plan.only or tuple(settable(learn.opt, self.plan.cycle)))
-        self.tables = [(k, left_alone(v, [h[k] for h in learn.opt.hypers])) for k,v in self.plan.table.items()]
+        learn,plan = self.learn,self.plan
+        sizes = dict(n_epoch=learn.n_epoch, n_iter=len(learn.dls.train))
+        if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
+        if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
     def before_batch(self):
         "Write this batch's row into the optimizer"
-        if self.now is None: self.now = SimpleNamespace(runs=[], epoch=-1)
-        learn,now = self.learn,self.now
-        if learn.iter==0 or learn.epoch>now.epoch: # a validation within the fit sets fastai's number of it to 0
-            now.epoch = max(learn.epoch, now.epoch+1)
-        row = min(now.epoch*self.plan.n_iter + learn.iter, self.plan.n-1) # a loader may give more than its length says
-        for k,v in self.tables: learn.opt.set_hyper(k, v[row].tolist())
-        if not now.runs or now.runs[-1][2]!=row: now.runs.append([learn.train_iter, row, row])
-        now.runs[-1][2] = row+1
+        learn,plan = self.learn,self.plan
+        if self.now is None:
+            hypers = learn.opt.hypers
+            tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
+            self.now = CycleFit(tables)
+        now = self.now
+        if learn.iter==0 or learn.epoch>now.epoch:
+            now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
+        row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
+        for name,values in now.tables: learn.opt.set_hyper(name, values[row].tolist())
+        now.add(learn.train_iter, row)
 
-    def after_fit(self): self._keep(self.learn, self.ended())
+# %% ../../nbs/30_train.one_cycle.ipynb #3108579d
+@patch
+def after_fit(self:CycleScheduler): self._keep_plan(self.learn, self.ended())
 
-    def keep(self,
-        learn:Learner # Whose `Recorder` gets what was trained
-    ):
-        "Leave the plan and the last group's values on the `Recorder`, once"
-        self._keep(learn, self.now or self.outer) # a validation within may not have come to its end
-        self.now = self.outer = None
-        return self
+@patch
+def keep(self:CycleScheduler,
+    learn:Learner # Whose `Recorder` gets what was trained
+)->CycleScheduler: # Itself
+    "Leave the plan and the last group's values on the `Recorder`, once"
+    self._keep_plan(learn, self.now or self.outer) # a validation within the fit may have been interrupted
+    self.now = self.outer = None
+    return self
 
-    def _keep(self, learn, now):
-        if now is None or not now.runs or not hasattr(learn, 'recorder'): return
-        plan,rec = replace(self.plan, runs=tuple(map(tuple, now.runs))),learn.recorder
-        rec.plans = getattr(rec, 'plans', []) + [plan]
-        rec.hps = {k: v[plan.trained[0],-1].tolist() for k,v in self.tables}
+@patch
+def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
+    "Write what was trained, if anything was"
+    if now is None or not now.ranges or 'recorder' not in vars(learn): return
+    plan = replace(self.plan, trained_ranges=tuple(map(tuple, now.ranges)))
+    recorder = learn.recorder
+    recorder.plans = getattr(recorder, 'plans', []) + [plan]
+    rows,_ = plan.trained
+    recorder.hps = {name: values[rows,-1].tolist() for name,values in now.tables}
 
-# %% ../../nbs/30_train.one_cycle.ipynb #6b95f5b5
-def _recorder(learn, cbs)->L:
-    "A `HistoryRecorder` for a fit that has none, unless nothing would keep what it records"
-    is_recorder = lambda cb: issubclass(cb if isinstance(cb, type) else type(cb), HistoryRecorder)
-    has_one = any(map(is_recorder, [*learn.cbs, *L(cbs)]))
-    return L() if has_one or not hasattr(learn, 'recorder') else L(HistoryRecorder())
+# %% ../../nbs/30_train.one_cycle.ipynb #c440911b
+def default_recorder(
+    learn:Learner, # About to fit
+    cbs:Callback|list|None # Callbacks of the fit
+)->L: # A `HistoryRecorder`, or nothing if there is a recorder already or the learner has no `Recorder`
+    "Make the recorder for a fit that has none"
+    types = [cb if isinstance(cb, type) else type(cb) for cb in [*learn.cbs, *L(cbs)]]
+    has_one = any(issubclass(t, HistoryRecorder) for t in types)
+    return L() if has_one or 'recorder' not in vars(learn) else L(HistoryRecorder())
 
-# %% ../../nbs/30_train.one_cycle.ipynb #7227fcbf
+# %% ../../nbs/30_train.one_cycle.ipynb #d50e5247
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
     # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or a list by parameter group; None means the learner's `lr`
     lr_max:float|list|slice|None=None,
-    div:float=10., # `lr_max/lr_start`, above 1
+    div:float|None=None, # `lr_max/lr_start`, above 1; None means 10
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
-    # Momentum (β₁ for Adam) at the start, at the peak and after cool-down, to the end; None means the learner's `moms`
+    # Momentum (β₁ for Adam) at the start, at the peak and after cool-down; None means the learner's `moms`
     moms:tuple|None=None,
     cbs:Callback|list|None=None, # `Callback`s for this fit only
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
-    pct_final:float=.1, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    # Way between the points: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`
-    anneal:str|tuple|Callable='lin',
+    pct_final:float|None=None, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out; None means .1
+    # Annealer: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`;
+    # None means `'lin'`
+    anneal:str|tuple|Callable|None=None,
     use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
     sched:Schedule|list|dict|None=None, # A `Cycle`, a list by group or a dict from group to `Cycle`; replaces the shape
-    sampling:str='endpoint' # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
+    # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`; None means `'endpoint'`
+    sampling:str|None=None
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
-    plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch, use_clr_beta, use_clr, sched,
-                      div=div, div_final=div_final, pct_start=pct_start, moms=moms, pct_final=pct_final,
-                      anneal=anneal, sampling=sampling)
-    cb = CycleScheduler(plan)
-    cbs = L(cb)+_recorder(self, cbs)+L(cbs)
+    plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch,
+                     use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched, div=div, div_final=div_final,
+                     pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
+    scheduler = CycleScheduler(plan)
+    cbs = L(scheduler) + default_recorder(self, cbs) + L(cbs)
     try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
-    finally: cb.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
+    finally: scheduler.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
-# %% ../../nbs/30_train.one_cycle.ipynb #4492c49a
+# %% ../../nbs/30_train.one_cycle.ipynb #1e47fb75
 @patch
 @delegates(Learner.fit_one_cycle_ext)
 def preview_one_cycle_ext(self:Learner,
@@ -217,7 +303,7 @@ def preview_one_cycle_ext(self:Learner,
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `fit_one_cycle_ext`; `cbs` are only checked here
 )->Plan: # Shown as a table of groups and phases; `df` has a row for each batch and group, `table` the arrays
-    "Draw what `fit_one_cycle_ext` would train with, and give it as a table; nothing is trained or changed"
+    "Draw what `fit_one_cycle_ext` would train with, and return it; nothing is trained or changed"
     given = inspect.signature(Learner.fit_one_cycle_ext).bind(self, n_epoch, *args, **kwargs)
     given.apply_defaults()
     plan = make_plan(self, **{k: v for k,v in given.arguments.items() if k!='self'})

@@ -1,4 +1,4 @@
-"""Stages as data: what is frozen, for how long, at which rates; shown and checked as a whole, then trained.
+"""Recipes for fine-tuning: the forum post's two, gradual unfreezing, and fastai's own, as lists of stages.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.recipes.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.recipes.html.md"""
 # %% auto #0
 __all__ = ['stages_long', 'stages_two_cycles', 'stages_gradual', 'stages_fine_tune']
 
-# %% ../../nbs/33_train.recipes.ipynb #82b82481
+# %% ../../nbs/33_train.recipes.ipynb #57536cfb
 import numpy as np
 from numbers import Integral
 from fastcore.basics import patch
@@ -15,29 +15,37 @@ from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from ..core.checks import check, is_number
-from ..schedule.cycle import Cycle, SAMPLINGS, Schedule
+from ..schedule.cycle import SAMPLINGS, Cycle, Schedule
 from ..schedule.shapes import one_cycle_fastai
 from .one_cycle import peek_optimizer
 from .stages import Stage
 
-# %% ../../nbs/33_train.recipes.ipynb #2b459b79
-def _last_epochs(epochs, budget, before:float)->float:
-    "Epochs of the last stage, from itself or from the whole"
+# %% ../../nbs/33_train.recipes.ipynb #e9f44924
+def last_epochs(
+    epochs:float|None, # Epochs of the last stage; None if `budget` is given
+    budget:float|None, # Epochs of the whole run; None if `epochs` is given
+    before:float # Epochs of the stages before the last
+)->float: # Epochs of the last stage
+    "Work out the length of the last stage"
     given = dict(epochs=epochs, budget=budget)
     check((epochs is None)!=(budget is None), 'the length', 'be given by one of epochs and budget', given)
     if budget is None: return epochs
-    check(is_number(budget) and budget>before, 'budget',
-          f'be more than the {before:g} epochs of the stages before the last', budget)
+    rule = f'be more than the {before:g} epochs of the stages before the last'
+    check(is_number(budget) and budget>before, 'budget', rule, budget)
     return round(budget-before, 9)
 
-def _rule(name, x, ok, rule): check(is_number(x) and ok(x), name, rule, x)
+def check_recipe(
+    base_lr:float, # Peak rate of the head
+    lr_mult:float, # `base_lr` over the peak rate nearest the input
+    head_epochs:float=0. # Epochs of the head alone
+):
+    "Check the numbers that recipes share"
+    check(is_number(base_lr) and base_lr>0, 'base_lr', 'be a rate above 0', base_lr)
+    check(is_number(lr_mult) and lr_mult>=1, 'lr_mult', 'be at least 1', lr_mult)
+    ok = is_number(head_epochs) and head_epochs>=0
+    check(ok, "stage 'head': head_epochs", 'be a number of epochs, at least 0', head_epochs)
 
-def _check_recipe(base_lr, lr_mult, head_epochs=0.):
-    _rule('base_lr', base_lr, lambda v: v>0, 'be a rate above 0')
-    _rule('lr_mult', lr_mult, lambda v: v>=1, 'be at least 1')
-    _rule("stage 'head': head_epochs", head_epochs, lambda v: v>=0, 'be a number of epochs, at least 0')
-
-# %% ../../nbs/33_train.recipes.ipynb #075c5fb5
+# %% ../../nbs/33_train.recipes.ipynb #4506af7d
 def stages_long(
     epochs:float|None=None, # Epochs of the long cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -49,13 +57,13 @@ def stages_long(
     wd:float|list|None=None, # Weight decay of both stages; None means the learner's `wd`
     keep_opt:bool=False # Whether the head keeps its optimizer state for the long cycle
 )->list: # `Stage`s *head* and *all*
-    "Recipe B of the thread: train the head quickly, then one long cycle on all, rates falling towards the input"
-    _check_recipe(base_lr, lr_mult, head_epochs)
-    n = _last_epochs(epochs, budget, head_epochs)
+    "Return recipe B: train the head quickly, then everything by one long cycle, rates falling towards the input"
+    check_recipe(base_lr, lr_mult, head_epochs)
+    n = last_epochs(epochs, budget, head_epochs)
     return [Stage('head', head_epochs, slice(base_lr), -1, sched, wd),
             Stage('all', n, slice(base_lr/lr_mult, base_lr), 0, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #5f73547f
+# %% ../../nbs/33_train.recipes.ipynb #bec2c1a5
 @delegates(stages_long)
 def stages_two_cycles(
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
@@ -66,11 +74,13 @@ def stages_two_cycles(
     budget:float|None=None, # Epochs of the whole run, more than `head_epochs`; None if `epochs` is given
     **kwargs # `sched`, `wd` and `keep_opt` as in `stages_long`
 )->list: # `Stage`s *head* and *all*
-    "Recipe A of the thread: a cycle for the head, unfreeze, a second one with rates falling towards the input"
-    if head_epochs is None: head_epochs = epochs if budget is None else budget/2 if is_number(budget) else budget
-    return stages_long(epochs, base_lr, 1. if head_epochs is None else head_epochs, lr_mult, budget=budget, **kwargs)
+    "Return recipe A: a cycle for the head, then a second one for everything, rates falling towards the input"
+    if head_epochs is None and is_number(budget): head_epochs = budget/2
+    if head_epochs is None: head_epochs = epochs if budget is None else budget
+    if head_epochs is None: head_epochs = 1. # neither is given, which `stages_long` refuses
+    return stages_long(epochs, base_lr, head_epochs, lr_mult, budget=budget, **kwargs)
 
-# %% ../../nbs/33_train.recipes.ipynb #8aea687c
+# %% ../../nbs/33_train.recipes.ipynb #c1c85c39
 def stages_gradual(
     n_groups:int, # Parameter groups of the optimizer, at least 2
     epochs:float|None=None, # Epochs of the last stage, which trains everything; None if `budget` is given
@@ -83,27 +93,33 @@ def stages_gradual(
     wd:float|list|None=None, # Weight decay of every stage; None means the learner's `wd`
     keep_opt:bool=False # Whether what has been training keeps its optimizer state when a group is added
 )->list: # A `Stage` for each group
-    "One more group in each stage, from the head to the input ([Howard, Ruder 2018](https://arxiv.org/abs/1801.06146))"
+    "Return stages that add one group each, from head to input ([Howard, Ruder 2018](https://arxiv.org/abs/1801.06146))"
     check(isinstance(n_groups, Integral) and n_groups>1, 'n_groups', 'be a whole number of at least 2', n_groups)
-    _check_recipe(base_lr, lr_mult, head_epochs)
-    n,lrs = _last_epochs(epochs, budget, head_epochs*(n_groups-1)), slice(base_lr/lr_mult, base_lr)
-    names = ['head', *[f'groups from {g}' for g in range(n_groups-2, 0, -1)], 'all']
-    return [Stage(name, n if name=='all' else head_epochs, lrs, -i-1, sched, wd, keep_opt=keep_opt and i>0)
-            for i,name in enumerate(names)]
+    check_recipe(base_lr, lr_mult, head_epochs)
+    n = last_epochs(epochs, budget, head_epochs*(n_groups-1))
+    lrs = slice(base_lr/lr_mult, base_lr)
+    stages = [Stage('head', head_epochs, lrs, -1, sched, wd)]
+    for group in range(n_groups-2, 0, -1):
+        stages.append(Stage(f'groups from {group}', head_epochs, lrs, group-n_groups, sched, wd, keep_opt=keep_opt))
+    return [*stages, Stage('all', n, lrs, -n_groups, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #a17d12c6
-class _MayLack(Cycle):
-    "A cycle whose phases may get no batch"
+# %% ../../nbs/33_train.recipes.ipynb #40758cb7
+class LenientCycle(Cycle):
+    "Cycle whose phases may get no batch"
     def sample(self,
         n_iter:int # Number of batches in the whole cycle
     )->tuple: # As `Cycle.sample`
-        "Place each batch in the phases"
-        return SAMPLINGS[self.sampling](np.array([p.pct for p in self.phases]), int(n_iter))
+        "Place each batch in the phases, without a check"
+        pcts = np.array([p.pct for p in self.phases])
+        return SAMPLINGS[self.sampling].place(pcts, int(n_iter))
 
-def _as_fastai(*args, **kwargs)->Cycle:
-    c = one_cycle_fastai(*args, **kwargs)
-    return _MayLack(c.phases, c.sampling)
+def lenient(
+    cycle:Cycle # Any
+)->LenientCycle: # The same phases
+    "Let phases get no batch"
+    return LenientCycle(cycle.phases, cycle.sampling)
 
+# %% ../../nbs/33_train.recipes.ipynb #108e5f8a
 def stages_fine_tune(
     epochs:float, # Epochs of the unfrozen part
     base_lr:float=2e-3, # Peak rate of the head; half of it after unfreezing
@@ -115,22 +131,26 @@ def stages_fine_tune(
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
     wd:float|list|None=None # Weight decay; None means the learner's `wd`
 )->list: # `Stage`s *head* and *all*
-    "What `Learner.fine_tune` of fastai 2 trains, batch by batch"
-    _check_recipe(base_lr, lr_mult)
+    "Return what `Learner.fine_tune` of fastai 2 trains, batch by batch"
+    check_recipe(base_lr, lr_mult)
     lr = base_lr/2
-    head = _as_fastai(div_final=div_final, pct_start=.99, moms=moms)
+    head = lenient(one_cycle_fastai(div_final=div_final, pct_start=.99, moms=moms))
+    rest = lenient(one_cycle_fastai(div, div_final, pct_start, moms))
     return [Stage('head', freeze_epochs, slice(base_lr), -1, head, wd),
-            Stage('all', epochs, slice(lr/lr_mult, lr), 0, _as_fastai(div, div_final, pct_start, moms), wd)]
+            Stage('all', epochs, slice(lr/lr_mult, lr), 0, rest, wd)]
 
-# %% ../../nbs/33_train.recipes.ipynb #eeb3cd04
-def _n_groups(learn)->int:
-    "Parameter groups of a learner that has a head to train alone"
-    n = len(peek_optimizer(learn, False)[0].param_lists)
+# %% ../../nbs/33_train.recipes.ipynb #521d147d
+def count_groups(
+    learn:Learner # About to be fine-tuned
+)->int: # At least 2
+    "Count the parameter groups, or raise a `ValueError` if there is no head to train alone"
+    opt,_ = peek_optimizer(learn)
+    n = len(opt.param_lists)
     check(n>1, "the learner's splitter", 'give at least 2 parameter groups, so that the head can be trained alone '
           '(fit_one_cycle_ext trains a model as a whole)', n)
     return n
 
-# %% ../../nbs/33_train.recipes.ipynb #8687bbc3
+# %% ../../nbs/33_train.recipes.ipynb #7be0cdc7
 @patch
 @delegates(stages_long)
 def fine_tune_long(self:Learner,
@@ -141,7 +161,7 @@ def fine_tune_long(self:Learner,
     **kwargs # As in `stages_long`
 )->None: # As fastai's `fine_tune`
     "Train the head quickly, then one long cycle on the whole network (recipe B)"
-    _n_groups(self)
+    count_groups(self)
     self.fit_stages(stages_long(epochs, base_lr, head_epochs, **kwargs), cbs)
 
 @patch
@@ -153,10 +173,11 @@ def fine_tune_two_cycles(self:Learner,
     cbs:Callback|list|None=None, # `Callback`s for all stages
     **kwargs # As in `stages_two_cycles`
 )->None: # As fastai's `fine_tune`
-    "A cycle for the head, then a second one for the whole network (recipe A)"
-    _n_groups(self)
+    "Train a cycle for the head, then a second one for the whole network (recipe A)"
+    count_groups(self)
     self.fit_stages(stages_two_cycles(epochs, base_lr, head_epochs, **kwargs), cbs)
 
+# %% ../../nbs/33_train.recipes.ipynb #7bfb85ef
 @patch
 @delegates(stages_gradual, but=['n_groups'])
 def fine_tune_gradual(self:Learner,
@@ -166,5 +187,5 @@ def fine_tune_gradual(self:Learner,
     cbs:Callback|list|None=None, # `Callback`s for all stages
     **kwargs # As in `stages_gradual`
 )->None: # As fastai's `fine_tune`
-    "One more parameter group in each stage, from the head to the input"
-    self.fit_stages(stages_gradual(_n_groups(self), epochs, base_lr, head_epochs, **kwargs), cbs)
+    "Train one more parameter group in each stage, from the head to the input"
+    self.fit_stages(stages_gradual(count_groups(self), epochs, base_lr, head_epochs, **kwargs), cbs)

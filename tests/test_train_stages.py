@@ -10,8 +10,7 @@ from fastai.learner import Metric
 from fastai.callback.training import GradientAccumulation
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.train import *
-from fastai_clr_ext.train import *
-from fastai_clr_ext.train import *
+from fastai_clr_ext.train.stages import FirstBatches, PartialEpoch
 from fastai_clr_ext.record import *
 from fastai_clr_ext.plot import *
 from fastai_clr_ext.schedule import *
@@ -126,7 +125,7 @@ def test_a_fraction_ends_within_an_epoch_and_is_recorded_as_a_whole(make):
     assert seen==([True]*5 + [False]*2) + ([True]*10 + [False]*2) + ([True]*5 + [False]*2)
     assert ([len(v) for v in learn.recorder.values]==[3, 3]
             and [v[2] for v in learn.recorder.values]==[2., 3.]), 'no column is missing'
-    assert [p.runs for p in learn.recorder.plans]==[((0, 0, 5),), ((0, 0, 15),)]
+    assert [p.trained_ranges for p in learn.recorder.plans]==[((0, 0, 5),), ((0, 0, 15),)]
     assert learn.recorder.hps['lr'][-1]==pytest.approx(.1/1000) and len(learn.recorder.losses)==15
     assert learn.pct_train==pytest.approx(1.)
     assert type(learn.dls.train).__name__!='Shorter' and len(learn.dls.train)==10

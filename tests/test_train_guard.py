@@ -193,7 +193,7 @@ def test_validation_predictions_and_lr_find_are_left_alone(mlp):
     learn.lr_find(show_plot=False, end_lr=1e6)
     assert learn.recorder.divergence is d
     learn.fit(1, .01)
-    assert learn.recorder.divergence is None and guard.kept is None
+    assert learn.recorder.divergence is None and guard.now is None
     assert mlp().recorder.divergence is None
 
 # what it does
@@ -216,7 +216,7 @@ def test_rewound_to_the_weights_that_were_saved(mlp, scheduled):
     first = copy.deepcopy(list(learn.model.parameters()))
     class Watched(DivergenceGuard):
         def _rewind(self):
-            saved.append(copy.deepcopy(self.kept))
+            saved.append(copy.deepcopy(self.now.kept))
             super()._rewind()
     cbs = [Watched(on='rewind', every=2, keep_every=4, lower=.5), rates, Damage('grad', [9])]
     with pytest.warns(UserWarning, match='rewound'):
@@ -367,4 +367,4 @@ def test_a_validation_within_the_fit_leaves_the_guard_at_work(mlp):
                                 cbs=[rates, Damage('loss', [9]), ValidateAt('after_epoch', 60)])
     assert [d.epoch for d in learn.recorder.divergences][:1]==[0], 'of the first epoch, after two validations'
     assert rates.rates[:10]==pytest.approx([.01]*10) and rates.rates[10:19]==pytest.approx([.001]*9)
-    assert learn.divergence_guard.params==[] and not learn.divergence_guard.watching
+    assert learn.divergence_guard.now is None

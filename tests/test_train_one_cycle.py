@@ -64,7 +64,7 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
     learn.fit_one_cycle_ext(4, .1, start_epoch=start, cbs=spy)
     assert_array_equal(np.array(spy.column('lr'))[:,0], one_cycle().table(40, .1)['lr'][10*start:])
     plan = learn.recorder.plans[-1]
-    assert plan.runs==((0, 10*start, 40),) and len(learn.recorder.hps['lr'])==40-10*start
+    assert plan.trained_ranges==((0, 10*start, 40),) and len(learn.recorder.hps['lr'])==40-10*start
     assert plan.df.train_iter.tolist()==sorted([*range(40-10*start)]*2)
 
 @pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9),
@@ -126,7 +126,7 @@ def test_a_stopped_fit_keeps_its_plan(mlp, what):
     learn.fit_one_cycle_ext(1, .1)
     try: learn.fit_one_cycle_ext(2, .1, cbs=Raise(12, what('stop')))
     except (KeyboardInterrupt, ZeroDivisionError): pass
-    assert [p.runs for p in learn.recorder.plans]==[((0, 0, 10),), ((0, 0, 13),)]
+    assert [p.trained_ranges for p in learn.recorder.plans]==[((0, 0, 10),), ((0, 0, 13),)]
     assert_array_equal(learn.recorder.hps['lr'], one_cycle().table(20, .1)['lr'][:13])
     assert not [cb for cb in learn.cbs if isinstance(cb, CycleScheduler)]
     learn.fit_one_cycle_ext(1, .1)
