@@ -26,6 +26,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import set_seed
 from fastai_clr_ext.all import *
+from fastai_clr_ext.situations.images import read_idx
 
 # t-shirt, trouser, coat, sandal, bag; pullover, dress, shirt, sneaker, boot
 SOURCE,TARGET = (0, 1, 4, 5, 8), (2, 3, 6, 7, 9)

@@ -20,6 +20,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
+from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
 from ..core.figures import shade_phases
 from ..schedule.shapes import constant

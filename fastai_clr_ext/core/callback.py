@@ -18,7 +18,7 @@ from fastai.callback.core import (Callback, CancelBackwardException, CancelBatch
 from fastai.learner import Learner
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #e408954e
+# %% ../../nbs/01_core.callback.ipynb #eb476426
 CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
            CancelStepException, CancelTrainException, CancelValidException)
 OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
@@ -38,7 +38,8 @@ class EventCallback(Callback):
             except Exception as e:
                 where = f'Exception occurred in `{type(self).__name__}` when calling event `{event_name}`'
                 message = e.args[0] if e.args else ''
-                raise modify_exception(e, f'{where}:\n\t{message}', replace=True)
+                modify_exception(e, f'{where}:\n\t{message}', replace=True)
+                raise
         if event_name=='after_fit' and not self.run: self.run = True
 
 # %% ../../nbs/01_core.callback.ipynb #5d8dfe07

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.live.html.md"""
 # %% auto #0
 __all__ = ['ShowCycle']
 
-# %% ../../nbs/44_plot.live.ipynb #be5ca913
+# %% ../../nbs/44_plot.live.ipynb #a5498894
 import time
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ..core.callback import FitCallback, is_lr_find
 from ..core.checks import check, is_number
 from ..record.history import RunHistory
 from ..record.recorder import HistoryRecorder
-from . import overview # adds `plot_cycle`
+from . import overview # gives `RunHistory` its method `plot_cycle` # noqa: F401
 
 # %% ../../nbs/44_plot.live.ipynb #0c529b9c
 @dataclass

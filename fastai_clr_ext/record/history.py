@@ -133,7 +133,7 @@ def batches(self:RunHistory)->Batches: # Of all fits
         start = stop
     return Batches(where, columns)
 
-# %% ../../nbs/23_record.history.ipynb #435fcff8
+# %% ../../nbs/23_record.history.ipynb #605c5a54
 def step_key(
     fit:np.ndarray, # Numbers of fits
     step:np.ndarray # Numbers of steps, below 2**40
@@ -152,8 +152,8 @@ def grad_parts(self:RunHistory,
     for where,counts,values,names in self.grad_log.parts():
         keys = step_key(where[:,0], where[:,1])
         keep = np.isin(keys, known)
-        values = values.reshape(len(where), len(names['units']), -1)[keep]
-        raw = {name: values[:,:,i] for i,name in enumerate(names['columns'])}
+        by_unit = values.reshape(len(where), len(names['units']), -1)[keep]
+        raw = {name: by_unit[:,:,i] for i,name in enumerate(names['columns'])}
         raw['n_params'] = np.where(counts==0, np.nan, counts)[keep]
         rows = taken[np.searchsorted(known, keys[keep])]
         found.append(GradPart(rows, where[keep], names['units'], raw))

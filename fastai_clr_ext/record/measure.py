@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.measure.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/21_record.measure.ipynb #ebcda4c2
-import math, numpy as np, torch
+# %% ../../nbs/21_record.measure.ipynb #7b374617
+import math, torch
 from collections.abc import Callable, Iterable, Iterator
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner

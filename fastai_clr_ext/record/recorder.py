@@ -7,14 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['history_of', 'HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #e25983f8
+# %% ../../nbs/24_record.recorder.ipynb #6fe1c859
 import fastai, platform, time, torch, uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from numbers import Real
 from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
-from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
@@ -114,7 +113,7 @@ def describe_fit(
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
                 outcome='unfinished')
 
-# %% ../../nbs/24_record.recorder.ipynb #f54d14f4
+# %% ../../nbs/24_record.recorder.ipynb #99343122
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
 RESERVED_COLUMNS = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds',
                     'outcome', 'smooth_loss'}
@@ -124,8 +123,8 @@ def unique_names(
 )->list: # As many, all different and none reserved
     "Tell metrics apart"
     out = []
-    for name in names:
-        if name in RESERVED_COLUMNS: name = f'{name}_metric'
+    for given in names:
+        name = f'{given}_metric' if given in RESERVED_COLUMNS else given
         candidate,n = name,1
         while candidate in out:
             n += 1

@@ -166,7 +166,7 @@ def after_loss(self:DivergenceGuard):
     loss = learn.loss.detach().float().mean()
     now.unread.append(WatchedBatch(learn.train_iter, learn.epoch, row, now.n_step, rates, loss))
 
-# %% ../../nbs/34_train.guard.ipynb #e00bdf8a
+# %% ../../nbs/34_train.guard.ipynb #f64fcb07
 def norms_of(
     tensors:Iterable, # Gradients or weights; None for a parameter without a gradient
     like:torch.Tensor # 0-d; says device and type
@@ -174,8 +174,11 @@ def norms_of(
     "Measure the norm of each tensor"
     norms = []
     for t in tensors:
-        if t is not None and t.is_sparse: t = t.coalesce().values()
-        norms.append(like.new_zeros(()) if t is None else l2_norm(joined([t.detach()])).to(like.dtype).to(like.device))
+        if t is None:
+            norms.append(like.new_zeros(()))
+            continue
+        dense = t.coalesce().values() if t.is_sparse else t
+        norms.append(l2_norm(joined([dense.detach()])).to(like.dtype).to(like.device))
     return torch.stack(norms)
 
 @patch
@@ -189,7 +192,8 @@ def before_step(self:DivergenceGuard):
     now.n_step += 1
     now.measuring = bool(now.sets) and now.measured is None
     if not now.measuring: return
-    now.measuring = any([u.gather() for u in now.sets]) # a list, so that all sets gather
+    gathered = [u.gather() for u in now.sets]
+    now.measuring = any(gathered)
     now.weight = sum(p.detach().abs().sum() for u in now.sets for p in u.trainable)
 
 # %% ../../nbs/34_train.guard.ipynb #6a826712

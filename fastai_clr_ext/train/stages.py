@@ -179,7 +179,7 @@ class StagedPlan:
     def __repr__(self): return self.summary().to_string(index=False, float_format='{:.4g}'.format)
     def _repr_html_(self): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../../nbs/32_train.stages.ipynb #413547df
+# %% ../../nbs/32_train.stages.ipynb #c1ef140e
 def trained_rates(
     plan:Plan # Of one stage
 )->np.ndarray: # `(batches trained, n_groups)`
@@ -195,8 +195,8 @@ def count_trainable(
     first = freeze_to % len(opt.param_lists)
     counts = []
     for group,params in enumerate(opt.param_lists):
-        if group<first: params = [p for p in params if opt.state.get(p, {}).get('force_train', False)]
-        counts.append(sum(p.numel() for p in params))
+        trained = [p for p in params if group>=first or opt.state.get(p, {}).get('force_train', False)]
+        counts.append(sum(p.numel() for p in trained))
     return counts
 
 # %% ../../nbs/32_train.stages.ipynb #d1444e50
