@@ -1,4 +1,4 @@
-"The names that a notebook needs: `from fastai_clr_ext.all import *` after fastai's own import. The rest is in the wings."
+"The names that a notebook needs; everything else is in the wings"
 from .schedule import (
     ByGroup, Cycle, CycleLR, Phase, Plan, clr_07, clr_beta_07, constant, flat_cos, one_cycle, one_cycle_fastai,
     one_cycle_torch, one_cycle_v1, plot_schedule, step_decay, triangular, warmup_cosine, wsd)

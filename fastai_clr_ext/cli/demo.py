@@ -20,11 +20,12 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
-from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
+from .. import train # gives `Learner` its methods # noqa: F401
 from ..core.checks import check, is_count, is_number
 from ..core.figures import shade_phases
 from ..schedule.shapes import constant
 from ..record.gradients import GradRecorder
+from ..plot.view import DECORATED # the wing gives `Recorder` its plots
 from ..situations.nets import cifar_resnet
 from ..situations.images import digits_dls
 
@@ -91,6 +92,7 @@ def plot_demo(
                        layout='constrained')[1]
     spans = list(learners.values())[-1].recorder.plans[-1].trained_spans()
     for ax,(name,learn) in zip(axs, learners.items()):
+        DECORATED.add(ax) # the phases of the cycle are shaded in both panels
         learn.recorder.plot_grads(per_group=False, beta=.9, label=name, log_y=log_y, ax=ax)
         shade_phases(ax, spans)
         ax.label_outer()

@@ -178,7 +178,7 @@ def shade_phases(
                     fontsize='small')
     return ax
 
-# %% ../../nbs/03_core.figures.ipynb #ab525a95
+# %% ../../nbs/03_core.figures.ipynb #2f882b11
 MANY_NAMES = 12 # A longer legend shows the first, the middle and the last name
 MANY_TO_PLACE = 50_000 # With more points, matplotlib's search for the best place takes seconds
 
@@ -199,6 +199,18 @@ def add_legend(
     style = dict(fontsize='small', loc='best' if n_points<MANY_TO_PLACE else 'upper right') | kwargs
     ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
     return ax
+
+# %% ../../nbs/03_core.figures.ipynb #e4cfbb85
+def legend_on_top(
+    ax:plt.Axes, # Axes of the legend
+    twins:Iterable=() # Twin axes whose lines are in the legend too
+)->plt.Axes: # The axes
+    "Make room at the top, and put the legend there: in one row if the names are short enough, else in two"
+    labels = []
+    for one in (ax, *twins): labels += one.get_legend_handles_labels()[1]
+    is_long = sum(len(label)+5 for label in labels)*LETTER>1
+    for one in (ax, *twins): one.margins(y=.35 if is_long else .2)
+    return add_legend(ax, twins, loc='upper center', ncols=-(-len(labels)//2) if is_long else 4)
 
 def has_positive(
     ax:plt.Axes # Axes with lines

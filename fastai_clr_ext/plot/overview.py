@@ -7,21 +7,21 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #1a0f6036
+# %% ../../nbs/42_plot.overview.ipynb #9525ff7a
 import numpy as np
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_number
-from fastai_clr_ext.core.figures import (UNITS, add_legend, draw_line, has_positive, label_iterations, mark_nonfinite,
-    new_axes, panels)
+from ..core.figures import (UNITS, add_legend, draw_line, has_positive, label_iterations, legend_on_top,
+    mark_nonfinite, new_axes, panels)
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS, smooth
 from .view import (HistoryView, check_beta, check_recorded, decorate, draw_hyper, on_recorder,
     raw_and_smooth, split_view_args)
 
-# %% ../../nbs/42_plot.overview.ipynb #08829c15
+# %% ../../nbs/42_plot.overview.ipynb #b2792053
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
@@ -41,8 +41,7 @@ def plot_lr(self:RunHistory,
     if show_moms and 'mom_0' in view.columns:
         twins = [draw_hyper(ax.twinx(), view, 'mom', shared_color='.3', linestyle='-.')]
         twins[0].set_ylabel(UNITS['mom'])
-    for each in (ax, *twins): each.margins(y=.2) # room for the legend at the top
-    return label_iterations([add_legend(ax, twins, loc='upper center', ncols=4)])[0]
+    return label_iterations([legend_on_top(ax, twins)])[0]
 
 # %% ../../nbs/42_plot.overview.ipynb #eabcbce4
 def at_epoch_ends(

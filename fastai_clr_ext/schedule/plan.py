@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #1fbf05db
+# %% ../../nbs/13_schedule.plan.ipynb #90613dc5
 import warnings, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.checks import check, check_count
-from ..core.figures import ITERATIONS, UNITS, add_legend, draw_hyper, new_axes, shade_phases
+from ..core.figures import ITERATIONS, UNITS, draw_hyper, legend_on_top, new_axes, shade_phases
 from .cycle import ByGroup, Schedule, rates_per_group
 
 # %% ../../nbs/13_schedule.plan.ipynb #6453f259
@@ -158,7 +158,7 @@ def shared_spans(
         start += int(plan.trained[1][-1])+1
     return out
 
-# %% ../../nbs/13_schedule.plan.ipynb #ad32dec6
+# %% ../../nbs/13_schedule.plan.ipynb #36c4f36d
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
@@ -191,8 +191,7 @@ def plot_schedule(
     twins = []
     if show_moms and any('mom' in plan.table for plan in plans):
         twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.3')]
-    for each in (ax, *twins): each.margins(y=.2) # room for the legend at the top
-    return add_legend(ax, twins, loc='upper center', ncols=4)
+    return legend_on_top(ax, twins)
 
 # %% ../../nbs/13_schedule.plan.ipynb #e04ba346
 @patch
