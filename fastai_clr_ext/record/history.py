@@ -29,7 +29,7 @@ NO_GRADIENTS = ('No gradients are recorded: no step was done with a GradRecorder
                 '(cbs=GradRecorder()), to learn.add_cb, or to one fit '
                 '(learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
 
-# %% ../../nbs/23_record.history.ipynb #ecf10d15
+# %% ../../nbs/23_record.history.ipynb #288a59b9
 class RunHistory:
     "Ledger of a learner's life: batches, gradients, epochs, fits and stages"
     def __init__(self,
@@ -37,7 +37,7 @@ class RunHistory:
     ):
         check_count('block_size', block_size)
         self.fit_rows = [] # A dict for each fit that trained a batch
-        self.epoch_rows = [] # A dict for each epoch that came to its end
+        self.epoch_rows = [] # A dict for each epoch that ended
         self.batch_log = Log(block_size=block_size)
         self.grad_log = Log(block_size=block_size)
 
@@ -54,7 +54,7 @@ class RunHistory:
 
     @property
     def epochs(self)->pd.DataFrame: # `fit, stage, epoch`, then the `Recorder`'s losses and metrics
-        "One row for each epoch that came to its end"
+        "One row for each epoch that ended"
         df = pd.DataFrame(self.epoch_rows)
         if len(df): df.insert(1, 'stage', [self.fit_rows[f]['stage'] for f in df.fit])
         return df

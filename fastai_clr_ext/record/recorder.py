@@ -267,7 +267,7 @@ def after_cancel_batch(self:HistoryRecorder):
         now.where[5] = ACCUMULATED if is_held else CANCELLED
     now.in_step = False
 
-# %% ../../nbs/24_record.recorder.ipynb #973e7788
+# %% ../../nbs/24_record.recorder.ipynb #927ebf86
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep the losses and metrics that the `Recorder` (50) is about to print"
@@ -284,7 +284,7 @@ def after_cancel_fit(self:HistoryRecorder):
 
 @patch
 def after_fit(self:HistoryRecorder):
-    "Note that the fit came to its end"
+    "Note that the fit ended"
     now = self.ended()
     if now is None: return
     outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
