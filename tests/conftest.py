@@ -3,6 +3,7 @@ import matplotlib, re
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, pytest
 from torch import nn
+from torch.amp import GradScaler, autocast
 from functools import partial
 from fastai.learner import Learner
 from fastai.losses import MSELossFlat
@@ -10,6 +11,7 @@ from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch
 from fastai.torch_core import set_seed
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 
 class Spy(Callback):
@@ -35,6 +37,12 @@ class ValidateAt(Callback):
         self.busy = True
         getattr(self.learn, self.what)()
         self.busy = False
+
+class CpuAmp(MixedPrecision):
+    "fastai's mixed precision with a real scaler that works without a GPU"
+    def before_fit(self):
+        self.learn.scaler = GradScaler('cpu', init_scale=2.**10, growth_interval=1000)
+        self.autocast,self.scales = autocast('cpu', enabled=False),[]
 
 def without_address(x): return re.sub(' at 0x[0-9a-f]+', '', str(x)) # the same in every process of pytest-xdist
 

@@ -1,13 +1,13 @@
+"Rows of the history in the files of loggers"
 import numpy as np, pandas as pd, pytest
 from numpy.testing import assert_allclose
 from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation
-from fastai_clr_ext.record import *
+from fastai.learner import Learner
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
-from fastai_clr_ext.record import *
 from conftest import Raise, ValidateAt
 
 def same(got, want):
@@ -58,7 +58,6 @@ def test_tensorboard(mlp, tmp_path):
 def test_wandb(mlp, tmp_path, monkeypatch):
     import wandb
     from fastai.callback.wandb import WandbCallback
-    from fastai.learner import Learner
     monkeypatch.setattr(Learner, 'gather_args', lambda self: {}) # fastai's stops at data made of tuples of tensors
     monkeypatch.setenv('WANDB_MODE', 'offline'); monkeypatch.setenv('WANDB_SILENT', 'true')
     monkeypatch.setenv('WANDB_DIR', str(tmp_path))

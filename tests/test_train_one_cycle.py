@@ -1,16 +1,17 @@
+"One cycle: what was trained is what was planned, and wrong arguments change nothing"
 import json
 from functools import partial
 from pathlib import Path
-import numpy as np, pytest, torch
+import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
-from fastai.optimizer import SGD, Adam, Lamb, OptimWrapper, RMSProp, ranger
+from fastai.optimizer import Adam, Lamb, OptimWrapper, RMSProp, SGD, ranger
+from fastai_clr_ext.schedule import *
+from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
-from fastai_clr_ext.record import *
-from fastai_clr_ext.schedule import *
 from conftest import Raise, Spy, ValidateAt, without_address
 
 CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
@@ -69,7 +70,8 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
 
 @pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9),
                                       partial(OptimWrapper, opt=torch.optim.AdamW),
-                                      partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))], ids=without_address)
+                                      partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))],
+                         ids=without_address)
 def test_momentum_or_beta1_of_every_optimizer(mlp, opt_func):
     spy,learn = Spy(),mlp(opt_func=opt_func)
     learn.fit_one_cycle_ext(1, .01, cbs=spy)
@@ -117,8 +119,6 @@ def test_accumulation_does_not_slow_the_cycle(mlp):
     spy,learn = Spy(),mlp()
     learn.fit_one_cycle_ext(2, .1, cbs=[spy, GradientAccumulation(32)])
     assert_array_equal(np.array(spy.column('lr'))[:,0], one_cycle().table(20, .1)['lr'][1::2])
-
-# what was trained is kept however the fit ends
 
 @pytest.mark.parametrize('what', [KeyboardInterrupt, ZeroDivisionError, CancelFitException], ids=lambda e: e.__name__)
 def test_a_stopped_fit_keeps_its_plan(mlp, what):
@@ -193,8 +193,6 @@ def test_answers_only_its_own_events(mlp):
     learn.add_cb(cb); learn.n_epoch = 1
     asked.clear(); cb('after_pred')
     assert 'after_pred' not in asked and 'run' not in asked
-
-# bad input, learner unchanged
 
 FIT_BAD = {
     'n_epoch 0': (dict(n_epoch=0), 'n_epoch must be a whole number of at least 1; got 0'),
@@ -289,7 +287,6 @@ def test_preview_leaves_the_learner_and_its_wrapped_optimizer(mlp):
     assert opt.opt.state['x']==1
 
 def test_preview_draws_on_the_axes_given(mlp):
-    import matplotlib.pyplot as plt
     ax = plt.subplots()[1]
     plan = mlp().preview_one_cycle_ext(2, slice(.01, .1), ax=ax)
     assert len(ax.lines)==2 and len(ax.figure.axes)==2

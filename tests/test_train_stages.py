@@ -1,49 +1,28 @@
 "Stages: what is trained is what was shown, what is kept is what was promised"
+import pickle
 from functools import partial
-import numpy as np, pytest, torch
+import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
-from torch import nn
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.schedule import *
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, TrackerCallback
-from fastai.learner import Metric
 from fastai.callback.training import GradientAccumulation
+from fastai.learner import Metric
 from fastai.optimizer import Adam, OptimWrapper, SGD
+from fastai_clr_ext.schedule import *
+from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
 from fastai_clr_ext.train.stages import FirstBatches, PartialEpoch
-from fastai_clr_ext.record import *
 from fastai_clr_ext.plot import *
-from fastai_clr_ext.schedule import *
 from conftest import Raise
-
-class Rows(Callback):
-    "At each step: stage, every group's hyper-parameters, every parameter's `requires_grad`"
-    order,run_valid = 1000,False
-    def __init__(self): self.rows,self.grads,self.names = [],[],[]
-    def before_step(self):
-        learn = self.learn
-        self.rows.append([dict(h) for h in learn.opt.hypers])
-        self.grads.append([p.requires_grad for p in learn.model.parameters()])
-        self.names.append(vars(learn)['stage'].name if 'stage' in vars(learn) else None)
-    def column(self, k): return np.array([[g[k] for g in row] for row in self.rows])
+from train_helpers import *
 
 class Score(Metric):
-    "A metric that gives what it is told, epoch by epoch"
+    "A metric with given values, epoch by epoch"
     value,name = None,'score'
     def __init__(self, values): self.script = iter(values)
     def reset(self): self.value = None
     def accumulate(self, learn):
         if self.value is None: self.value = next(self.script)
-
-def net():
-    torch.manual_seed(42)
-    return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
-def three(m): return [[*m[0].parameters(), *m[1].parameters()], list(m[3].parameters()), list(m[5].parameters())]
-
-@pytest.fixture
-def make(mlp): return lambda **kwargs: mlp(**dict(model=kwargs.pop('model', None) or net(), splitter=three) | kwargs)
-
-TWO = [Stage('head', 1, .1, -1), Stage('all', 2, slice(.001, .1))]
 
 # what is trained
 
@@ -80,20 +59,6 @@ def test_batch_norm_of_a_frozen_body_follows_train_bn(make, train_bn):
     assert log.grads[0][2:4]==[train_bn]*2 and plan.n_train==[[16*train_bn, 0, 9]]
     assert not torch.equal(mean, learn.model[1].running_mean), 'statistics move either way, as in fastai'
 
-@pytest.mark.parametrize('n_trn', [10, 130], ids=['few batches', 'more than 100'])
-@pytest.mark.parametrize('kwargs', [{}, dict(base_lr=.1, freeze_epochs=2, lr_mult=10, pct_start=.5, div=10.)],
-                         ids=['defaults', 'others'])
-def test_fine_tune_as_stages_is_fastais(make, n_trn, kwargs):
-    ours,theirs,(a,b) = make(n_trn=n_trn),make(n_trn=n_trn),(Rows(), Rows())
-    torch.manual_seed(1); ours.fit_stages(stages_fine_tune(2, **kwargs), cbs=a)
-    torch.manual_seed(1); theirs.fine_tune(2, cbs=b, **kwargs)
-    for k in ('lr', 'mom', 'wd'): # the last rates are differences of cosines
-        assert_allclose(a.column(k), b.column(k), rtol=1e-11, atol=0)
-    assert (a.grads==b.grads and a.names==['head']*(n_trn*kwargs.get('freeze_epochs', 1)) + ['all']*2*n_trn
-            and set(b.names)=={None})
-    for p,q in zip(ours.model.parameters(), theirs.model.parameters()):
-        assert_allclose(p.detach(), q.detach(), rtol=1e-5, atol=1e-7)
-
 def test_hypers_that_a_stage_does_not_set_are_those_before_the_run(make):
     learn,log = make(opt_func=partial(SGD, mom=.7, wd=.01)),Rows()
     learn.fit_stages([Stage('a', 1, .1, -1, wd=.3), Stage('b', 1, .1, 0, constant()),
@@ -128,7 +93,7 @@ def test_a_fraction_ends_within_an_epoch_and_is_recorded_as_a_whole(make):
     assert [p.trained_ranges for p in learn.recorder.plans]==[((0, 0, 5),), ((0, 0, 15),)]
     assert learn.recorder.hps['lr'][-1]==pytest.approx(.1/1000) and len(learn.recorder.losses)==15
     assert learn.pct_train==pytest.approx(1.)
-    assert type(learn.dls.train).__name__!='Shorter' and len(learn.dls.train)==10
+    assert type(learn.dls.train).__name__!='FirstBatches' and len(learn.dls.train)==10
 
 def test_a_fraction_of_by_group_cycles_accumulation_and_gradients(make):
     learn,log = make(),Rows()
@@ -140,7 +105,6 @@ def test_the_shorter_loader_asks_the_loader(make):
     dl = make().dls.train
     s = FirstBatches(dl, 3)
     assert len(s)==3 and len(list(s))==3 and s.bs==dl.bs and s.dataset is dl.dataset
-    import pickle
     with pytest.raises(AttributeError): object.__new__(FirstBatches).bs
     assert pickle.loads(pickle.dumps(FirstBatches([1, 2, 3], 2))).n==2
 
@@ -262,53 +226,10 @@ def test_a_divergence_that_is_only_recorded_is_kept_to_the_end_of_the_run(make):
         learn.fit_stages(TWO, cbs=[log, DivergenceGuard(on='record'), Nan()])
     assert len(log.names)==30 and learn.recorder.divergence.stage=='head'
 
-# recipes
-
-def names(stages): return [(s.name, s.n_epoch, s.freeze_to) for s in stages]
-
-def test_recipes_as_data():
-    assert names(stages_long(10, head_epochs=.5))==[('head', .5, -1), ('all', 10, 0)]
-    assert names(stages_long(budget=10, head_epochs=.5))==[('head', .5, -1), ('all', 9.5, 0)]
-    assert names(stages_two_cycles(4))==[('head', 4, -1), ('all', 4, 0)]
-    assert names(stages_two_cycles(budget=4, head_epochs=1))==[('head', 1, -1), ('all', 3, 0)]
-    assert names(stages_gradual(4, budget=10))==[('head', 1, -1), ('groups from 2', 1, -2), ('groups from 1', 1, -3),
-                                                 ('all', 7, -4)]
-    a,b = stages_long(1, .1, lr_mult=10)
-    assert (a.lr_max, b.lr_max)==(slice(.1), slice(.01, .1))
-
-@pytest.mark.parametrize('method', ['fine_tune_long', 'fine_tune_two_cycles', 'fine_tune_gradual'])
-@pytest.mark.parametrize('n_trn', [7, 11])
-def test_the_same_budget_is_the_same_number_of_steps(make, method, n_trn):
-    learn,log = make(n_trn=n_trn),Rows()
-    getattr(learn, method)(budget=5, base_lr=.01, head_epochs=.7, cbs=log, sched=constant())
-    assert len(log.rows)==5*n_trn and set(log.names)>={'head', 'all'}
-    assert_allclose(log.column('lr')[-1], [.0001, .001, .01])
-
-def test_epochs_counts_the_unfrozen_part(make):
-    log = Rows()
-    make().fine_tune_gradual(2, .01, cbs=log)
-    assert [log.names.count(n) for n in ('head', 'groups from 1', 'all')]==[10, 10, 20]
-    log = Rows()
-    make().fine_tune_long(2, .01, .5, log)
-    assert [log.names.count(n) for n in ('head', 'all')]==[5, 20]
-
-def test_adam_and_use_clr_in_one_line(make):
-    learn,log = make(opt_func=Adam),Rows()
-    learn.fine_tune_long(3, .01, sched=clr_07(10, 4), cbs=log)
-    assert_array_equal(log.column('lr')[10:,2], clr_07(10, 4).table(30, .01)['lr'])
-    assert set(log.column('mom').flat)=={.9}, "Adam's own β₁ stays"
-
-def test_a_model_without_a_split_is_told(mlp):
-    from fastai.torch_core import trainable_params
-    learn = mlp(splitter=trainable_params)
-    for method in ('fine_tune_long', 'fine_tune_two_cycles', 'fine_tune_gradual'):
-        with pytest.raises(ValueError, match="the learner's splitter must give at least 2 parameter groups.*got 1"):
-            getattr(learn, method)(1)
-    learn.fit_stages([Stage('all', 1, .01)])
-
 # bad input, learner unchanged
 
 MORE = SaveModelCallback(monitor='accuracy')
+
 RUN_BAD = {
     'empty': ([], 'stages must have one of at least a batch'),
     'all empty': ([Stage('a', 0)], "stages must have one of at least a batch; got \\['a'\\]"),
@@ -326,8 +247,8 @@ RUN_BAD = {
     'sched': ([TWO[0], Stage('all', 1, .1, sched='cos')], "stage 'all': sched must be a Cycle"),
     'cbs': ([TWO[0], Stage('all', 1, .1, cbs='save')], "stage 'all': cbs must be Callbacks"),
     'monitor': ([TWO[0], Stage('all', 1, .1, cbs=MORE)],
-                "stage 'all': monitor of save_model must be recorded, "
-                r"one of \['train_loss', 'valid_loss'\]; got 'accuracy'"),
+                (r"stage 'all': monitor of save_model must be recorded, one of \['train_loss', 'valid_loss'\]; "
+                 "got 'accuracy'")),
     'two recorders': ([TWO[0], Stage('all', 1, .1, cbs=[GradRecorder(), GradRecorder()])],
                       "stage 'all': learn.cbs must have one"),
     'adam': ([TWO[0], Stage('all', 1, .1, cbs=GradRecorder(adam=True))], "stage 'all': adam must be False"),
@@ -349,7 +270,7 @@ def test_bad_stages_change_nothing(make, stages, says, method, made):
     with pytest.raises(ValueError, match=says): getattr(learn, method)(stages, cbs=log)
     assert tell()==before and not log.rows and all(torch.equal(a, b) for a,b in zip(weights, learn.model.parameters()))
 
-@pytest.mark.parametrize('make_bad,says', {
+BAD = {
     'n_epoch': (lambda: Stage('a', -1), "stage 'a': n_epoch must be a number of epochs, at least 0; got -1"),
     'n_epoch text': (lambda: Stage('a', '1'), 'n_epoch must'),
     'n_epoch nan': (lambda: Stage('a', float('nan')), 'n_epoch must'),
@@ -357,19 +278,9 @@ def test_bad_stages_change_nothing(make, stages, says, method, made):
     'freeze_to': (lambda: Stage('a', 1, freeze_to=[0, 1]), "stage 'a': freeze_to must be the number"),
     'freeze_to bool': (lambda: Stage('a', 1, freeze_to=True), 'freeze_to must'),
     'keep_opt': (lambda: Stage('a', 1, keep_opt=1), 'keep_opt must be True or False'),
-    'epochs': (lambda: stages_long(), 'the length must be given by one of epochs and budget'),
-    'both': (lambda: stages_long(1, budget=2), 'the length must'),
-    'epochs below 0': (lambda: stages_long(-2), "stage 'all': n_epoch must"),
-    'head below 0': (lambda: stages_long(2, head_epochs=-1), "stage 'head': head_epochs must"),
-    'budget': (lambda: stages_long(budget=2, head_epochs=2), 'budget must be more than the 2 epochs'),
-    'budget gradual': (lambda: stages_gradual(4, budget=3), 'budget must be more than the 3'),
-    'budget text': (lambda: stages_two_cycles(budget='x'), 'head_epochs must|budget must'),
-    'base_lr': (lambda: stages_long(1, 0), 'base_lr must be a rate above 0'),
-    'lr_mult': (lambda: stages_long(1, lr_mult=.5), 'lr_mult must be at least 1'),
-    'groups': (lambda: stages_gradual(1, 1), 'n_groups must'),
-    'two cycles': (lambda: stages_two_cycles(), 'the length must'),
-    'fine_tune': (lambda: stages_fine_tune(1, -1), 'base_lr must'),
-}.values())
+}
+
+@pytest.mark.parametrize('make_bad,says', BAD.values(), ids=BAD.keys())
 def test_bad_values_are_named(make_bad, says):
     with pytest.raises(ValueError, match=says): make_bad()
 
@@ -379,7 +290,6 @@ def test_a_stage_that_leaves_nothing_to_train(mlp):
         learn.preview_stages([Stage('head', 1, .1, -1)])
 
 def test_preview_draws_and_says(make):
-    import matplotlib.pyplot as plt
     ax = plt.subplots()[1]
     plan = make().preview_stages(TWO, ax=ax)
     assert len(ax.lines)>=3 and {'head', 'all'}<={t.get_text() for t in ax.texts} and '<table' in plan._repr_html_()

@@ -1,0 +1,129 @@
+"Figures of rates, losses, metrics and stages"
+from functools import partial
+import matplotlib.pyplot as plt, numpy as np, pytest, torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
+from fastai.callback.schedule import *
+from fastai.callback.training import GradientAccumulation
+from fastai.optimizer import OptimWrapper
+from fastai.torch_core import trainable_params
+from fastai_clr_ext.core import *
+from fastai_clr_ext.schedule import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.train import *
+from fastai_clr_ext.plot import *
+from plot_helpers import *
+
+def test_lr(learn):
+    ax = plt.subplots()[1]
+    assert learn.recorder.plot_lr(ax=ax) is ax
+    assert_allclose(np.concatenate([ax.lines[2].get_ydata(), ax.lines[3].get_ydata()]),
+                    np.r_[one_cycle().table(20, .01)['lr'], one_cycle().table(10, .01)['lr']])
+    assert ax.lines[3].get_xdata().tolist()==list(range(20, 30))
+    assert len(ax.figure.axes)==1 and ax.get_ylabel()=='learning rate'
+    ax = learn.recorder.plot_lr(show_moms=True, log_y=True)
+    assert ax.get_yscale()=='log' and len(ax.figure.axes)==2
+    assert [t.get_text() for t in ax.get_legend().get_texts()]==['lr, group 0', 'lr, group 1', UNITS['mom']]
+    assert 'warm-up' in [t.get_text() for t in ax.texts]
+
+def test_lr_of_a_continued_cycle_shows_its_part(mlp):
+    learn = mlp()
+    learn.fit_one_cycle_ext(2, .01, start_epoch=1)
+    ax = learn.recorder.plot_lr()
+    assert_array_equal(ax.lines[0].get_xydata(), np.c_[np.arange(10), one_cycle().table(20, .01)['lr'][10:]])
+
+def test_both_plots_put_the_second_fit_at_the_same_place(mlp):
+    learn = mlp(cbs=GradRecorder())
+    for _ in range(2): learn.fit_one_cycle_ext(1, .01, cbs=GradientAccumulation(48)) # steps at 2, 5 and 8 of 10 batches
+    ax = learn.recorder.plot_grads(per_group=False, beta=None)
+    assert ax.lines[0].get_xdata().tolist()==[2, 5, 8, 12, 15, 18]
+    assert learn.recorder.plot_lr().lines[1].get_xdata()[0]==10
+
+def test_groups_of_momentum_differ(mlp):
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, sched=[one_cycle(), one_cycle(moms=(.9, .8, .9))])
+    ax = learn.recorder.plot_lr(show_moms=True)
+    assert [t.get_text() for t in ax.get_legend().get_texts()]==['learning rate', 'mom, group 0', 'mom, group 1']
+    assert len({l.get_color() for l in ax.figure.axes[1].lines})==2
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, sched={-1: one_cycle()})
+    ax = learn.recorder.plot_lr(show_moms=True)
+    assert_array_equal(ax.figure.axes[1].lines[0].get_ydata(), [.9]*10), 'a group left alone is drawn as it was'
+
+def test_style_by_any_name(learn):
+    assert learn.recorder.plot_lr(ls=':').lines[0].get_linestyle()==':'
+    assert learn.recorder.plot_lr(linestyle=':', c='k').lines[0].get_color()=='k'
+
+def test_fits_with_and_without_momentum(mlp):
+    learn = mlp(opt_func=partial(OptimWrapper, opt=torch.optim.Adagrad))
+    with pytest.warns(UserWarning, match='no momentum'): learn.fit_one_cycle_ext(1, .01)
+    assert len(learn.recorder.plot_lr(show_moms=True).figure.axes)==1
+    axs = learn.recorder.plot_cycle()
+    assert len(axs)==3 and axs[1].texts[0].get_text()=='the optimizer has no momentum'
+
+def test_metrics_and_losses_at_their_true_place():
+    h = made()
+    line = h.plot_metrics('accuracy')[0].lines[0]
+    assert (line.get_xdata().tolist()==[49, 99, 149, 199, 249, 299, 349, 399]
+            and line.get_ydata().tolist()==h.epochs.accuracy.tolist())
+    valid = [l for l in h.plot_losses().lines if l.get_label()=='valid'][0]
+    assert valid.get_ydata().tolist()==h.epochs.valid_loss.tolist()
+    assert not [l for l in h.plot_losses(with_valid=False).lines if l.get_label()=='valid']
+    with pytest.raises(ValueError, match=r"names must be among \['train_loss', 'valid_loss', 'accuracy'\]"):
+        h.plot_metrics('f1')
+
+@pytest.mark.parametrize('what', ['loss', 'norm', 'accuracy'])
+def test_against_the_rate(what):
+    h = made()
+    line = h.plot_vs_lr(what, fit=0, beta=None).lines[0]
+    df = h.steps.query('fit==0')
+    peak = df.lr_1.to_numpy().argmax()
+    if what=='accuracy': assert_array_equal(line.get_xydata(), np.c_[df.lr_1[49], .5])
+    else:
+        y = df.loss if what=='loss' else (df.norm_0**2 + df.norm_1**2)**.5
+        assert_allclose(line.get_xydata(), np.c_[df.lr_1, y][:peak+1])
+    assert_array_equal(h.plot_vs_lr().lines[0].get_ydata(),
+                       h.steps.query('fit==1').loss[:peak+1], 'the last fit if none is named')
+    with pytest.raises(ValueError, match="what must be 'loss', one of"): h.plot_vs_lr('f1')
+
+def test_fits_with_different_numbers_of_groups(mlp):
+    learn = mlp(cbs=GradRecorder())
+    learn.fit_one_cycle_ext(1, .01)
+    learn.splitter = trainable_params
+    learn.fit_one_cycle_ext(1, .03, reset_opt=True)
+    assert (learn.recorder.summary().value['peak rate']==pytest.approx(.03)
+            and learn.recorder.summary(0).value['peak rate']==pytest.approx(.01))
+    assert learn.recorder.plot_vs_lr().lines and learn.recorder.plot_lr().lines
+
+def test_stage_names_and_phases():
+    ax = made().plot_stages()[0]
+    assert [t.get_text() for t in ax.texts if t.get_fontweight()=='bold']==['head', 'body']
+    assert ('cool-down' in [t.get_text() for t in ax.texts]
+            and [l.get_linestyle() for l in ax.lines if len(l.get_xdata())==2]==['-'])
+    assert len(ax.patches)==4, 'warm-up and annihilation of both are shaded'
+
+def overlaps(ax):
+    ax.figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+    return [(a, b) for i,a in enumerate(boxes) for b in boxes[i+1:] if a.overlaps(b)]
+
+def test_names_do_not_run_into_each_other(mlp):
+    learn = mlp(n_trn=5, model=nn.Sequential(*[nn.Linear(1, 1) for _ in range(5)]),
+                splitter=lambda m: [list(c.parameters()) for c in m])
+    learn.fine_tune_gradual(10, .01, 1)
+    assert not overlaps(learn.recorder.plot_stages()[0])
+
+def test_lr_find_grads(mlp):
+    learn = mlp(cbs=GradRecorder())
+    with pytest.raises(ValueError, match='No lr_find is recorded. Give GradRecorder'):
+        learn.recorder.plot_lr_find_grads()
+    learn.lr_find(show_plot=False)
+    lrs = list(learn.recorder.lrs)
+    axs = learn.recorder.plot_lr_find_grads()
+    smoothed = axs[0].lines[1]
+    assert_allclose(smoothed.get_xdata()[:len(lrs)], lrs[:len(smoothed.get_xdata())])
+    grads = learn.recorder.lr_find_history.grads
+    total = grads.assign(t=grads.mean_abs*grads.n_params).groupby('step')[['t', 'n_params']].sum()
+    assert_allclose(axs[1].lines[0].get_ydata(), total.t/total.n_params)
+    learn.fit(1)
+    assert len(learn.recorder.history)==10, 'what the finder did is no part of the history'

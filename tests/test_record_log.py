@@ -1,0 +1,82 @@
+"The log: rows are packed without loss, in little memory, and survive an interruption at any line"
+import sys
+import numpy as np, pandas as pd, torch
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+from pandas.testing import assert_frame_equal
+from fastai_clr_ext.record import *
+from fastai_clr_ext.record.log import pack, unpack
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(0, 5)), elements=st.floats(allow_subnormal=False)))
+def test_packing_loses_nothing(a): assert_array_equal(unpack(*pack(a)), a)
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.int64, st.tuples(st.integers(1, 8), st.integers(0, 5))))
+def test_packing_whole_numbers_loses_nothing(a): assert_array_equal(unpack(*pack(a)), a)
+
+def test_blocks_join_without_a_seam(mlp):
+    whole,cut = mlp(cbs=GradRecorder()),mlp(cbs=GradRecorder())
+    cut.recorder.history = RunHistory(block_size=3)
+    for learn in (whole, cut):
+        torch.manual_seed(1); learn.dls.train.rng.seed(1)
+        learn.fit(2)
+    assert len(cut.recorder.history.grad_log.blocks)==6 and not whole.recorder.history.grad_log.blocks
+    pd.testing.assert_frame_equal(cut.recorder.grads, whole.recorder.grads)
+
+def a_million(monkeypatch, n, n_groups=3):
+    "A history with n steps, its rows written as a fit would, without a network"
+    h,cpu = RunHistory(),torch.device('cpu')
+    h.fit_rows.append(dict(id='x', stage='', n_iter=1000, phases=[], n_steps=n))
+    hypers = [[k, g] for g in range(n_groups) for k in ('wd', 'sqr_mom', 'lr', 'mom', 'eps')]
+    a,b = (cpu, (1,), dict(hypers=hypers)),(cpu, (n_groups, 2), dict(units=[['', g] for g in range(n_groups)],
+                                                                     columns=['total', 'norm']))
+    noise = torch.randn(64, n_groups, 2)
+    for i in range(n):
+        lr = .1+i*1e-7
+        h.batch_log.add([0, i//1000, i%1000, i, i, 0],
+                        [v for g in range(n_groups) for v in (.01, .99, lr/(g+1), .9+i*1e-8, 1e-5)],
+                        a).copy_(noise[i%64,0,0])
+        h.grad_log.add([0, i, i, i//1000], [10]*n_groups, b, is_open=True).copy_(noise[i%64])
+        h.grad_log.close()
+    return h
+
+def test_memory_of_a_million_steps_of_three_groups(monkeypatch):
+    "At most 100 MB on the host with Adam's five hyper-parameters in each group; the device's block doesn't grow"
+    h = a_million(monkeypatch, 8*1024)
+    size = sum(sys.getsizeof(a) for log in (h.batch_log, h.grad_log) for b in log.blocks for packed in b[:-1]
+               for a in packed)/(7*1024)*1e6
+    assert size < 100e6 and h.grad_log.values.shape==(1024, 3, 2)
+
+def interrupt_at(n:int):
+    "Ctrl-C before the `n`-th line of `Log`"
+    seen = 0
+    def line(frame, event, arg):
+        nonlocal seen
+        if event=='line':
+            seen += 1
+            if seen==n: raise KeyboardInterrupt
+        return line
+    return lambda frame, event, arg: line if frame.f_code.co_filename.endswith('log.py') and \
+        frame.f_code.co_name in ('add', 'undo', 'close', '_begin', 'all_blocks') else None
+
+def test_no_line_of_the_log_is_a_bad_place_for_ctrl_c(mlp, tmp_path):
+    plain = mlp(n_trn=3, cbs=GradRecorder())
+    plain.fit(1)
+    want,n,stopped = plain.recorder.history.steps,0,True
+    while stopped:
+        n,stopped = n+1,False
+        learn = mlp(n_trn=3, cbs=[GradRecorder(), SaveHistory(tmp_path/f'{n}.npz', every=1)])
+        learn.recorder.history = RunHistory(block_size=2)
+        sys.settrace(interrupt_at(n))
+        try: learn.fit(1)
+        except KeyboardInterrupt: stopped = True
+        finally: sys.settrace(None)
+        learn.fit(1)
+        h = RunHistory.load(tmp_path/f'{n}.npz')
+        assert_frame_equal(h.steps, learn.recorder.history.steps)
+        first = h.steps.query('fit==0 and skipped==""')
+        assert_frame_equal(first[['step', 'loss', 'norm_1']], want[['step', 'loss', 'norm_1']].iloc[:len(first)])
+        assert len(h.steps.query(f'fit=={len(h.fits)-1} and skipped==""'))==3
+    assert n>40, 'many places were tried'

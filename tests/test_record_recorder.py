@@ -1,0 +1,283 @@
+"The recorder: one row for each batch, whatever else happens in the fit"
+from functools import partial
+import numpy as np, pandas as pd, pytest, torch
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from fastai.callback.core import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
+                                  CancelStepException, CancelTrainException, CancelValidException)
+from fastai.callback.progress import CSVLogger
+from fastai.callback.schedule import *
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import Datasets
+from fastai.learner import load_learner
+from fastai.metrics import AvgMetric, mse
+from fastai.optimizer import Adam, OptimWrapper, SGD
+from fastai_clr_ext.schedule import *
+from fastai_clr_ext.record import *
+from fastai_clr_ext.train import *
+from conftest import CpuAmp, Raise, Spy, ValidateAt
+from record_helpers import *
+
+#: Companion; callbacks; the iterations that must have no step, and why; error that comes out; batches in all
+COMPANIONS = {
+    'alone': ([], {}, None, 10), 'amp': ([CpuAmp], {}, None, 10),
+    'overflow': ([CpuAmp, partial(Overflow, 4)], {4: 'overflow'}, None, 10),
+    'accumulation of 2': ([partial(GradientAccumulation, 32)],
+                          dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'accumulation of 4': ([partial(GradientAccumulation, 64)],
+                          dict.fromkeys([0, 1, 2, 4, 5, 6, 8, 9], 'accumulation'), None, 10),
+    'clip': ([partial(GradientClip, .1)], {}, None, 10),
+    'clip and accumulation': ([partial(GradientClip, .1), partial(GradientAccumulation, 32)],
+                              dict.fromkeys([0, 2, 4, 6, 8], 'accumulation'), None, 10),
+    'amp, clip, accumulation, overflow': ([CpuAmp, partial(GradientClip, .1), partial(GradientAccumulation, 32),
+                                           partial(Overflow, 5)],
+                                          dict.fromkeys([0, 2, 4, 6, 8], 'accumulation') | {5: 'overflow'}, None, 10),
+    'ctrl-c in batch 6': ([partial(Raise, 6, KeyboardInterrupt('stop'))], {6: 'interrupted'}, KeyboardInterrupt, 7),
+    'error in batch 6': ([partial(Raise, 6, RuntimeError('stop'))], {6: 'interrupted'}, RuntimeError, 7),
+    'batch cancelled at once': ([partial(Stop, 'before_batch', 3, CancelBatchException())], {3: 'cancelled'}, None, 10),
+    'batch cancelled after the loss': ([partial(Stop, 'after_loss', 3, CancelBatchException())],
+                                       {3: 'cancelled'}, None, 10),
+    'step cancelled': ([partial(Stop, 'before_step', 3, CancelStepException())], {3: 'cancelled'}, None, 10),
+    'fit cancelled': ([partial(Stop, 'after_loss', 3, CancelFitException())], {3: 'interrupted'}, None, 4),
+    'training cancelled': ([partial(Stop, 'after_loss', 3, CancelTrainException())], {3: 'interrupted'}, None, 4)}
+
+@pytest.mark.parametrize('recorder', [HistoryRecorder, GradRecorder])
+@pytest.mark.parametrize('name', COMPANIONS)
+def test_a_row_for_each_batch(mlp, name, recorder):
+    make,gaps,error,n = COMPANIONS[name]
+    learn,came = mlp(cbs=recorder()),None
+    try: learn.fit(1, .01, cbs=[f() for f in make])
+    except (KeyboardInterrupt, RuntimeError) as e: came = type(e)
+    assert came is error
+    df = learn.recorder.history.steps
+    assert df.train_iter.tolist()==list(range(n))
+    assert {i: why for i,why in zip(df.train_iter, df.skipped) if why}==gaps
+    taken = df[df.skipped=='']
+    assert taken.step.tolist()==list(range(n-len(gaps))) and df.step[df.skipped!=''].isna().all()
+    fit = learn.recorder.history.fits.iloc[0]
+    assert (fit.n_batches, fit.n_steps)==(n, n-len(gaps))
+    if recorder is GradRecorder:
+        grads = learn.recorder.grads
+        assert (sorted(grads.train_iter.unique())==sorted(taken.train_iter)
+                and df.mean_abs_1.isna().tolist()==[i in gaps for i in range(n)])
+        assert_array_equal(taken.norm_0, grads[grads.group==0].norm)
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_losses_are_fastais(mlp, sign):
+    learn,losses = mlp(cbs=HistoryRecorder(), lr=1e-4,
+                       loss_func=lambda p, t: sign*((p.view(-1)-t.view(-1))**2).mean()),[]
+    class Keep(Callback):
+        run_valid = False
+        def after_loss(self): losses.append(self.learn.loss.item())
+    for _ in range(2):
+        learn.fit(2, cbs=Keep())
+        df = learn.recorder.history.steps.tail(20)
+        assert_allclose(df.smooth_loss, learn.recorder.losses, rtol=1e-5)
+    assert_array_equal(learn.recorder.history.steps.loss, losses)
+
+def one_cycle_phases(n): return sum(([name]*(hi-lo) for name,lo,hi in one_cycle().spans(n)), [])
+
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.AdamW)],
+                         ids=['sgd', 'adam', 'torch'])
+def test_hyper_parameters_and_phases_are_those_trained(mlp, opt_func):
+    learn,spy = mlp(opt_func=opt_func),Spy()
+    learn.fit_one_cycle_ext(3, slice(.001, .01), cbs=spy)
+    df,plan = learn.recorder.history.steps,learn.recorder.plans[-1]
+    for g in (0, 1):
+        for k in ('lr', 'mom'): assert_array_equal(df[f'{k}_{g}'], [row[g] for row in spy.column(k)])
+    assert df.phase.tolist()==plan.df.query('group==1').phase.tolist()
+    learn.fit(1)
+    assert len(learn.recorder.history)==30, 'a plain fit has no recorder'
+    learn.fit_one_cycle_ext(4, .01, start_epoch=2)
+    again = learn.recorder.history.steps.iloc[30:]
+    assert (again.phase.tolist()==one_cycle_phases(40)[20:] and again.epoch.unique().tolist()==[2, 3]
+            and again.train_iter.tolist()==list(range(20)))
+
+@pytest.mark.parametrize('event,what,outcome', [
+    ('after_loss', KeyboardInterrupt(), 'unfinished'), ('after_loss', CancelFitException(), 'cancelled'),
+    ('after_loss', CancelTrainException(), 'finished'), ('after_loss', CancelEpochException(), 'finished'),
+    ('none', None, 'finished')])
+def test_outcome(mlp, event, what, outcome):
+    learn = mlp(cbs=HistoryRecorder())
+    try: learn.fit(1, cbs=Stop(event, 5, what))
+    except KeyboardInterrupt: pass
+    assert learn.recorder.history.fits.outcome.tolist()==[outcome]
+    learn.fit(1)
+    assert learn.recorder.history.fits.outcome.tolist()==[outcome, 'finished']
+
+def test_what_begins_a_fit_and_trains_nothing(mlp):
+    learn = mlp(cbs=GradRecorder())
+    learn.validate(); learn.get_preds()
+    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+    learn.fit(1); before = learn.recorder.history.steps
+    learn.lr_find(show_plot=False)
+    assert_allclose(learn.recorder.lr_find_history.steps.lr_1[:len(learn.recorder.lrs)],
+                    learn.recorder.lrs[:len(learn.recorder.lr_find_history)])
+    learn.validate(); learn.get_preds()
+    assert_frame_equal(learn.recorder.history.steps, before)
+    assert len(learn.recorder.lr_find_history)>10 and learn.recorder.lr_find_history.steps.lr_0.is_monotonic_increasing
+
+class Eval(Callback):
+    "Keeps batch normalisation as it is, as people do who fine-tune"
+    def before_train(self): self.learn.model.eval()
+
+class Dropout(Callback):
+    def before_validate(self): self.learn.model.train()
+
+def test_the_models_own_mode_does_not_matter(mlp):
+    learn,spy = mlp(cbs=[GradRecorder(), Eval(), Dropout()]),Spy()
+    learn.fit_one_cycle_ext(1, .01, cbs=spy)
+    assert_array_equal([g[1]['lr'] for g in spy.rows], one_cycle().table(10, .01)['lr'])
+    assert len(learn.recorder.history)==10 and len(learn.recorder.grads)==20
+    learn.get_preds(cbs=Dropout())
+    assert len(learn.recorder.history.fits)==1
+
+def test_epochs_of_a_cancelled_training(mlp):
+    learn = mlp(cbs=HistoryRecorder(), metrics=mse)
+    learn.fit(2, cbs=Stop('after_batch', 3, CancelTrainException()))
+    e = learn.recorder.history.epochs
+    assert np.isnan(e.train_loss[0]) and e.train_loss.notna()[1] and e.valid_loss[0]==pytest.approx(e.mse[0])
+
+def odd(name):
+    f = lambda inp, targ: 7.
+    f.__name__ = name
+    return f
+
+def test_metrics_named_as_columns(mlp, tmp_path):
+    names = ['fit', 'stage', 'epoch', 'seconds', 'outcome', 'n_epoch', 'smooth_loss', 'first_fit']
+    learn = mlp(cbs=HistoryRecorder(), metrics=[odd(k) for k in names])
+    learn.fit(2)
+    h = learn.recorder.history
+    assert (h.epochs.epoch.tolist()==[0, 1] and (h.epochs[[f'{k}_metric' for k in names]]==7).all(axis=None)
+            and h.stages.outcome_metric.tolist()==[7.])
+    assert RunHistory.load(h.save(tmp_path/'x.npz')).epochs.equals(h.epochs)
+
+class CancelAtOnce(Callback):
+    order = -5
+    def before_fit(self): raise CancelFitException
+
+def test_a_fit_that_is_cancelled_at_once(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder('clipped'), SaveHistory(tmp_path/'x.npz'), CSVLogger(append=True), ForwardHistory()],
+                path=tmp_path)
+    learn.remove_cb(CSVLogger); learn.fit(1, cbs=CancelAtOnce())
+    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+
+def test_one_recorder_only(mlp):
+    learn = mlp(cbs=[HistoryRecorder(), GradRecorder()])
+    with pytest.raises(ValueError, match='have one HistoryRecorder or GradRecorder'): learn.fit_one_cycle_ext(1)
+    assert learn.opt is None
+    with pytest.raises(ValueError, match='have one HistoryRecorder or GradRecorder'): learn.fit(1)
+
+def test_export_and_load(mlp, tmp_path):
+    learn = mlp(cbs=GradRecorder())
+    learn.dls = Datasets(range(176), [[to_x], [to_y]],
+                         splits=[range(160), range(160, 176)]).dataloaders(bs=16, num_workers=0)
+    learn.fit_one_cycle_ext(1, .1)
+    learn.path = tmp_path
+    learn.export()
+    back = load_learner(tmp_path/'export.pkl')
+    assert_frame_equal(back.recorder.history.steps, learn.recorder.history.steps)
+    assert_frame_equal(back.recorder.grads, learn.recorder.grads)
+    assert back.recorder.plans==learn.recorder.plans
+    back.dls = learn.dls
+    back.fit_one_cycle_ext(1, .1)
+    assert len(back.recorder.history)==20 and len(learn.recorder.history)==10
+    learn.fit(1)
+    assert len(learn.recorder.grads)==40
+
+def test_bad_history(mlp):
+    with pytest.raises(ValueError, match='history must be a RunHistory'): mlp().recorder.history = pd.DataFrame()
+    with pytest.raises(ValueError, match='SaveHistory must have a HistoryRecorder'):
+        mlp().fit(1, cbs=SaveHistory('x.npz'))
+
+class SkipEarly(Callback):
+    "Cancels batches before the recorder is asked"
+    def __init__(self, which, order=0): self.which,self.order = which,order
+    def before_batch(self):
+        if self.training and self.train_iter in self.which: raise CancelBatchException
+
+@pytest.mark.parametrize('recorder', [HistoryRecorder, GradRecorder])
+@pytest.mark.parametrize('order', [0, 20])
+@pytest.mark.parametrize('which', [[0], [3, 4], range(8)], ids=str)
+def test_a_batch_that_is_cancelled_before_the_recorder_sees_it(mlp, recorder, order, which):
+    learn = mlp(cbs=[recorder(), SkipEarly(which, order)])
+    for _ in range(2): learn.fit(1)
+    steps = learn.recorder.history.steps
+    n = len(learn.dls.train)
+    assert len(steps)==2*n and learn.recorder.history.fits.n_batches.tolist()==[n, n]
+    assert (steps.skipped=='cancelled').tolist()==[i in which for i in steps.train_iter]
+    assert steps.step.notna().sum()==2*(n-len(set(which) & set(range(n))))
+
+def test_a_cancelled_batch_is_no_part_of_an_accumulated_gradient(mlp):
+    learn = mlp(cbs=[HistoryRecorder(), GradientAccumulation(48), SkipEarly([1], 20)])
+    learn.fit(1)
+    assert learn.recorder.history.steps.skipped.tolist()[:4]==['accumulation', 'cancelled', 'accumulation', '']
+
+@pytest.mark.parametrize('kwargs', [{}, dict(train_metrics=True)], ids=str)
+def test_an_epoch_whose_validation_is_cancelled(mlp, kwargs):
+    "What was not measured is missing; the epoch's time is none of its values"
+    class NoValidation(Callback):
+        def before_validate(self):
+            if self.epoch==0: raise CancelValidException
+    learn = mlp(cbs=[HistoryRecorder(), NoValidation()], metrics=mse)
+    vars(learn.recorder).update(kwargs)
+    learn.fit(2)
+    epochs = learn.recorder.history.epochs
+    assert epochs.valid_loss.isna().tolist()==[True, False] and epochs.train_loss.notna().all()
+    assert 'time' not in epochs and all(isinstance(v, float) for v in epochs.filter(like='mse').to_numpy().ravel())
+
+@pytest.mark.parametrize('what', ['validate', 'get_preds'])
+@pytest.mark.parametrize('event,order', [('after_epoch', 0), ('after_epoch', 11), ('after_epoch', 60),
+                                         ('before_epoch', 0)])
+def test_validation_within_a_fit_leaves_it_one_fit(mlp, tmp_path, event, order, what):
+    plain,learn = mlp(cbs=GradRecorder(), metrics=mse),mlp(cbs=GradRecorder(), metrics=mse)
+    plain.fit(3)
+    learn.fit(3, cbs=[ValidateAt(event, order, what), SaveHistory(tmp_path/'run.npz')])
+    h,want = learn.recorder.history,plain.recorder.history
+    same = ['fit', 'epoch', 'step', 'skipped', 'loss', 'mean_abs_0', 'norm_1'] # fastai counts `train_iter` anew
+    assert_frame_equal(h.steps[same], want.steps[same])
+    assert list(h.fits.outcome)==['finished'] and h.fits.n_steps[0]==30
+    assert h.grads.epoch.tolist()==want.grads.epoch.tolist()
+    same = ['fit', 'epoch', 'valid_loss', 'mse'] # its smoothed loss, too
+    assert_frame_equal(h.epochs[same], want.epochs[same])
+    assert h.epochs.train_loss[0]==want.epochs.train_loss[0] and h.epochs.train_loss.notna().all()
+    assert [p.name for p in tmp_path.iterdir()]==['run.npz'], 'its parts are one file'
+    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, h.steps)
+
+def test_validation_within_a_step_ends_nothing(mlp):
+    learn = mlp(cbs=[GradRecorder(stats='clipped'), GradientClip(1.)])
+    learn.fit(2, cbs=ValidateAt('before_step'))
+    assert list(learn.recorder.history.fits.outcome)==['finished']
+    learn.fit(1)
+    assert learn.recorder.grads.clipped_norm.tail(10).notna().all()
+
+def test_after_an_interrupted_fit_and_a_validation(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder(stats=('clipped', 'update')), SaveHistory(tmp_path/'run.npz', every=4)])
+    with pytest.raises(KeyboardInterrupt): learn.fit(1, cbs=Raise(5, KeyboardInterrupt()))
+    learn.validate(); learn.get_preds()
+    assert list(learn.recorder.history.fits.outcome)==['unfinished']
+    learn.fit(1)
+    assert list(learn.recorder.history.fits.outcome)==['unfinished', 'finished']
+    assert_frame_equal(RunHistory.load(tmp_path/'run.npz').steps, learn.recorder.history.steps)
+    learn.remove_cb(GradRecorder).remove_cb(SaveHistory)
+    learn.fit(1)
+    assert len(learn.recorder.history)==16 and not [cb for cb in learn.cbs if cb.name=='_after_clip']
+
+@pytest.mark.parametrize('cb,says', [(lambda d: ForwardHistory(), 'have one of'),
+                                     (lambda d: SaveHistory(d/'other.npz'), 'hold the history of this learner')])
+def test_a_refused_fit_leaves_no_row(mlp, tmp_path, cb, says):
+    other = mlp(cbs=HistoryRecorder())
+    other.fit(1)
+    other.recorder.history.save(tmp_path/'other.npz')
+    learn = mlp(cbs=GradRecorder())
+    with pytest.raises(ValueError, match=says): learn.fit(1, cbs=cb(tmp_path))
+    assert 'run_history' not in vars(learn.recorder)
+    learn.add_cb(cb(tmp_path)).lr_find(show_plot=False) # which nothing of this is about
+
+def test_metrics_of_one_name(mlp):
+    metrics = [AvgMetric(lambda a, b, k=k: torch.tensor(float(k))) for k in range(3)] # all are called `<lambda>`
+    learn = mlp(cbs=HistoryRecorder(), metrics=metrics)
+    for m in metrics[:1]: m.func.__name__ = 'valid_loss'
+    learn.fit(1)
+    row = learn.recorder.history.epochs.iloc[0]
+    assert [row[k] for k in ('valid_loss_2', '<lambda>', '<lambda>_2')]==[0, 1, 2] and row.valid_loss>0
