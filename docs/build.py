@@ -10,8 +10,19 @@ from urllib.parse import unquote
 root = Path(__file__).resolve().parent.parent
 site,source,nbs = root/'_docs', root/'_proc', root/'nbs'
 repo_files = ('CHANGELOG.md', 'CONTRIBUTING.md')
+captions = {'cli': 'Command line'} # of groups in the navigation that are not called by their name
 
-def page_name(path): return re.sub(r'^\d+[a-zA-Z]?_', '', path.stem)
+number = r'(?:\d+[a-zA-Z]?_)?' # of a notebook in the reading order: `10_` in `10_schedule.cycle.ipynb`
+notebook_link = re.compile(rf'\]\((?:\.{{0,2}}/)*(?:[\w-]+/)*{number}([\w.-]+)\.ipynb(#[^)]*)?\)')
+
+def page_name(path):
+    "`schedule.cycle` for `nbs/10_schedule.cycle.ipynb`: the name that nbdev's links to the module expect"
+    return re.sub(f'^{number}', '', path.stem)
+
+def group_name(path):
+    "The heading above a notebook's page in the navigation: the folder it is in or, if that is nbs itself, its wing"
+    if path.parent!=nbs: return path.parent.name
+    return page_name(path).partition('.')[0]
 
 def options(source):
     "Quarto's `#|` options at the top of a cell, and the code without them"
@@ -20,14 +31,13 @@ def options(source):
     found = [re.match(r'#\|\s*([\w-]+)\s*(?::\s*(.*))?$', l) for l in lines[:n]]
     return {m[1]: (m[2] or '').strip().strip('"') for m in found if m}, '\n'.join(lines[n:]).strip()
 
-def markdown_cell(text):
-    "Quarto's callouts as MyST admonitions; any other div is an error"
+def markdown_cell(text, doc_url):
+    "Quarto's callouts as MyST admonitions, where any other div is an error, and links to notebooks as links to pages"
     text = re.sub(r'^:{3,}\s*\{\.callout-(note|tip|warning|important)[^}]*\}\s*\n(.*?)^:{3,}\s*$',
                   lambda m: f':::{{{m[1]}}}\n{m[2]}:::', text, flags=re.M|re.S)
     if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
-    return re.sub(r'\]\((?:\.\./)*(?:[\w/]*/)?(?:\d+[a-zA-Z]?_)?([\w.]+)\.ipynb(#[^)]*)?\)',
-                  lambda m: f']({m[1]}.html{m[2] or ""})', text)
+    return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
 
 def show_doc_output(text):
     "nbdev's `show_doc` without quarto's link attributes, with the anchor that nbdev's links expect"
@@ -77,13 +87,15 @@ def notebook(path):
 
 def to_markdown(path, images, for_readme=False):
     "A notebook as one Markdown page, its pictures in `images`"
+    from nbdev.config import get_config
+    doc_url = get_config(root).doc_url
     nb,title,description = notebook(path)
     images.mkdir(parents=True, exist_ok=True)
     for old in images.glob(f'{page_name(path)}-*.png'): old.unlink()
     parts = [f'# {title}', f'> {description}']
     for cell in nb.cells:
         if cell.cell_type=='markdown' and not cell.source.startswith('<!-- WARNING'):
-            parts.append(markdown_cell(cell.source))
+            parts.append(markdown_cell(cell.source, doc_url))
         if cell.cell_type=='code': parts.append(code_cell(cell, images, page_name(path), for_readme))
     return '\n\n'.join(p.strip() for p in parts if p and p.strip()) + '\n'
 
@@ -93,27 +105,60 @@ def readme():
 
 def check_readme():
     "Whether README.md says what the index notebook says"
-    text,images = (root/'README.md').read_text(encoding='utf-8'), root/'docs'/'images'
+    images = root/'docs'/'images'
+    text = (root/'README.md').read_text(encoding='utf-8')
     before = {p: p.read_bytes() for p in images.glob('*.png')}
     same = readme()==text and before=={p: p.read_bytes() for p in images.glob('*.png')}
     print('README.md is in step with nbs/index.ipynb' if same
           else 'README.md is not in step: python docs/build.py --readme')
     return same
 
-def write_source():
-    "All pages as Markdown; their names in the order of the notebooks"
+def pages():
+    "The notebooks of all pages but the first one, in reading order"
+    return [p for p in sorted(nbs.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and p!=nbs/'index.ipynb']
+
+def navigation(paths):
+    "The pages under their headings: first the tutorials, then the wings in their order, then what else there is"
+    groups = {'tutorials': []}
+    for path in paths: groups.setdefault(group_name(path), []).append(page_name(path))
+    groups['project'] = [Path(name.lower()).stem for name in repo_files]
+    return {name: pages for name,pages in groups.items() if pages}
+
+def toctree(name, pages):
+    "A part of the navigation, which the page itself does not show"
+    caption = captions.get(name, name.capitalize())
+    return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *pages, '```', ''])
+
+def index_page(paths):
+    "The first page, with the navigation of them all"
+    text = to_markdown(nbs/'index.ipynb', source/'images')
+    text = re.sub(r'\]\((CHANGELOG|CONTRIBUTING)\.md\)', lambda m: f']({m[1].lower()}.md)', text)
+    return '\n'.join([text, *(toctree(name, pages) for name,pages in navigation(paths).items())])
+
+def anchors(text):
+    "What links to a page's headings and symbols can name"
+    headings = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
+    return {heading.lower() for heading in headings} | set(re.findall(r'<span id="([^"]+)">', text))
+
+def unlink_undocumented(texts, doc_url):
+    "The pages, where the name of a helper that no page documents is code without the link that nbdev gives it"
+    known = {name: anchors(text) for name,text in texts.items()}
+    symbol_link = re.compile(rf'\[(`[^`\n]+`)\]\({re.escape(doc_url)}([\w.-]+)\.html#([^)\s]+)\)')
+    def keep(link): return link[0] if link[3] in known.get(link[2], ()) else link[1]
+    return {name: symbol_link.sub(keep, text) for name,text in texts.items()}
+
+def write_source(doc_url):
+    "All pages as Markdown in `_proc`; returns how many they are"
     shutil.rmtree(source, ignore_errors=True)
-    paths = [p for p in sorted(nbs.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and p.stem!='index']
+    paths = pages()
     if len({page_name(p) for p in paths})!=len(paths): raise ValueError('two notebooks would have the same page')
-    for p in paths: (source/f'{page_name(p)}.md').write_text(to_markdown(p, source/'images'), encoding='utf-8')
-    for name in repo_files: (source/name.lower()).write_text((root/name).read_text(encoding='utf-8'), encoding='utf-8')
-    names = [page_name(p) for p in paths] + [Path(n.lower()).stem for n in repo_files]
-    toc = '```{toctree}\n:hidden:\n\n' + '\n'.join(names) + '\n```\n'
-    index = re.sub(r'\]\((CHANGELOG|CONTRIBUTING)\.md\)', lambda m: f']({m[1].lower()}.md)',
-                   to_markdown(nbs/'index.ipynb', source/'images'))
-    (source/'index.md').write_text(index + '\n' + toc, encoding='utf-8')
+    texts = {page_name(p): to_markdown(p, source/'images') for p in paths}
+    texts |= {Path(name.lower()).stem: (root/name).read_text(encoding='utf-8') for name in repo_files}
+    texts['index'] = index_page(paths)
+    texts = unlink_undocumented(texts, doc_url)
+    for name,text in texts.items(): (source/f'{name}.md').write_text(text, encoding='utf-8')
     shutil.copy(Path(__file__).parent/'conf.py', source)
-    return names
+    return len(texts)
 
 def localise(doc_url):
     "Links to our own documentation made relative, so that they work from a file"
@@ -135,13 +180,15 @@ def build():
     "Write the site; warnings and dead links are errors"
     from nbdev.config import get_config
     from sphinx.cmd.build import main as sphinx
-    start,names = time.time(),write_source()
+    start = time.time()
+    doc_url = get_config(root).doc_url
+    n_pages = write_source(doc_url)
     shutil.rmtree(site, ignore_errors=True)
     if sphinx(['-q', '-W', '--keep-going', '-b', 'html', str(source), str(site)]): return False
-    localise(get_config().doc_url)
+    localise(doc_url)
     dead = dead_links()
     for page,href in dead: print(f'{page}: dead link {href}')
-    print(f'{len(names)+1} pages in {site.name}/index.html, {time.time()-start:.0f} s')
+    print(f'{n_pages} pages in {site.name}/index.html, {time.time()-start:.0f} s')
     return not dead
 
 if __name__=='__main__':

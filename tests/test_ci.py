@@ -1,0 +1,39 @@
+"What the checks on a server say about themselves: the oldest versions, the steps, the two ends of what is supported"
+from configparser import ConfigParser
+from pathlib import Path
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+root = Path(__file__).parent.parent
+
+def settings():
+    cfg = ConfigParser(delimiters=['='], interpolation=None)
+    cfg.read(root/'settings.ini')
+    return cfg['DEFAULT']
+
+def versions(lines, operator):
+    "The one version that each requirement names, which must stand after `operator`"
+    found = {}
+    for requirement in map(Requirement, lines):
+        specifier, = requirement.specifier
+        assert specifier.operator==operator, requirement
+        found[requirement.name] = Version(specifier.version)
+    return found
+
+def workflow(name): return yaml.safe_load((root/'.github'/'workflows'/name).read_text())
+
+def test_oldest_versions_are_the_lowest_that_settings_allow():
+    lines = (root/'.ci'/'oldest.txt').read_text().splitlines()
+    oldest = versions([line for line in lines if not line.startswith('#')], '==')
+    assert oldest==versions(settings()['requirements'].split(), '>=')
+
+def test_both_ends_are_checked():
+    job = workflow('ci.yml')['jobs']['checks']
+    oldest,newest = job['strategy']['matrix']['include']
+    assert (oldest['python'], oldest['constraint'])==(settings()['min_python'], '.ci/oldest.txt')
+    assert Version(newest['python'])>Version(oldest['python']) and newest['constraint']=='/dev/null'
+    assert job['steps'][-1]['run'].rstrip().endswith('.ci/run')
+
+def test_ci_runs_on_push_and_pull_request():
+    assert {'push', 'pull_request'}<=set(workflow('ci.yml')[True]), 'YAML reads the key `on` as true'
