@@ -176,6 +176,18 @@ def dead_links():
         return page.endswith('.html') and (page not in pages or (anchor and unquote(anchor) not in ids[page]))
     return sorted(l for l in links if dead(*l))
 
+def copy_markdown():
+    "Every page as Markdown beside it, `schedule.cycle.html.md`: the docstrings of modules link to these"
+    for page in source.glob('*.md'): shutil.copy(page, site/f'{page.stem}.html.md')
+
+def dead_docstrings(doc_url):
+    "Links in docstrings of modules whose page isn't there"
+    found = []
+    for module in sorted((root/'fastai_clr_ext').rglob('*.py')):
+        for page in re.findall(rf'^Docs: {re.escape(doc_url)}(\S+?)"*$', module.read_text(encoding='utf-8'), flags=re.M):
+            if not (site/page).exists(): found.append((module.name, page))
+    return found
+
 def build():
     "Write the site; warnings and dead links are errors"
     from nbdev.config import get_config
@@ -186,7 +198,8 @@ def build():
     shutil.rmtree(site, ignore_errors=True)
     if sphinx(['-q', '-W', '--keep-going', '-b', 'html', str(source), str(site)]): return False
     localise(doc_url)
-    dead = dead_links()
+    copy_markdown()
+    dead = dead_links() + dead_docstrings(doc_url)
     for page,href in dead: print(f'{page}: dead link {href}')
     print(f'{n_pages} pages in {site.name}/index.html, {time.time()-start:.0f} s')
     return not dead
