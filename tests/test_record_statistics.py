@@ -1,6 +1,8 @@
 "Every statistic, against plain numpy and against gradients and weights kept at each step"
-import warnings
-import numpy as np, pytest, torch
+import json, re, warnings
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from numpy.testing import assert_allclose
 from torch import nn
 from fastai.callback.core import Callback
 from fastai.optimizer import Adam
@@ -140,3 +142,145 @@ def test_ratios_to_weights_of_0(mlp):
         df = learn.recorder.grads
         learn.recorder.history.steps
     assert np.isinf(df[(df.layer=='0.bias') & (df.step==0)].grad_weight).all()
+
+# the table
+
+#: As `nbs/22_record.statistics.ipynb` describes it: name, columns that users see, statistics that come along
+DOCUMENTED = {
+    'mean_abs': (['mean_abs'], ()), 'norm': (['norm', 'n_params'], ()), 'max': (['max_abs'], ()),
+    'zeros': (['n_zero'], ()), 'nonfinite': (['n_nonfinite'], ()), 'hist': ([], ()),
+    'weight': (['weight_norm', 'scale_free', 'grad_weight'], ()), 'cosine': (['cosine'], ()),
+    'clipped': (['clipped_norm'], ()), 'update': (['update_norm', 'update_weight'], ('weight',)),
+    'adam': (['sqrt_v', 'eff_step', 'eff_step_max'], ('update', 'weight'))}
+ALWAYS = ['mean_abs', 'norm', 'n_params']
+
+def test_the_table_is_the_documented_one():
+    assert {name: (list(s.shows), s.needs) for name,s in STATISTICS.items()}==DOCUMENTED
+    assert [name for name,s in STATISTICS.items() if s.always]==['mean_abs', 'norm']
+    assert set(STATS)==set(DOCUMENTED)-{'mean_abs', 'norm', 'adam'}
+    for name,s in STATISTICS.items(): assert set(s.needs)<=set(STATISTICS) and name not in s.needs
+    raw = [column for s in STATISTICS.values() for column in s.columns]
+    assert len(raw)==len(set(raw)), 'each raw column belongs to one statistic'
+
+def test_every_column_but_the_count_has_a_label_of_its_own():
+    shown = [column for columns,_ in DOCUMENTED.values() for column in columns]
+    assert list(GRAD_LABELS)==[column for column in shown if column!='n_params']
+    assert len(set(GRAD_LABELS.values()))==len(GRAD_LABELS) and all(GRAD_LABELS.values())
+    ratios = {'scale_free', 'grad_weight', 'cosine', 'update_weight'}
+    assert {column for column in shown if not can_add_up(column)}==ratios
+    assert not can_add_up('bin 0') and not can_add_up('total') and not can_add_up('unknown')
+
+def test_the_documentation_names_every_column():
+    nb = json.loads((Path(__file__).parent.parent/'nbs'/'22_record.statistics.ipynb').read_text(encoding='utf-8'))
+    text = ''.join(''.join(cell['source']) for cell in nb['cells'] if cell['cell_type']=='markdown')
+    rows = [line.split('|')[1:4] for line in text.splitlines() if line.startswith('|')]
+    documented = {first.strip(): set(re.findall(r'`(\w+)`', columns)) for first,columns,_ in rows[2:]}
+    assert documented['always']==set(ALWAYS)
+    for name in STATS:
+        if name!='hist': assert set(DOCUMENTED[name][0])<=documented[f"`'{name}'`"]
+    assert set(DOCUMENTED['adam'][0])<=documented['`adam=True`']
+
+@pytest.mark.parametrize('name', [*STATS, 'adam'])
+def test_each_name_records_its_columns_in_a_fit(mlp, name):
+    cb = GradRecorder(adam=True) if name=='adam' else GradRecorder(name)
+    learn = mlp(n_trn=3, cbs=cb, opt_func=Adam)
+    learn.fit(1)
+    columns = {*ALWAYS, *DOCUMENTED[name][0]}
+    for need in DOCUMENTED[name][1]: columns |= set(DOCUMENTED[need][0])
+    got = learn.recorder.grads
+    assert set(got)-{'fit', 'step', 'train_iter', 'epoch', 'group'}==columns
+    later = got[got.step>0] # the first step has no cosine
+    assert later.notna().all(axis=None) and len(got)==6
+    assert ('bin 0' in learn.recorder.history.raw_grads())==(name=='hist')
+
+# derive and add_up, against plain numpy
+
+def random_layers(seed):
+    "Gradients, gradients before, weights, updates and Adam's numbers of some layers of several sizes"
+    rng = np.random.default_rng(seed)
+    layers = []
+    for n in rng.integers(1, 50, rng.integers(2, 7)):
+        g = rng.normal(size=n)*rng.choice([0, 1, 1, 1e-3, 1e3], n)
+        layers.append(dict(g=g, before=rng.normal(size=n), w=rng.normal(size=n)*10, update=rng.normal(size=n)*.01,
+                           clipped=g/3, root=np.abs(rng.normal(size=n)), move=np.abs(rng.normal(size=n))))
+    return layers
+
+def raw_columns(layer):
+    "What is recorded of one layer, by definition"
+    g = layer['g']
+    return dict(n_params=len(g), total=np.abs(g).sum(), norm=np.linalg.norm(g), max_abs=np.abs(g).max(),
+                n_nonzero=np.count_nonzero(g), n_nonfinite=0, weight_norm=np.linalg.norm(layer['w']),
+                inner=g@layer['before'], prev_norm=np.linalg.norm(layer['before']),
+                clipped_norm=np.linalg.norm(layer['clipped']), update_norm=np.linalg.norm(layer['update']),
+                total_sqrt_v=layer['root'].sum(), total_step=layer['move'].sum(), max_step=layer['move'].max())
+
+def shown_columns(layer):
+    "What users see of one layer, or of several joined, by definition"
+    g,w = layer['g'],layer['w']
+    norm = lambda a: np.sqrt((a*a).sum())
+    return dict(mean_abs=np.mean(np.abs(g)), norm=norm(g), n_params=g.size, max_abs=max(abs(g)), n_zero=(g==0).sum(),
+                n_nonfinite=0, weight_norm=norm(w), scale_free=np.mean(np.abs(g))*norm(w), grad_weight=norm(g)/norm(w),
+                cosine=(g*layer['before']).sum()/(norm(g)*norm(layer['before'])) if norm(g) else np.nan,
+                clipped_norm=norm(layer['clipped']), update_norm=norm(layer['update']),
+                update_weight=norm(layer['update'])/norm(w), sqrt_v=np.mean(layer['root']),
+                eff_step=np.mean(layer['move']), eff_step_max=max(layer['move']))
+
+@pytest.mark.parametrize('seed', range(10))
+def test_derive_and_add_up_by_plain_numpy(seed):
+    layers = random_layers(seed)
+    raw = pd.DataFrame([raw_columns(layer) for layer in layers])
+    want = pd.DataFrame([shown_columns(layer) for layer in layers])
+    derived = derive({k: v.to_numpy() for k,v in raw.items()})
+    assert set(derived)==set(want)
+    for k,v in derived.items(): assert_allclose(v, want[k], rtol=1e-12, atol=1e-15, err_msg=k)
+    for k,v in derive(raw).items(): assert_allclose(v, want[k], rtol=1e-12, atol=1e-15, err_msg=k)
+    whole = shown_columns({k: np.concatenate([layer[k] for layer in layers]) for k in layers[0]})
+    one_step = {k: np.asarray(v, dtype=float)[None] for k,v in derived.items()}
+    for k in filter(can_add_up, derived): assert_allclose(add_up(k, one_step), [whole[k]], rtol=1e-12, err_msg=k)
+
+def test_a_set_without_gradients_is_left_out_and_a_nan_is_not():
+    nan = np.nan
+    n_params = np.array([[2, 6], [2, nan], [nan, nan], [2, 6]])
+    a = np.array([[4., 8.], [4., nan], [nan, nan], [4., nan]]) # only in the last row is a value itself NaN
+    values = dict(n_params=n_params, mean_abs=a, norm=a, max_abs=a, n_zero=a)
+    for name,want in dict(mean_abs=[(2*4+6*8)/8, 4, nan, nan], norm=[(16+64)**.5, 4, nan, nan],
+                          max_abs=[8, 4, nan, nan], n_zero=[12, 4, nan, nan], n_params=[8, 2, nan, 8]).items():
+        assert_allclose(add_up(name, values), want, err_msg=name)
+
+def test_only_what_was_recorded_is_derived_and_a_ratio_to_0_is_infinite():
+    values = dict(n_params=np.array([4, 4]), total=np.array([8., 0]), norm=np.array([4., 0.]))
+    assert {k: v.tolist() for k,v in derive(values).items()}==dict(mean_abs=[2, 0], norm=[4, 0], n_params=[4, 4])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        out = derive(values | dict(weight_norm=np.zeros(2)))
+    assert out['grad_weight'][0]==np.inf and np.isnan(out['grad_weight'][1])
+
+# quantiles and smoothing
+
+@pytest.mark.parametrize('seed', range(5))
+def test_quantiles_are_in_the_bin_of_the_entry(seed):
+    rng = np.random.default_rng(seed)
+    g = np.exp2(rng.uniform(-38, 22, 301))
+    bins = np.histogram(np.log2(g), bins=np.arange(-40, 25))[0][None]
+    for q,got in zip((.1, .5, .9), hist_quantiles(bins, np.array([301]), [.1, .5, .9])):
+        entry = np.sort(g)[int(np.ceil(q*301))-1] # the first of which a fraction q is not larger
+        assert got[0]==2**(np.floor(np.log2(entry))+.5)
+    assert np.isnan(hist_quantiles(bins, np.array([302]), [.5])).all(), 'an entry was NaN'
+
+def slow_smooth(y, beta):
+    "fastai's smooth loss, value by value; what is not finite leaves a gap but time goes on"
+    total = weight = 0.
+    out = []
+    for v in y:
+        total,weight = total*beta,weight*beta
+        if np.isfinite(v): total,weight = total+v,weight+1
+        out.append(total/weight if np.isfinite(v) else np.nan)
+    return out
+
+@pytest.mark.parametrize('beta', [0., .5, .98])
+def test_smoothing_value_by_value(beta):
+    y = np.random.default_rng(0).normal(size=200)
+    assert_allclose(smooth(y, beta), slow_smooth(y, beta), rtol=1e-9)
+    y[[0, 50, 51, 199]] = np.nan, np.inf, -np.inf, np.nan
+    assert_allclose(smooth(y, beta), slow_smooth(y, beta), rtol=1e-9)
+    assert np.isnan(smooth(np.full(3, np.nan), beta)).all() and smooth(np.array([2.]), beta).tolist()==[2.]
