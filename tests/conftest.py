@@ -1,4 +1,7 @@
 "What several test modules share"
+import os
+if 'PYTEST_XDIST_WORKER' in os.environ: # before torch is imported: threads of several workers would wait for each other
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 import matplotlib, re
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, pytest
@@ -13,6 +16,10 @@ from fastai.torch_core import set_seed
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
+
+def pytest_xdist_auto_num_workers(config):
+    "Workers for `-n auto`: one for each core, four at most, because each needs about 1 GB"
+    return min(4, os.cpu_count() or 1)
 
 class Spy(Callback):
     "Reads every group's hyper-parameters from the optimizer when a training batch is about to step"
