@@ -1,4 +1,4 @@
-"Fits over two processes: `in_two_processes` runs this file, which leaves what each process came to"
+"Fits over two processes: `in_two_processes` runs this file, which leaves the results of each process"
 import os, subprocess, sys, torch
 from pathlib import Path
 from fastai.callback.core import Callback
@@ -6,7 +6,7 @@ from fastai.distributed import DistributedDL, rank_distrib
 from fastai_clr_ext.all import *
 from conftest import Spy, make_mlp
 
-def in_two_processes(work, folder)->list: # What each process came to
+def in_two_processes(work, folder)->list: # The results of each process
     "Run a function of this file in two processes"
     here = Path(__file__).parent
     r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone',
@@ -25,7 +25,7 @@ def one_cycle_recorded()->dict:
     "What a cycle set and what was recorded"
     spy,learn = Spy(),make_mlp(8, cbs=GradRecorder())
     with learn.distrib_ctx(in_notebook=False, sync_bn=False, cpu=True): learn.fit_one_cycle_ext(2, .1, cbs=spy)
-    return dict(lr=spy.column('lr'), grads=learn.recorder.grads.to_dict('list'), plan=learn.recorder.plans[-1].runs)
+    return dict(lr=spy.column('lr'), grads=learn.recorder.grads.to_dict('list'), plan=learn.recorder.plans[-1].trained_ranges)
 
 class Explode(Callback):
     "The loss of the second process explodes at batch 5"
