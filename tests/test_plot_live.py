@@ -49,3 +49,16 @@ def test_drawing_is_a_small_share(monkeypatch):
     clock[0] = 2.
     shown.after_batch()
     assert shown.now.next_time==2+.5/.05
+
+def test_nothing_is_shown_without_a_recorder(mlp, monkeypatch):
+    monkeypatch.setattr(live, 'IN_NOTEBOOK', True)
+    learn = mlp(cbs=ShowCycle(every=1e-9))
+    learn.fit(1)
+    assert learn.show_cycle.now is None and not plt.get_fignums()
+
+@pytest.mark.parametrize('kwargs,says', [
+    (dict(every=-1), 'every must be a number of seconds above 0; got -1'), (dict(every=float('nan')), 'every must'),
+    (dict(every='1'), 'every must'), (dict(share=0), r'share must lie in \(0, 1\); got 0'),
+    (dict(share=True), 'share must')], ids=str)
+def test_bad_input(kwargs, says):
+    with pytest.raises(ValueError, match=says): ShowCycle(**kwargs)

@@ -5,6 +5,7 @@ from fastai.callback.training import GradientAccumulation
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
+from fastai_clr_ext.plot.summary import plateau_rows
 from plot_helpers import *
 
 def test_summary_numbers():
@@ -52,3 +53,25 @@ def test_a_loss_that_was_not_finite_is_said_also_if_its_step_was_skipped(mlp):
     learn.fit_one_cycle_ext(1, .01)
     assert learn.recorder.summary().value['first loss that is not finite']==5
     assert [l.get_xdata().tolist() for l in learn.recorder.plot_losses().lines if l.get_label()=='not finite']==[[5, 6]]
+
+def test_skipped_batches_are_counted_by_their_reason():
+    h = made(n=80)
+    for row,code in ((3, 3), (4, 3), (50, 4), (70, 2)): h.batch_log.rows[row][0][5] = code # as in `SKIPPED`
+    first,second = h.summary(0),h.summary()
+    assert (first.value['skipped'], first['in words']['skipped'])==(2, '2 accumulation')
+    assert (second.value['skipped'], second['in words']['skipped'])==(2, '1 cancelled, 1 overflow')
+
+def test_the_peak_is_counted_from_the_first_batch_of_its_fit():
+    h = made(n=80)
+    for fit in (0, 1, -1):
+        table = h.summary(fit)
+        peak = int(h.steps.query(f'fit=={fit%2}').lr_1.to_numpy().argmax())
+        assert table['in words']['peak rate']==f'reached at iteration {peak} of 40'
+        assert table.value['seconds']==1 and table['in words']['seconds']=='finished'
+    assert list(table.columns)==['value', 'in words']
+
+def test_gradients_that_are_nowhere_steady_have_no_plateau(monkeypatch):
+    "Of 2 batches with a ratio of a million neither is within a factor of 1.5 of the median, which lies between them"
+    monkeypatch.setattr(HistoryView, 'series', lambda self, what, of=None: (np.arange(2), np.array([1., 1e6])))
+    rows = plateau_rows(HistoryView(made(n=80)))
+    assert np.isnan(rows['plateau'][0]) and rows['plateau'][1]=='mean |g| is nowhere steady' and list(rows)==['plateau']

@@ -25,7 +25,8 @@ def one_cycle_recorded()->dict:
     "What a cycle set and what was recorded"
     spy,learn = Spy(),make_mlp(8, cbs=GradRecorder())
     with learn.distrib_ctx(in_notebook=False, sync_bn=False, cpu=True): learn.fit_one_cycle_ext(2, .1, cbs=spy)
-    return dict(lr=spy.column('lr'), grads=learn.recorder.grads.to_dict('list'), plan=learn.recorder.plans[-1].trained_ranges)
+    return dict(lr=spy.column('lr'), grads=learn.recorder.grads.to_dict('list'),
+                plan=learn.recorder.plans[-1].trained_ranges)
 
 class Explode(Callback):
     "The loss of the second process explodes at batch 5"
