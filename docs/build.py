@@ -184,7 +184,8 @@ def dead_docstrings(doc_url):
     "Links in docstrings of modules whose page isn't there"
     found = []
     for module in sorted((root/'fastai_clr_ext').rglob('*.py')):
-        for page in re.findall(rf'^Docs: {re.escape(doc_url)}(\S+?)"*$', module.read_text(encoding='utf-8'), flags=re.M):
+        text = module.read_text(encoding='utf-8')
+        for page in re.findall(rf'^Docs: {re.escape(doc_url)}(\S+?)"*$', text, flags=re.M):
             if not (site/page).exists(): found.append((module.name, page))
     return found
 

@@ -236,7 +236,7 @@ def test_derive_and_add_up_by_plain_numpy(seed):
     for k,v in derive(raw).items(): assert_allclose(v, want[k], rtol=1e-12, atol=1e-15, err_msg=k)
     whole = shown_columns({k: np.concatenate([layer[k] for layer in layers]) for k in layers[0]})
     one_step = {k: np.asarray(v, dtype=float)[None] for k,v in derived.items()}
-    for k in filter(can_add_up, derived): assert_allclose(add_up(k, one_step), [whole[k]], rtol=1e-12, err_msg=k)
+    for k in filter(can_add_up, derived): assert_allclose(add_up(k, one_step[k], one_step["n_params"]), [whole[k]], rtol=1e-12, err_msg=k)
 
 def test_a_set_without_gradients_is_left_out_and_a_nan_is_not():
     nan = np.nan
@@ -245,7 +245,7 @@ def test_a_set_without_gradients_is_left_out_and_a_nan_is_not():
     values = dict(n_params=n_params, mean_abs=a, norm=a, max_abs=a, n_zero=a)
     for name,want in dict(mean_abs=[(2*4+6*8)/8, 4, nan, nan], norm=[(16+64)**.5, 4, nan, nan],
                           max_abs=[8, 4, nan, nan], n_zero=[12, 4, nan, nan], n_params=[8, 2, nan, 8]).items():
-        assert_allclose(add_up(name, values), want, err_msg=name)
+        assert_allclose(add_up(name, values[name], values["n_params"]), want, err_msg=name)
 
 def test_only_what_was_recorded_is_derived_and_a_ratio_to_0_is_infinite():
     values = dict(n_params=np.array([4, 4]), total=np.array([8., 0]), norm=np.array([4., 0.]))

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.demo.html.md"""
 # %% auto #0
 __all__ = ['CLR_BETA', 'demo_learner', 'train_demo', 'grad_levels', 'demo_table', 'plot_demo', 'clr_demo']
 
-# %% ../../nbs/70_cli.demo.ipynb #6a24db2a
+# %% ../../nbs/70_cli.demo.ipynb #1e30677f
 import matplotlib, numpy as np, pandas as pd, sys
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
@@ -20,12 +20,11 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
-from .. import train # gives `Learner` its methods # noqa: F401
+from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
 from ..core.figures import shade_phases
 from ..schedule.shapes import constant
 from ..record.gradients import GradRecorder
-from ..plot.view import DECORATED # the wing gives `Recorder` its plots
 from ..situations.nets import cifar_resnet
 from ..situations.images import digits_dls
 
@@ -82,7 +81,7 @@ def demo_table(
         rows[name] = pd.concat([scores, levels])
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/70_cli.demo.ipynb #b240aca5
+# %% ../../nbs/70_cli.demo.ipynb #a4c14a6e
 def plot_demo(
     learners:dict, # Trained `Learner` by name of its policy; the last one's phases are shaded
     log_y:bool=True # Whether the y axis is logarithmic
@@ -92,9 +91,8 @@ def plot_demo(
                        layout='constrained')[1]
     spans = list(learners.values())[-1].recorder.plans[-1].trained_spans()
     for ax,(name,learn) in zip(axs, learners.items()):
-        DECORATED.add(ax) # the phases of the cycle are shaded in both panels
+        shade_phases(ax, spans) # those of the cycle, in both panels
         learn.recorder.plot_grads(per_group=False, beta=.9, label=name, log_y=log_y, ax=ax)
-        shade_phases(ax, spans)
         ax.label_outer()
     return axs
 

@@ -230,7 +230,7 @@ def compare(
     write_json(path/'record.json', record)
     return Comparison(record, path, temporary)
 
-# %% ../../nbs/66_compare.runner.ipynb #234f876f
+# %% ../../nbs/66_compare.runner.ipynb #5049e12d
 def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
@@ -247,9 +247,8 @@ def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_
     learn,settings = check_make_learner(make_learner, same_start, n_threads)
     if tune is not None: check_hold_out(make_learner, n_threads)
     _check_policies(policies, learn, n_epoch, rates)
-    for name,policy in policies.items():
-        if isinstance(policy, Schedule) and rates[name] is None: rates[name] = learn.lr
-    return learn, settings, rates, judging_options(list(policies), metric_names(learn), **kwargs)
+    default = {name: learn.lr for name,p in policies.items() if isinstance(p, Schedule) and rates[name] is None}
+    return learn, settings, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
 
 def _all_runs(first_runs, seeds, rates, folder)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"

@@ -25,7 +25,7 @@ from ..core.checks import check
 from ..core.files import MAX_NUMBER, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
 from ..record.history import RunHistory
-from ..record.recorder import HistoryRecorder
+from ..record.recorder import HistoryRecorder, history_of
 from ..record.gradients import GradRecorder
 from ..train import stages # gives `Learner` its methods `fit_one_cycle_ext` and `fit_stages` # noqa: F401
 from .schema import GRADS_CURVE, RunFile, check_model
@@ -89,10 +89,10 @@ def epoch_scores(
         epochs.append({k: _check_score(k, v) for k,v in row.items() if k not in ('fit', 'epoch')})
     return epochs
 
-# %% ../../nbs/64_compare.runs.ipynb #7308fa16
+# %% ../../nbs/64_compare.runs.ipynb #40b1d1ce
 def _history_of(learn)->RunHistory:
     "Return what was recorded, which is empty if nothing was trained"
-    return getattr(learn.recorder, 'run_history', RunHistory())
+    return history_of(learn.recorder, RunHistory())
 
 def last_loss(
     history:RunHistory # Of a run
@@ -118,7 +118,7 @@ def _outcome(learn, epochs, error)->dict:
     names = epochs[0] if epochs else {}
     curves = {name: [epoch.get(name) for epoch in epochs] for name in names}
     curves[GRADS_CURVE] = _stretch_means(history.mean_grads())
-    lr_finder = getattr(learn.recorder, 'lr_find_history', RunHistory())
+    lr_finder = vars(learn.recorder).get('lr_find_history', RunHistory())
     return dict(scores=last_scores, diverged=not error and _has_diverged(learn, last_scores), error=error,
                 **run_counts(history, lr_finder), curves=curves)
 

@@ -78,14 +78,15 @@ def seeds_needed(
     is_enough = t_power(effect, sd, n, alpha) >= power
     return int(n[is_enough.argmax()]) if is_enough.any() else None
 
-# %% ../../nbs/60_compare.verdict.ipynb #56a45a3e
+# %% ../../nbs/60_compare.verdict.ipynb #94003e1f
 def decide_verdict(
     low:float, # Lower end of the interval of the gain; NaN if there is none
     high:float, # Upper end
     n_lost:int=0, # Seeds on which only the policy was lost
     n_saved:int=0, # Seeds on which only the baseline was lost
     margin:float=0., # Smallest gain that matters
-    alpha:float=.05 # Chance of a false finding, in (0, 1)
+    alpha:float=.05, # Chance of a false finding, in (0, 1)
+    gain:float=math.nan # Mean gain where both ended well; NaN if it is not known
 )->str: # `'worked'`, `'did not'` or `'cannot tell'`
     "Return the verdict that the interval of the gain and the lost runs allow"
     n_either = n_lost+n_saved
@@ -94,7 +95,7 @@ def decide_verdict(
     speaks_against = high<margin or (is_significant and n_lost>n_saved)
     if speaks_for==speaks_against: return 'cannot tell'
     if speaks_against: return 'did not'
-    return 'worked' if n_lost<=n_saved else 'cannot tell'
+    return 'cannot tell' if n_lost>n_saved or gain<margin else 'worked'
 
 # %% ../../nbs/60_compare.verdict.ipynb #71200c71
 LEVELS = .5, .9999 # Lowest and highest confidence level of a verdict
@@ -112,7 +113,7 @@ def check_options(
     check(is_number(margin) and margin>=0, 'margin', 'be at least 0', margin)
     return dict(level=level, method=method, margin=margin)
 
-# %% ../../nbs/60_compare.verdict.ipynb #7e6541f1
+# %% ../../nbs/60_compare.verdict.ipynb #effdd21a
 def _paired_differences(pairs)->np.ndarray:
     "Return first minus second column, all equal if they differ by no more than `float32` rounds"
     differences = pairs[:,0]-pairs[:,1]
@@ -128,8 +129,7 @@ def _compare_with_baseline(outcomes, name, baseline, sign, level, method, margin
     is_lost = outcomes[[name, baseline]].isna()
     n_lost = (is_lost[name] & ~is_lost[baseline]).sum()
     n_saved = (is_lost[baseline] & ~is_lost[name]).sum()
-    verdict = decide_verdict(low, high, n_lost, n_saved, margin, 1-level)
-    if verdict=='worked' and gain<margin: verdict = 'cannot tell' # fewer lost runs, but worse where both ended well
+    verdict = decide_verdict(low, high, n_lost, n_saved, margin, 1-level, gain)
     needed = None
     # more seeds are no answer where the policy loses more runs than the baseline
     if verdict=='cannot tell' and np.isfinite(low) and n_lost<=n_saved:

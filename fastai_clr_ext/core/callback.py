@@ -18,7 +18,7 @@ from fastai.callback.core import (Callback, CancelBackwardException, CancelBatch
 from fastai.learner import Learner
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #eb476426
+# %% ../../nbs/01_core.callback.ipynb #ba36d42a
 CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
            CancelStepException, CancelTrainException, CancelValidException)
 OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
@@ -27,6 +27,10 @@ class EventCallback(Callback):
     "Dispatch only the events in `answers`, and those of the batch loop only in training"
     answers = frozenset()
     run_valid = False
+
+    def __setattr__(self, name, value):
+        # fastai warns where the learner or the model has the name too; we read those as `self.learn.x`
+        object.__setattr__(self, name, value)
 
     def __call__(self,
         event_name:str # Name of fastai's event
@@ -62,12 +66,20 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #6a4e6bf2
+# %% ../../nbs/01_core.callback.ipynb #ef7c1a1e
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
     "Is fastai's `LRFinder` running?"
     return 'lr_finder' in vars(learn) # `hasattr` would ask the model too
+
+def running_epoch(
+    learn:Learner, # Learner before a training batch
+    epoch:int # Number of the epoch so far; -1 before the first
+)->int: # Number of the epoch of this batch
+    "Count the epochs of a fit; a validation within the fit sets fastai's own number to 0"
+    is_new = learn.iter==0 or learn.epoch>epoch
+    return max(learn.epoch, epoch+1) if is_new else epoch
 
 def unwrap_model(
     model:nn.Module # Model, possibly inside `DataParallel`, `DistributedDataParallel` or `torch.compile`

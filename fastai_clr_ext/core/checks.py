@@ -25,13 +25,14 @@ def check(
     "Raise a `ValueError` that names the parameter, the rule and the value, unless `ok`"
     if not ok: raise ValueError(f'{name} must {rule}; got {SHORT_REPR.repr(value)}')
 
-# %% ../../nbs/00_core.checks.ipynb #6091ffc7
+# %% ../../nbs/00_core.checks.ipynb #f3f166bf
 def is_number(
     x:object # Anything
 )->bool: # True for a finite real number that fits a float; False for a bool
     "Is `x` a finite number?"
     if not isinstance(x, Real) or isinstance(x, bool): return False
-    return abs(int(x))<10**300 if isinstance(x, Integral) else math.isfinite(x)
+    try: return math.isfinite(x)
+    except OverflowError: return False # a whole number or fraction that no float can hold
 
 # %% ../../nbs/00_core.checks.ipynb #fad3fe31
 MAX_COUNT = 10**12 # Counts below this are accepted; more batches or rows than that are a mistake

@@ -143,7 +143,8 @@ def draw_hyper(
             draw_line(ax, x, y, **own | style)
     return ax
 
-# %% ../../nbs/03_core.figures.ipynb #1dbbefd2
+# %% ../../nbs/03_core.figures.ipynb #bd60c265
+PHASES = 'clr-phases' # Group id of what marks phases and borders
 LETTER = .018 # Width of a small letter as a fraction of the x axis, about
 
 def has_room(
@@ -158,6 +159,12 @@ def has_room(
         if chosen[-1]: free_from = start + len(name)*LETTER*width
     return chosen
 
+def has_phases(
+    ax:plt.Axes # Axes that may have been drawn on
+)->bool: # True if phases or borders are there
+    "Are phases or borders marked on the axes?"
+    return any(artist.get_gid()==PHASES for artist in ax.get_children())
+
 def shade_phases(
     ax:plt.Axes, # Axes to shade
     *fits:list, # For each fit, `(name, first, one past the last)` of each phase, in data units
@@ -168,7 +175,7 @@ def shade_phases(
     names,middles = [],[]
     for spans in fits:
         for i,(name,first,stop) in enumerate(spans):
-            if i%2==0: ax.axvspan(first, stop, color='.5', alpha=.12, lw=0)
+            if i%2==0: ax.axvspan(first, stop, color='.5', alpha=.12, lw=0, gid=PHASES)
             names.append(name)
             middles.append((first+stop)/2)
     starts = [middle - len(name)*LETTER*width/2 for middle,name in zip(middles, names)]
@@ -200,17 +207,18 @@ def add_legend(
     ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
     return ax
 
-# %% ../../nbs/03_core.figures.ipynb #e4cfbb85
+# %% ../../nbs/03_core.figures.ipynb #1ff5f526
 def legend_on_top(
     ax:plt.Axes, # Axes of the legend
     twins:Iterable=() # Twin axes whose lines are in the legend too
 )->plt.Axes: # The axes
-    "Make room at the top, and put the legend there: in one row if the names are short enough, else in two"
+    "Make room at the top, and put the legend there, in as many rows as the names need"
     labels = []
     for one in (ax, *twins): labels += one.get_legend_handles_labels()[1]
-    is_long = sum(len(label)+5 for label in labels)*LETTER>1
-    for one in (ax, *twins): one.margins(y=.35 if is_long else .2)
-    return add_legend(ax, twins, loc='upper center', ncols=-(-len(labels)//2) if is_long else 4)
+    width = sum(len(label)+6 for label in labels)*LETTER # of one row, as a fraction of the axes
+    n_rows = max(int(np.ceil(width)), 1)
+    for one in (ax, *twins): one.margins(y=.05+.15*n_rows)
+    return add_legend(ax, twins, loc='upper center', ncols=max(len(labels)//n_rows, 1))
 
 def has_positive(
     ax:plt.Axes # Axes with lines

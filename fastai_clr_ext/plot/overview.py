@@ -67,7 +67,7 @@ def draw_losses(
     x,y = at_epoch_ends(view, 'valid_loss')
     if with_valid and len(x): ax.plot(x, y, 'o--', color='k', ms=4, lw=1, label='valid')
 
-# %% ../../nbs/42_plot.overview.ipynb #9673753c
+# %% ../../nbs/42_plot.overview.ipynb #eb23f6ef
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -198,22 +198,23 @@ def draw_curve(
     if not is_raw: draw_line(ax, x, smooth(y, beta), color=line.get_color(), label=label)
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
-# %% ../../nbs/42_plot.overview.ipynb #2b882943
+# %% ../../nbs/42_plot.overview.ipynb #a70b577e
 @patch
 @on_recorder
-@delegates(HistoryView, but='history')
+@delegates(HistoryView, but=['history', 'fit'])
 def plot_vs_lr(self:RunHistory,
     what:str='loss', # `'loss'`, a statistic of gradients, or a metric, which has one point for each epoch
     beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
     log_x:bool=True, # Whether the rate is on a log axis
     label:str='', # Name of this run in the legend, to draw several on the same `ax`
+    fit:int|None=None, # Number of the fit, negative from the last; None draws the last one, or all of the `stage`
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    **kwargs # As in `HistoryView`; the last fit is drawn if `fit` and `stage` are None
+    **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot something against the last group's rate while the rate rose"
     check_beta(beta)
-    if kwargs.get('fit') is None and kwargs.get('stage') is None: kwargs['fit'] = -1
-    view = HistoryView(self, **kwargs)
+    if fit is None and kwargs.get('stage') is None: fit = -1
+    view = HistoryView(self, fit=fit, **kwargs)
     lr = view.columns[f'lr_{view.n_groups-1}']
     x,y,is_metric = any_series(view, what)
     rising = np.isin(x, warmup_batches(view, lr))

@@ -7,17 +7,17 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 # %% auto #0
 __all__ = ['HistoryView']
 
-# %% ../../nbs/40_plot.view.ipynb #db27ef51
+# %% ../../nbs/40_plot.view.ipynb #2ffd932a
 import inspect, numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
-from weakref import WeakSet
 from fastcore.basics import patch
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_count, is_number
 from ..core import figures
-from ..core.figures import add_legend, draw_line, has_positive, has_room, mark_nonfinite, shade_phases
+from ..core.figures import (PHASES, add_legend, draw_line, has_phases, has_positive, has_room,
+    mark_nonfinite, shade_phases)
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS, can_add_up, smooth
 
@@ -175,9 +175,7 @@ def draw_hyper(
         groups.append([(x[lo:hi], y[lo:hi]) for lo,hi in view.fit_bounds(x)])
     return figures.draw_hyper(ax, key, groups, **style) if groups else ax
 
-# %% ../../nbs/40_plot.view.ipynb #e7bf3753
-DECORATED = WeakSet() # Axes that have their phases; those of a second history on the same axes would not fit
-
+# %% ../../nbs/40_plot.view.ipynb #0074df68
 def mark_borders(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
@@ -192,7 +190,7 @@ def mark_borders(
         stages.append(view.history.fit_rows[view.batches.fit[view.x[lo]]]['stage'])
     is_new = [bool(stage) and (i==0 or stage!=stages[i-1]) for i,stage in enumerate(stages)]
     for start,new in list(zip(starts, is_new))[1:]:
-        ax.axvline(start-.5, color='.3' if new else '.5', ls='-' if new else ':', lw=1)
+        ax.axvline(start-.5, color='.3' if new else '.5', ls='-' if new else ':', lw=1, gid=PHASES)
     if not names: return
     named = [(start, stage) for start,stage,new in zip(starts, stages, is_new) if new]
     width = view.x[-1]-view.x[0]+1
@@ -212,8 +210,7 @@ def decorate(
     "Add labels, phases, and borders of fits and stages"
     ax.set_ylabel(ylabel)
     if log_y and has_positive(ax): ax.set_yscale('log')
-    if ax not in DECORATED: mark_borders(ax, view, names)
-    DECORATED.add(ax)
+    if not has_phases(ax): mark_borders(ax, view, names) # those of a second history would not fit
     return add_legend(ax) if legend else ax
 
 # %% ../../nbs/40_plot.view.ipynb #161eabc7

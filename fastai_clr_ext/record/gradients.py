@@ -188,12 +188,12 @@ def grads(self:Recorder)->pd.DataFrame: # As `RunHistory.grads`
     "What `GradRecorder` recorded in this learner's fits: one row for each step and group, layer or parameter"
     return history_of(self, RunHistory()).grads
 
-# %% ../../nbs/25_record.gradients.ipynb #c6648577
+# %% ../../nbs/25_record.gradients.ipynb #4773181b
 @patch
 def grad_quantiles(self:RunHistory,
     qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` and a column for each quantile of |g|
-    "Return quantiles of |g|, exact to the factor of 2 of a bin; NaN if an entry was NaN, 0 below 2**-39"
+    "Return quantiles of |g|, known to their bin, a factor of 2; NaN if an entry was NaN, 0 below 2**-39"
     raw = self.raw_grads()
     asked = [qs] if isinstance(qs, float) else as_list(qs)
     check('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles", list(raw))

@@ -7,14 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'RunHistory']
 
-# %% ../../nbs/23_record.history.ipynb #8f560e82
+# %% ../../nbs/23_record.history.ipynb #99615a13
 import numpy as np, pandas as pd
 from numbers import Integral
 from typing import NamedTuple
 from fastcore.basics import patch
 from ..core.checks import check_count
 from .log import Log, pack_parts
-from .statistics import add_up, can_add_up, derive, smooth
+from .statistics import add_up, can_add_up, derive, derive_one, smooth
 
 # %% ../../nbs/23_record.history.ipynb #41a46b14
 #: Why a batch took no optimizer step, by the code in its row; '' means that it took one
@@ -159,7 +159,7 @@ def grad_parts(self:RunHistory,
         found.append(GradPart(rows, where[keep], names['units'], raw))
     return found
 
-# %% ../../nbs/23_record.history.ipynb #6ecd40c1
+# %% ../../nbs/23_record.history.ipynb #d2418d49
 GRAD_KEYS = ['fit', 'step', 'train_iter', 'epoch', 'group', 'layer'] # Columns that say what a row of gradients is about
 
 @patch
@@ -194,11 +194,11 @@ def grad_series(self:RunHistory,
     out = np.full(len(batches.where), np.nan)
     for part in parts:
         at = part.positions(of)
-        if not at: continue
-        stats = derive({k: v[:,at] for k,v in part.raw.items()})
-        if what not in stats: continue
-        if len(at)==1: out[part.rows] = stats[what][:,0]
-        elif can_add_up(what): out[part.rows] = add_up(what, stats)
+        if not at or what not in part.names(): continue
+        raw = {k: v[:,at] for k,v in part.raw.items()}
+        values = derive_one(what, raw)
+        if len(at)==1: out[part.rows] = values[:,0]
+        elif can_add_up(what): out[part.rows] = add_up(what, values, raw['n_params'])
     return out
 
 # %% ../../nbs/23_record.history.ipynb #381394d6
@@ -272,7 +272,7 @@ def steps(self:RunHistory
         columns[f'{what}_{group}'] = self.grad_series(batches, parts, what, group)
     return pd.DataFrame(columns, copy=False)
 
-# %% ../../nbs/23_record.history.ipynb #ba2674ed
+# %% ../../nbs/23_record.history.ipynb #9a5a1601
 @patch
 def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit without batches
     "Return the smoothed loss at the end of each fit"
@@ -282,8 +282,8 @@ def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit withou
 
 @patch(as_prop=True)
 def stages(self:RunHistory
-)->pd.DataFrame: # Stage, first and last fit, full epochs, batches, steps, seconds; last outcome, smoothed loss, metrics
-    "One row for each stage: successive fits with the same stage name are one, a fit without a name is its own"
+)->pd.DataFrame: # Stage, first and last fit, epochs, batches, steps, seconds; last outcome, smoothed loss, metrics
+    "One row for each stage: successive fits of one stage are one, a fit without a stage is its own"
     if not self.fit_rows: raise ValueError(NOTHING_RECORDED)
     fits = self.fits
     last = self.last_losses()

@@ -130,15 +130,19 @@ OF_STEPS = {
                'eff_step': Column(ratio('total_step', 'n_params'), 'mean effective step', mean_over),
                'eff_step_max': Column(raw('max_step'), 'largest effective step', largest_over)})}
 
-# %% ../../nbs/22_record.statistics.ipynb #36dcc452
+# %% ../../nbs/22_record.statistics.ipynb #21d9928e
+#: Every column that users see
+COLUMNS = {name: column for s in (OF_GRADIENTS | OF_STEPS).values() for name,column in s.shows.items()}
+
+# %% ../../nbs/22_record.statistics.ipynb #6fb09944
 #: Every statistic, by the name that `stats=` takes
 STATISTICS = OF_GRADIENTS | OF_STEPS
 #: Names that `stats=` takes; mean |g| and the norm are always recorded, and `adam=True` adds the rest
 STATS = [name for name,s in STATISTICS.items() if not s.always and name!='adam']
 #: Axis label by column of `RunHistory.grads`
-GRAD_LABELS = {name: column.label for s in STATISTICS.values() for name,column in s.shows.items() if column.label}
+GRAD_LABELS = {name: column.label for name,column in COLUMNS.items() if column.label}
 
-# %% ../../nbs/22_record.statistics.ipynb #e6a2ae0b
+# %% ../../nbs/22_record.statistics.ipynb #50f6e422
 def derive(
     values:dict # Arrays by raw column, and `n_params`; a DataFrame does too
 )->dict: # Arrays by the column names that users see
@@ -150,27 +154,37 @@ def derive(
             for name,column in s.shows.items(): out[name] = column.formula(values)
     return out
 
+# %% ../../nbs/22_record.statistics.ipynb #77fd458d
+def derive_one(
+    name:str, # Column that users see
+    values:dict # As for `derive`, with the raw columns that it needs
+)->np.ndarray: # Its values
+    "Derive one column"
+    with np.errstate(divide='ignore', invalid='ignore'): return COLUMNS[name].formula(values)
+
+# %% ../../nbs/22_record.statistics.ipynb #f30e4949
 def can_add_up(
     name:str # Column that users see
 )->bool: # False for ratios and the cosine
     "Can the values of several layers or groups be put together?"
-    return any(name in s.shows and s.shows[name].add_up is not None for s in STATISTICS.values())
+    return name in COLUMNS and COLUMNS[name].add_up is not None
 
 def add_up(
     name:str, # Column that can be added up
-    values:dict # Arrays `(n, n_sets)` by column that users see, with `n_params`
+    values:np.ndarray, # Its values, `(n, n_sets)`
+    n_params:np.ndarray # `(n, n_sets)`; NaN for a set without gradients
 )->np.ndarray: # `(n,)`
     "Put the values of several layers or groups together"
-    column = next(s.shows[name] for s in STATISTICS.values() if name in s.shows)
-    return column.add_up(values[name], values['n_params'])
+    return COLUMNS[name].add_up(values, n_params)
 
-# %% ../../nbs/22_record.statistics.ipynb #46a55245
+# %% ../../nbs/22_record.statistics.ipynb #f80a9b3c
 def measure(
     u:ParamSet, # With the gradients of this step
     names:list # Names in `OF_GRADIENTS`
 )->list: # 0-d tensors, in the order of the raw columns
     "Measure statistics of |g|"
     stats = [OF_GRADIENTS[name] for name in names]
+    assert not any(s.overwrites for s in stats[:-1]), 'what uses the memory of the others comes last'
     parts = []
     for a in magnitudes(u.grads): parts.append([s.part(a) for s in stats])
     values = []

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #c348cee0
+# %% ../../nbs/34_train.guard.ipynb #ce2f2275
 import math, numpy as np, torch, warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,14 +20,14 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
-from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, unwrap_model
+from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch, unwrap_model
 from ..core.checks import check, check_count, is_number
 from ..record.measure import adam_sums, joined, keeps_squares, l2_norm, param_sets
 from ..record.recorder import current_plan
 from .divergence import Divergence, LossTrend, divergences
 from .one_cycle import CycleScheduler
 
-# %% ../../nbs/34_train.guard.ipynb #ca41d002
+# %% ../../nbs/34_train.guard.ipynb #e9be42fe
 @dataclass
 class WatchedBatch:
     "Batch that the guard has not looked at"
@@ -50,6 +50,7 @@ class WatchedFit:
     trend:LossTrend # Of the losses since the start or the last rewind
     watching:bool = True # False once the training was called lost and goes on
     unread:list = field(default_factory=list) # `WatchedBatch`es since the last look
+    epoch:int = -1 # Number of the epoch
     n_step:int = 0 # Optimizer steps so far
     scale:float = 1. # Factor of all rates after rewinds
     n_rewind:int = 0 # Rewinds so far
@@ -61,23 +62,23 @@ class WatchedFit:
     candidate:dict|None = None # Copy of the weights that the next look must confirm
     since_kept:int = 0 # Batches since the last copy
 
-# %% ../../nbs/34_train.guard.ipynb #dddd9548
+# %% ../../nbs/34_train.guard.ipynb #df5f8400
 class DivergenceGuard(FitCallback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
     order = TrackerCallback.order+30 # behind everything that records or schedules
     answers = {'before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit'}
     def __init__(self,
-        factor:float=4., # Times the best smoothed loss that are too high, above 1; fastai's `lr_find` stops at 4
+        factor:float=LossTrend.factor, # Times the best smoothed loss that are too high, above 1
         # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite;
         # at least 1
-        patience:int=10,
+        patience:int=LossTrend.patience,
         # What to do: `'stop'` ends the fit, `'rewind'` goes back to good weights and on at a lower rate,
         # `'record'` only notes it
         on:str='stop',
         every:int=10, # Batches between looks, at least 1; each makes the host wait for the device
-        skip:int=50, # Batches at the start of a fit that are not judged by their loss or effective step
-        floor:float=.01, # Fraction of the first loss below which the best is not counted, in [0, 1]
+        skip:int=LossTrend.skip, # Batches at the start of a fit that are not judged by their loss or effective step
+        floor:float=LossTrend.floor, # Fraction of the first loss below which the best is not counted, in [0, 1]
         lower:float=.5, # Factor of all rates of the fit at each rewind, in (0, 1)
         max_rewinds:int=3, # Rewinds in a fit, at least 1; the next divergence stops it
         keep_every:int=100 # Batches between copies of the weights on the host, for `'rewind'`, at least 1
@@ -143,7 +144,7 @@ def _begin(self:DivergenceGuard):
         is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
         kept=copy_to_host(learn.model) if self.on=='rewind' else None)
 
-# %% ../../nbs/34_train.guard.ipynb #fa3ffde3
+# %% ../../nbs/34_train.guard.ipynb #634083ed
 @patch
 def before_batch(self:DivergenceGuard):
     "Lower the rate after rewinds; a scheduler writes its own before every batch"
@@ -162,9 +163,10 @@ def after_loss(self:DivergenceGuard):
     if not self.watching: return
     learn,now = self.learn,self.now
     rates = tuple(hypers['lr'] for hypers in learn.opt.hypers)
-    row = learn.epoch*now.n_iter + learn.iter
+    now.epoch = running_epoch(learn, now.epoch)
+    row = now.epoch*now.n_iter + learn.iter
     loss = learn.loss.detach().float().mean()
-    now.unread.append(WatchedBatch(learn.train_iter, learn.epoch, row, now.n_step, rates, loss))
+    now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss))
 
 # %% ../../nbs/34_train.guard.ipynb #f64fcb07
 def norms_of(
@@ -214,7 +216,7 @@ def after_step(self:DivergenceGuard):
     now.measuring = False
     for u in now.sets: u.release()
 
-# %% ../../nbs/34_train.guard.ipynb #86a4f60a
+# %% ../../nbs/34_train.guard.ipynb #b65a8b75
 @dataclass
 class Look:
     "Everything since the last look, on the host"
@@ -249,6 +251,7 @@ def _to_host(self:DivergenceGuard)->Look: # Everything unread
     n,n_params = len(losses),len(weights)
     steps = iter(flat[n+n_params+1:].reshape(-1, n_params))
     by_batch = [None if batch.norms is None else next(steps) for batch in now.unread]
+    now.since_kept += n
     look = Look(now.unread, flat[:n], by_batch, flat[n:n+n_params], float(flat[n+n_params]))
     now.unread,now.measured = [],None
     return look
@@ -327,7 +330,7 @@ def after_fit(self:DivergenceGuard):
     "Let go of tensors, which only a running fit needs"
     self.ended()
 
-# %% ../../nbs/34_train.guard.ipynb #f4e3d9c0
+# %% ../../nbs/34_train.guard.ipynb #9830acd8
 @patch
 def _note(self:DivergenceGuard, found:Divergence):
     "Keep what was found, and warn"
@@ -353,7 +356,6 @@ def _keep(self:DivergenceGuard):
     now = self.now
     if self.on!='rewind' or not now.trend.is_good: return
     if now.candidate is not None: now.kept,now.candidate = now.candidate,None
-    now.since_kept += self.every
     if now.since_kept>=self.keep_every: now.candidate,now.since_kept = copy_to_host(self.learn.model),0
 
 # %% ../../nbs/34_train.guard.ipynb #5cb88790

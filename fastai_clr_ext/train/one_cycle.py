@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../../nbs/30_train.one_cycle.ipynb #823bb2d1
+# %% ../../nbs/30_train.one_cycle.ipynb #c43e2c81
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
-from ..core.callback import FitCallback
+from ..core.callback import FitCallback, running_epoch
 from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number
 from ..schedule.cycle import ByGroup, Schedule, fill_unset, rates_per_group
 from ..schedule.plan import Plan, settable_hypers
@@ -194,7 +194,7 @@ class CycleFit:
         if not self.ranges or self.ranges[-1][2]!=row: self.ranges.append([train_iter, row, row])
         self.ranges[-1][2] = row+1
 
-# %% ../../nbs/30_train.one_cycle.ipynb #0dd6e6af
+# %% ../../nbs/30_train.one_cycle.ipynb #7f6ee7c6
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
@@ -219,13 +219,12 @@ class CycleScheduler(FitCallback):
             tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
             self.now = CycleFit(tables)
         now = self.now
-        if learn.iter==0 or learn.epoch>now.epoch:
-            now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
+        now.epoch = running_epoch(learn, now.epoch)
         row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
         for name,values in now.tables: learn.opt.set_hyper(name, values[row].tolist())
         now.add(learn.train_iter, row)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #3108579d
+# %% ../../nbs/30_train.one_cycle.ipynb #76848137
 @patch
 def after_fit(self:CycleScheduler): self._keep_plan(self.learn, self.ended())
 
@@ -244,7 +243,7 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
     if now is None or not now.ranges or 'recorder' not in vars(learn): return
     plan = replace(self.plan, trained_ranges=tuple(map(tuple, now.ranges)))
     recorder = learn.recorder
-    recorder.plans = getattr(recorder, 'plans', []) + [plan]
+    recorder.plans = vars(recorder).get('plans', []) + [plan] # `getattr` would ask the model
     rows,_ = plan.trained
     recorder.hps = {name: values[rows,-1].tolist() for name,values in now.tables}
 
@@ -258,13 +257,13 @@ def default_recorder(
     has_one = any(issubclass(t, HistoryRecorder) for t in types)
     return L() if has_one or 'recorder' not in vars(learn) else L(HistoryRecorder())
 
-# %% ../../nbs/30_train.one_cycle.ipynb #d50e5247
+# %% ../../nbs/30_train.one_cycle.ipynb #343428fb
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
     # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or a list by parameter group; None means the learner's `lr`
     lr_max:float|list|slice|None=None,
-    div:float|None=None, # `lr_max/lr_start`, above 1; None means 10
+    div:float|None=None, # `lr_max/lr_start`, above 1; None means the default of `one_cycle`, as below
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
@@ -274,14 +273,13 @@ def fit_one_cycle_ext(self:Learner,
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
-    pct_final:float|None=None, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out; None means .1
-    # Annealer: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`;
-    # None means `'lin'`
+    pct_final:float|None=None, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
+    # Annealer: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`
     anneal:str|tuple|Callable|None=None,
     use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
     sched:Schedule|list|dict|None=None, # A `Cycle`, a list by group or a dict from group to `Cycle`; replaces the shape
-    # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`; None means `'endpoint'`
+    # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
     sampling:str|None=None
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
