@@ -207,7 +207,7 @@ def add_legend(
     ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
     return ax
 
-# %% ../../nbs/03_core.figures.ipynb #1ff5f526
+# %% ../../nbs/03_core.figures.ipynb #ef19f6dd
 def legend_on_top(
     ax:plt.Axes, # Axes of the legend
     twins:Iterable=() # Twin axes whose lines are in the legend too
@@ -218,7 +218,7 @@ def legend_on_top(
     width = sum(len(label)+6 for label in labels)*LETTER # of one row, as a fraction of the axes
     n_rows = max(int(np.ceil(width)), 1)
     for one in (ax, *twins): one.margins(y=.05+.15*n_rows)
-    return add_legend(ax, twins, loc='upper center', ncols=max(len(labels)//n_rows, 1))
+    return add_legend(ax, twins, loc='upper center', ncols=-(-len(labels)//n_rows))
 
 def has_positive(
     ax:plt.Axes # Axes with lines

@@ -216,7 +216,7 @@ def after_step(self:DivergenceGuard):
     now.measuring = False
     for u in now.sets: u.release()
 
-# %% ../../nbs/34_train.guard.ipynb #b65a8b75
+# %% ../../nbs/34_train.guard.ipynb #cc295ef9
 @dataclass
 class Look:
     "Everything since the last look, on the host"
@@ -251,7 +251,6 @@ def _to_host(self:DivergenceGuard)->Look: # Everything unread
     n,n_params = len(losses),len(weights)
     steps = iter(flat[n+n_params+1:].reshape(-1, n_params))
     by_batch = [None if batch.norms is None else next(steps) for batch in now.unread]
-    now.since_kept += n
     look = Look(now.unread, flat[:n], by_batch, flat[n:n+n_params], float(flat[n+n_params]))
     now.unread,now.measured = [],None
     return look
@@ -330,7 +329,7 @@ def after_fit(self:DivergenceGuard):
     "Let go of tensors, which only a running fit needs"
     self.ended()
 
-# %% ../../nbs/34_train.guard.ipynb #9830acd8
+# %% ../../nbs/34_train.guard.ipynb #e90abda7
 @patch
 def _note(self:DivergenceGuard, found:Divergence):
     "Keep what was found, and warn"
@@ -356,6 +355,7 @@ def _keep(self:DivergenceGuard):
     now = self.now
     if self.on!='rewind' or not now.trend.is_good: return
     if now.candidate is not None: now.kept,now.candidate = now.candidate,None
+    now.since_kept += self.every
     if now.since_kept>=self.keep_every: now.candidate,now.since_kept = copy_to_host(self.learn.model),0
 
 # %% ../../nbs/34_train.guard.ipynb #5cb88790
