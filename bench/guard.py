@@ -1,7 +1,8 @@
 """How often `DivergenceGuard` is right, and how soon: `python -m bench.guard`, three minutes on one core
 
 Two networks on scikit-learn's digits, 1cycles of 12 epochs (264 batches), 20 seeds each: at rates that are high and
-train (any alarm is false), and at rates that are too high. Printed as the table of `nbs/34_train.guard.ipynb`. The cost is
+train (any alarm is false), and at rates that are too high. Printed as the table of
+`nbs/34_train.guard.ipynb`. The cost is
 the time spent inside the callback over that of a whole step."""
 import time, warnings
 from functools import partial

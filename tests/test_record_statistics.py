@@ -236,7 +236,9 @@ def test_derive_and_add_up_by_plain_numpy(seed):
     for k,v in derive(raw).items(): assert_allclose(v, want[k], rtol=1e-12, atol=1e-15, err_msg=k)
     whole = shown_columns({k: np.concatenate([layer[k] for layer in layers]) for k in layers[0]})
     one_step = {k: np.asarray(v, dtype=float)[None] for k,v in derived.items()}
-    for k in filter(can_add_up, derived): assert_allclose(add_up(k, one_step[k], one_step["n_params"]), [whole[k]], rtol=1e-12, err_msg=k)
+    for k in filter(can_add_up, derived):
+        total = add_up(k, one_step[k], one_step['n_params'])
+        assert_allclose(total, [whole[k]], rtol=1e-12, err_msg=k)
 
 def test_a_set_without_gradients_is_left_out_and_a_nan_is_not():
     nan = np.nan

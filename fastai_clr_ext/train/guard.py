@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #ce2f2275
+# %% ../../nbs/34_train.guard.ipynb #1655f807
 import math, numpy as np, torch, warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,8 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
-from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch, unwrap_model
+from fastai_clr_ext.core.callback import (FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch,
+    unwrap_model)
 from ..core.checks import check, check_count, is_number
 from ..record.measure import adam_sums, joined, keeps_squares, l2_norm, param_sets
 from ..record.recorder import current_plan
