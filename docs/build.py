@@ -3,7 +3,7 @@
 
 nbdev's processors run the notebooks' imports and exported cells for `show_doc`; everything else shown is the committed
 output. Pages go through Markdown to Sphinx, which needs no network and makes a search that works from a file."""
-import argparse, base64, re, shutil, sys, time, warnings
+import argparse, ast, base64, re, shutil, sys, time, warnings
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -42,6 +42,7 @@ def markdown_cell(text, doc_url):
 def show_doc_output(text):
     "nbdev's `show_doc` without quarto's link attributes, with the anchor that nbdev's links expect"
     text = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', text).removeprefix('---\n\n')
+    text = re.sub(r'\(\n {4}\*, after_create:NoneType=None,[^)]*\n\)', '()', text) # fastai's events, which every callback takes
     def anchor(m):
         slug = m[2].replace('\\', '').lower()
         return (f'<span id="{slug}"></span>\n\n' if not re.fullmatch('[a-z0-9-]+', slug) else '') + m[0]
@@ -75,14 +76,59 @@ def code_cell(cell, images, stem, for_readme):
         parts += [output(o, opts, images, stem, for_readme) for o in cell.get('outputs', [])]
     return '\n\n'.join(filter(None, parts))
 
+def defined_names(code):
+    "The names that a cell defines, methods with the class that they are patched onto"
+    names = []
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign): names += [t.id for t in node.targets if isinstance(t, ast.Name)]
+        if isinstance(node, ast.ClassDef): names.append(node.name)
+        if not isinstance(node, ast.FunctionDef): continue
+        is_patched = any(ast.unparse(decorator).startswith('patch') for decorator in node.decorator_list)
+        owner = f'{ast.unparse(node.args.args[0].annotation)}.' if is_patched else ''
+        names.append(owner + node.name)
+    return names
+
+def folded(code):
+    "The code of helpers below a line with their names, to be opened by who wants to read it"
+    names = defined_names(code)
+    marks = ''.join(f'<span id="{name.lower()}"></span>' for name in names)
+    shown = ', '.join(f'<code>{name}</code>' for name in names)
+    return f'<details>{marks}<summary>{shown}</summary>\n\n```python\n{code}\n```\n\n</details>'
+
+def with_helpers(nb):
+    "A notebook whose helpers, which nbdev leaves out of the docs, can be read where they stand"
+    from fastcore.nbio import mk_cell
+    cells = []
+    for cell in nb.cells:
+        cells.append(cell)
+        if cell.cell_type=='code' and cell.source.startswith('#| exporti'):
+            cells.append(mk_cell(folded(options(cell.source)[1]), 'markdown'))
+    nb.cells = cells
+    return nb
+
 def notebook(path):
     "A notebook after nbdev's processors, with its title and description"
-    from nbdev.processors import FilterDefaults
+    from nbdev.processors import FilterDefaults, exec_show_docs
     from fastcore.nbio import read_nb
-    nb = read_nb(path)
+    module = f'fastai_clr_ext.{page_name(path)}'
+
+    class ShowInstalled(exec_show_docs):
+        "Take symbols from the module instead of the notebook's cells: comments and names are those that users see"
+        def begin(self):
+            super().begin()
+            self.k.run_cell(f'import importlib; globals().update(vars(importlib.import_module({module!r})))')
+        def __call__(self, cell):
+            if not cell.source.startswith('#| export'): super().__call__(cell)
+
+    class Filter(FilterDefaults):
+        def base_procs(self):
+            is_module = path.parent==nbs and path.stem!='index'
+            return [ShowInstalled if is_module and p is exec_show_docs else p for p in super().base_procs()]
+
+    nb = with_helpers(read_nb(path))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        nb = FilterDefaults()(nb) or nb
+        nb = Filter()(nb) or nb
     return nb, nb.frontmatter_['title'], nb.frontmatter_['description']
 
 def to_markdown(path, images, for_readme=False):

@@ -1,12 +1,14 @@
 "The command `clr-demo`"
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 
+threads = {k: v for k,v in os.environ.items() if k=='OMP_NUM_THREADS'} # no more than this process may use
+
 def run(*args, cwd):
     return subprocess.run([Path(sys.executable).with_name('clr-demo'), *args], cwd=cwd, capture_output=True, text=True,
-                          env={'PATH': '', 'HOME': str(cwd.parent)}) # no display, no shell settings
+                          env={'PATH': '', 'HOME': str(cwd.parent)} | threads) # no display, no shell settings
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):

@@ -1,16 +1,25 @@
 "Pages and forum posts, also of hostile records"
 from html.parser import HTMLParser
 import re, subprocess, sys
+from functools import cache
 from pathlib import Path
 import pytest
 from compare_helpers import *
 from fastai_clr_ext.compare import *
 
+@cache
+def hostile(text):
+    "The comparison that has a text wherever it has text, and its page: drawing its figures takes a second"
+    comparison = Comparison(check_record(poisoned(text)))
+    return comparison, comparison.to_html()
+
+@cache
+def plain_page(): return Comparison(made()).to_html()
+
 @pytest.mark.parametrize('text', HOSTILE)
 def test_hostile_text_is_text(text):
     "Only the page's own tags are left; and jinja2 leaves the text's own braces alone"
-    c = Comparison(check_record(poisoned(text)))
-    page = c.to_html()
+    c,page = hostile(text)
     tags = set(re.findall(r'<\s*([a-zA-Z/!]\w*)', page))
     assert tags <= {'!doctype', 'html', 'head', 'meta', 'title', 'style', 'body', 'h1', 'h2', 'h3', 'ul', 'li', 'p',
                     'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'img', 'figcaption', 'b', 'pre',
@@ -45,7 +54,8 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize('i', range(len(HOSTILE)))
 def test_hostile_pages_have_no_element_that_acts(i):
     "What a parser sees, with or without a browser on the machine"
-    found,plain = [Elements(Comparison(r).to_html()).found for r in (poisoned(HOSTILE[i]), made())]
+    found = Elements(hostile(HOSTILE[i])[1]).found
+    plain = Elements(plain_page()).found
     assert {tag for tag,_ in found} <= {tag for tag,_ in plain}, 'no element that an honest page does not have'
     assert not {'script', 'iframe', 'object', 'a', 'form'} & {tag for tag,_ in found}
     assert (not [k for _,attrs in found for k in attrs if k.startswith('on')]
@@ -58,7 +68,7 @@ def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=str(chromium), args=['--no-sandbox'])
         for text in HOSTILE:
-            Comparison(poisoned(text)).to_html(tmp_path/'r.html')
+            (tmp_path/'r.html').write_text(hostile(text)[1], encoding='utf-8')
             page,seen = browser.new_page(viewport=dict(width=390, height=800)),[]
             page.on('dialog', lambda d: seen.append('dialog'))
             page.on('request', lambda q: seen.append(q.url) if not q.url.startswith(('data:', 'file:')) else None)

@@ -3,7 +3,8 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from matplotlib.lines import Line2D
 from numpy.testing import assert_array_equal
-from fastai_clr_ext.core.figures import (UNITS, EnvelopeLine, add_legend, draw_hyper, draw_line, envelope, has_positive,
+from fastai_clr_ext.core.labels import UNITS
+from fastai_clr_ext.core.figures import (EnvelopeLine, add_legend, draw_hyper, draw_line, envelope, has_positive,
     has_room, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels, shade_phases)
 
 def columns_of(line):

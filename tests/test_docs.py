@@ -40,9 +40,9 @@ def test_links_between_notebooks_go_to_pages(build, link, page):
     assert text==f'Read [this]({page}), [that](x.md).'
 
 def test_navigation_has_the_wings_in_their_order(build):
-    names = ['00_core.checks', '10_schedule.cycle', '11_schedule.shapes', 'studies/recipes', 'tutorials/first']
+    names = ['00_core.checks', '10_schedule.cycle', '11_schedule.presets', 'studies/recipes', 'tutorials/first']
     assert build.navigation([build.nbs/f'{name}.ipynb' for name in names])=={
-        'tutorials': ['first'], 'core': ['core.checks'], 'schedule': ['schedule.cycle', 'schedule.shapes'],
+        'tutorials': ['first'], 'core': ['core.checks'], 'schedule': ['schedule.cycle', 'schedule.presets'],
         'studies': ['recipes'], 'project': ['changelog', 'contributing']}
     assert list(build.navigation([build.nbs/'00_core.checks.ipynb']))==['core', 'project']
 

@@ -6,15 +6,16 @@ from fastai.distributed import DistributedDL, rank_distrib
 from fastai_clr_ext.all import *
 from conftest import Spy, make_mlp
 
-def in_two_processes(work, folder)->list: # The results of each process
+def in_two_processes(folder, *work)->dict: # The results of each process
     "Run a function of this file in two processes"
     here = Path(__file__).parent
     r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone',
-                        '--nproc_per_node', '2', __file__, work.__name__, str(folder)],
+                        '--nproc_per_node', '2', __file__, str(folder), *[f.__name__ for f in work]],
                        capture_output=True, text=True, cwd=here, env=os.environ | {
                            'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
     assert r.returncode==0, r.stderr[-3000:]
-    return [torch.load(folder/f'{i}.pt', weights_only=False) for i in (0, 1)]
+    first,second = [torch.load(folder/f'{i}.pt', weights_only=False) for i in (0, 1)]
+    return {name: (first[name], second[name]) for name in first}
 
 def broadcast(self, t, rank): # fastai's own puts the tensor on a GPU first
     t = torch.LongTensor(t)
@@ -44,5 +45,6 @@ def guarded()->dict:
 
 if __name__=='__main__':
     DistributedDL._broadcast = broadcast
-    torch.save(globals()[sys.argv[1]](), Path(sys.argv[2])/f'{rank_distrib()}.pt')
+    results = {name: globals()[name]() for name in sys.argv[2:]}
+    torch.save(results, Path(sys.argv[1])/f'{rank_distrib()}.pt')
     os._exit(0) # without the interpreter's own end, at which gloo's threads now and then abort the process

@@ -23,7 +23,7 @@ from fastai.torch_core import set_seed
 from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
 from ..core.figures import shade_phases
-from ..schedule.shapes import constant
+from ..schedule.presets import constant
 from ..record.gradients import GradRecorder
 from ..situations.nets import cifar_resnet
 from ..situations.images import digits_dls

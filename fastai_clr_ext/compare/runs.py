@@ -89,7 +89,7 @@ def epoch_scores(
         epochs.append({k: _check_score(k, v) for k,v in row.items() if k not in ('fit', 'epoch')})
     return epochs
 
-# %% ../../nbs/64_compare.runs.ipynb #40b1d1ce
+# %% ../../nbs/64_compare.runs.ipynb #0179f984
 def _history_of(learn)->RunHistory:
     "Return what was recorded, which is empty if nothing was trained"
     return history_of(learn.recorder, RunHistory())
@@ -107,7 +107,7 @@ def _has_diverged(learn, last_scores)->bool:
     losses = [value for name,value in last_scores.items() if name.endswith('loss') and value is not None]
     last = last_loss(_history_of(learn)) # of a run that was stopped within an epoch
     if last is not None: losses.append(last)
-    divergence = getattr(learn.recorder, 'divergence', None)
+    divergence = learn.recorder.divergence
     if getattr(divergence, 'action', None)=='stopped': return True
     return not all(abs(loss)<=MAX_NUMBER for loss in losses) # also for NaN
 

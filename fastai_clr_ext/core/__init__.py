@@ -1,8 +1,9 @@
 "What every wing uses: checks of arguments, base callbacks, whole-or-nothing files, axes and lines"
-from . import checks, callback, files, figures
+from . import checks, callback, files, labels, figures
 from .checks import *
 from .callback import *
 from .files import *
+from .labels import *
 from .figures import *
 
-__all__ = sum((module.__all__ for module in (checks, callback, files, figures)), [])
+__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures)), [])

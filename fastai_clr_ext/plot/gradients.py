@@ -7,15 +7,15 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #83743dce
+# %% ../../nbs/41_plot.gradients.ipynb #d9b8318c
 import numpy as np
 import matplotlib.pyplot as plt
 from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.checks import as_list, check, check_count
-from fastai_clr_ext.core.figures import (ITERATIONS, LINE_STYLES, UNITS, draw_line, label_iterations, new_axes,
-    panels)
+from ..core.figures import LINE_STYLES, draw_line, label_iterations, new_axes, panels
+from ..core.labels import ITERATIONS, UNITS
 from ..record.history import RunHistory
 from ..record.measure import BIN_COLUMNS
 from ..record.statistics import GRAD_LABELS, hist_quantiles

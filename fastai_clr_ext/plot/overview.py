@@ -7,15 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #9525ff7a
+# %% ../../nbs/42_plot.overview.ipynb #1472ad1d
 import numpy as np
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_number
-from ..core.figures import (UNITS, add_legend, draw_line, has_positive, label_iterations, legend_on_top,
+from ..core.figures import (add_legend, draw_line, has_positive, label_iterations, legend_on_top,
     mark_nonfinite, new_axes, panels)
+from ..core.labels import UNITS
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS, smooth
 from .view import (HistoryView, check_beta, check_recorded, decorate, draw_hyper, on_recorder,

@@ -1,9 +1,9 @@
 "Cycles as data, cycles by name, and the plan of a fit"
-from . import phase, cycle, shapes, plan, interop
+from . import phase, cycle, presets, plan, interop
 from .phase import *
 from .cycle import *
-from .shapes import *
+from .presets import *
 from .plan import *
 from .interop import *
 
-__all__ = sum((module.__all__ for module in (phase, cycle, shapes, plan, interop)), [])
+__all__ = sum((module.__all__ for module in (phase, cycle, presets, plan, interop)), [])

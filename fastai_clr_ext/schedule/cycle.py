@@ -74,17 +74,17 @@ def place_fastai(
     "Place batch `i` of `n` at `i/n`, in the `float32` of fastai's `combine_scheds`"
     return place_no_endpoint(pcts, n, np.float32)
 
-# %% ../../nbs/11_schedule.cycle.ipynb #1a737dc6
+# %% ../../nbs/11_schedule.cycle.ipynb #1c95994a
 @dataclass(frozen=True)
 class Sampling:
     "How batches sample a cycle"
     place:Callable # `(pcts, n)` to the phase of each batch and its position there
-    is_rate_late:bool=False # Whether all but the rate are one batch ahead
+    moms_ahead:bool=False # Whether momentum, and all else but the rate, is one batch ahead of the rate
 
 #: Samplings by name
 SAMPLINGS = {'endpoint': Sampling(place_endpoint), 'no_endpoint': Sampling(place_no_endpoint),
              'fastai': Sampling(place_fastai), 'torch': Sampling(place_torch), 'fastai1': Sampling(place_whole_batches),
-             'fastai07': Sampling(place_whole_batches, is_rate_late=True)}
+             'fastai07': Sampling(place_whole_batches, moms_ahead=True)}
 
 # %% ../../nbs/11_schedule.cycle.ipynb #acdd4ef3
 class Schedule:
@@ -163,7 +163,7 @@ def check_lr_max(
     check(ok, 'lr_max', 'be a finite rate above 0, or one for each parameter group', lr_max)
     return np.array(lr_max if rates is None else rates, dtype=float)
 
-# %% ../../nbs/11_schedule.cycle.ipynb #f27ee88c
+# %% ../../nbs/11_schedule.cycle.ipynb #0df9bd73
 @patch
 def table(self:Cycle,
     n_iter:int, # Number of batches in the whole cycle
@@ -179,7 +179,7 @@ def table(self:Cycle,
         for p,first,stop in zip(self.phases, bounds, bounds[1:]):
             pieces.append(phase_values(p.name, name, p.hypers[name], pos[first:stop]))
         values = np.concatenate(pieces)
-        if SAMPLINGS[self.sampling].is_rate_late and name!='lr': values = np.roll(values, -1)
+        if SAMPLINGS[self.sampling].moms_ahead and name!='lr': values = np.roll(values, -1)
         out[name] = np.multiply.outer(values, lr_max if name=='lr' else np.ones_like(lr_max))
     return out
 

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #90613dc5
+# %% ../../nbs/13_schedule.plan.ipynb #33885d18
 import warnings, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.checks import check, check_count
-from ..core.figures import ITERATIONS, UNITS, draw_hyper, legend_on_top, new_axes, shade_phases
+from ..core.figures import draw_hyper, legend_on_top, new_axes, shade_phases
+from ..core.labels import ITERATIONS, unit_of
 from .cycle import ByGroup, Schedule, rates_per_group
 
 # %% ../../nbs/13_schedule.plan.ipynb #6453f259
@@ -158,7 +159,7 @@ def shared_spans(
         start += int(plan.trained[1][-1])+1
     return out
 
-# %% ../../nbs/13_schedule.plan.ipynb #36c4f36d
+# %% ../../nbs/13_schedule.plan.ipynb #4e95cfe6
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
@@ -177,7 +178,7 @@ def plot_plans(
     for plan in plans[:-1]:
         border += int(plan.trained[1][-1])+1
         ax.axvline(border-.5, color='.5', ls=':', lw=1) # where the next fit begins
-    ax.set(xlabel=ITERATIONS, ylabel=UNITS.get(key, key))
+    ax.set(xlabel=ITERATIONS, ylabel=unit_of(key))
     return ax
 
 def plot_schedule(

@@ -21,7 +21,7 @@ from fastai.optimizer import Adam, SGD
 from fastai.torch_core import no_random, params
 from ..core.checks import check, is_count
 from ..schedule.cycle import Cycle
-from ..schedule.shapes import clr_beta_07, one_cycle
+from ..schedule.presets import clr_beta_07, one_cycle
 from ..train.one_cycle import CycleScheduler # importing it gives `Learner` its method # noqa: F401
 from .nets import cifar_resnet
 from .images import RandomMirror, RandomShift, digits_images, images_dls, load_images

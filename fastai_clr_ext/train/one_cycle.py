@@ -25,7 +25,7 @@ from ..core.callback import FitCallback, running_epoch
 from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number
 from ..schedule.cycle import ByGroup, Schedule, fill_unset, rates_per_group
 from ..schedule.plan import Plan, settable_hypers
-from ..schedule.shapes import clr_07, clr_beta_07, constant, one_cycle
+from ..schedule.presets import clr_07, clr_beta_07, constant, one_cycle
 from ..record.recorder import HistoryRecorder
 
 # %% ../../nbs/30_train.one_cycle.ipynb #620d19ad

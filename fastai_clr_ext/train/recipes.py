@@ -16,7 +16,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from ..core.checks import check, is_number
 from ..schedule.cycle import SAMPLINGS, Cycle, Schedule
-from ..schedule.shapes import one_cycle_fastai
+from ..schedule.presets import one_cycle_fastai
 from .one_cycle import peek_optimizer
 from .stages import Stage
 
