@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runs.html.md"""
 # %% auto #0
 __all__ = ['run_policy', 'Run', 'fresh_learner', 'hold_out', 'train_run', 'check_make_learner', 'train_all']
 
-# %% ../../nbs/64_compare.runs.ipynb #b9ff59d5
+# %% ../../nbs/64_compare.runs.ipynb #464e5002
 import copy, json, numpy as np, pandas as pd, re, tempfile, time, torch
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -24,7 +24,7 @@ from fastai.torch_core import no_random
 from ..core.checks import check
 from ..core.files import MAX_NUMBER, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
-from ..record.history import RunHistory
+from ..record.history import CANCELLED, OVERFLOW, Batches, RunHistory
 from ..record.recorder import HistoryRecorder, history_of
 from ..record.gradients import GradRecorder
 from ..train import stages # gives `Learner` its methods `fit_one_cycle_ext` and `fit_stages` # noqa: F401
@@ -45,14 +45,19 @@ def run_policy(
     else: policy(learn)
     return learn
 
-# %% ../../nbs/64_compare.runs.ipynb #151c60bf
+# %% ../../nbs/64_compare.runs.ipynb #66a0ce97
+def has_loss(
+    batches:Batches # Of a history
+)->np.ndarray: # One bool for each training batch
+    "Return which batches have a loss; hyper-parameters are written down with it"
+    return ~np.isnan(batches.columns['lr_0'])
+
 def is_tried(
-    steps:pd.DataFrame # As `RunHistory.steps`
+    batches:Batches # Of a history
 )->np.ndarray: # One bool for each training batch
     "Return which batches tried an optimizer step, whether or not it was done"
-    has_loss = steps.lr_0.notna() # hyper-parameters are written down with the loss
-    was_cancelled = steps.skipped.isin(['cancelled', 'overflow'])
-    return (steps.step.notna() | (was_cancelled & has_loss)).to_numpy(dtype=bool)
+    was_cancelled = np.isin(batches.skipped, [CANCELLED, OVERFLOW])
+    return (batches.step>=0) | (was_cancelled & has_loss(batches))
 
 def run_counts(
     *histories:RunHistory # Of all that a run trained
@@ -61,10 +66,10 @@ def run_counts(
     counts = dict(n_steps=0, n_tried=0, n_batches=0)
     for history in histories:
         if not len(history): continue # nothing was trained
-        steps = history.steps
-        counts['n_steps'] += int(steps.step.notna().sum())
-        counts['n_tried'] += int(is_tried(steps).sum())
-        counts['n_batches'] += len(steps)
+        batches = history.batches()
+        counts['n_steps'] += int((batches.step>=0).sum())
+        counts['n_tried'] += int(is_tried(batches).sum())
+        counts['n_batches'] += len(history)
     return counts
 
 # %% ../../nbs/64_compare.runs.ipynb #578c9448
@@ -89,23 +94,19 @@ def epoch_scores(
         epochs.append({k: _check_score(k, v) for k,v in row.items() if k not in ('fit', 'epoch')})
     return epochs
 
-# %% ../../nbs/64_compare.runs.ipynb #0179f984
-def _history_of(learn)->RunHistory:
-    "Return what was recorded, which is empty if nothing was trained"
-    return history_of(learn.recorder, RunHistory())
-
+# %% ../../nbs/64_compare.runs.ipynb #887a9231
 def last_loss(
     history:RunHistory # Of a run
 )->float|None: # None if nothing was trained
     "Return the loss of the last batch that has one"
     if not len(history): return None
-    steps = history.steps
-    losses = steps.loss[steps.lr_0.notna()]
-    return float(losses.iloc[-1]) if len(losses) else None
+    batches = history.batches()
+    losses = batches.columns['loss'][has_loss(batches)]
+    return float(losses[-1]) if len(losses) else None
 
 def _has_diverged(learn, last_scores)->bool:
     losses = [value for name,value in last_scores.items() if name.endswith('loss') and value is not None]
-    last = last_loss(_history_of(learn)) # of a run that was stopped within an epoch
+    last = last_loss(history_of(learn.recorder, RunHistory())) # of a run that was stopped within an epoch
     if last is not None: losses.append(last)
     divergence = learn.recorder.divergence
     if getattr(divergence, 'action', None)=='stopped': return True
@@ -113,7 +114,7 @@ def _has_diverged(learn, last_scores)->bool:
 
 def _outcome(learn, epochs, error)->dict:
     "Return how a run ended, what it cost, and its curves"
-    history = _history_of(learn)
+    history = history_of(learn.recorder, RunHistory()) # empty if nothing was trained
     last_scores = epochs[-1] if epochs else {}
     names = epochs[0] if epochs else {}
     curves = {name: [epoch.get(name) for epoch in epochs] for name in names}
@@ -209,7 +210,7 @@ def check_hold_out(
             raise ValueError('tune must be None: no part of the training set can be held out; '
                              f'got {type(e).__name__}: {e}') from e
 
-# %% ../../nbs/64_compare.runs.ipynb #68ac7475
+# %% ../../nbs/64_compare.runs.ipynb #f0be90e4
 def _prepare(make_learner, run, folder)->Learner:
     "Return the learner of a run, with a recorder"
     learn = fresh_learner(make_learner, run.seed)
@@ -227,7 +228,7 @@ def _train(learn, run)->tuple: # Scores of every epoch; the text of an error, or
         policy = copy.deepcopy(run.policy) # callbacks of stages are this run's own
         run_policy(learn, policy, run.n_epoch, run.lr_max)
     except Exception as e: error = _error_text(e)
-    try: epochs = epoch_scores(_history_of(learn))
+    try: epochs = epoch_scores(history_of(learn.recorder, RunHistory()))
     except ValueError as e: error = error or _error_text(e)
     return epochs, error
 
@@ -245,7 +246,7 @@ def train_run(
         result = dict(policy=run.policy_name, seed=run.seed, lr_max=plain_rate(run.lr_max), seconds=seconds)
         result |= _outcome(learn, epochs, error)
         run.folder.mkdir(parents=True, exist_ok=True)
-        _history_of(learn).save(run.path.with_suffix('.npz'))
+        history_of(learn.recorder, RunHistory()).save(run.path.with_suffix('.npz'))
         write_json(run.path, result)
     return to_plain(result)
 
