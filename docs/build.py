@@ -39,9 +39,19 @@ def markdown_cell(text, doc_url):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
     return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
 
+def source_link(path, symbol):
+    "nbdev's link to a symbol's source with the line, which nbdev doesn't find for what is taken from the module"
+    line = definitions((root/path).read_text(encoding='utf-8')).get(symbol)
+    if line is None: raise ValueError(f'{path}: {symbol} is not defined there')
+    return f'{path}#L{line})'
+
 def show_doc_output(text):
     "nbdev's `show_doc` without quarto's link attributes, with the anchor that nbdev's links expect"
     text = re.sub(r'(\[source\]\([^)]*\))\{[^}]*\}', r'\1', text).removeprefix('---\n\n')
+    text = re.sub(r'(?<=/blob/main/)([\w/.]+)#LNone\)(?=\s*#+ (.+))',
+                  lambda m: source_link(m[1], m[2].replace('\\', '')), text)
+    text = re.sub(r'<function (\w+) at 0x\w+>', r'\1', text) # an address is another one in each build
+    if '#LNone' in text or ' at 0x' in text: raise ValueError(f'a link without a line, or an address: {text}')
     text = re.sub(r'\(\n {4}\*, after_create:NoneType=None,[^)]*\n\)', '()', text) # fastai's events, which every callback takes
     def anchor(m):
         slug = m[2].replace('\\', '').lower()
@@ -76,21 +86,27 @@ def code_cell(cell, images, stem, for_readme):
         parts += [output(o, opts, images, stem, for_readme) for o in cell.get('outputs', [])]
     return '\n\n'.join(filter(None, parts))
 
-def defined_names(code):
-    "The names that a cell defines, methods with the class that they are patched onto"
-    names = []
+def patched_class(node):
+    "The class that a function is patched onto, or None"
+    is_patched = any(ast.unparse(decorator).startswith('patch') for decorator in node.decorator_list)
+    return ast.unparse(node.args.args[0].annotation) if is_patched else None
+
+def definitions(code):
+    "The names that code defines, each with its line; methods with their class"
+    found = {}
     for node in ast.parse(code).body:
-        if isinstance(node, ast.Assign): names += [t.id for t in node.targets if isinstance(t, ast.Name)]
-        if isinstance(node, ast.ClassDef): names.append(node.name)
-        if not isinstance(node, ast.FunctionDef): continue
-        is_patched = any(ast.unparse(decorator).startswith('patch') for decorator in node.decorator_list)
-        owner = f'{ast.unparse(node.args.args[0].annotation)}.' if is_patched else ''
-        names.append(owner + node.name)
-    return names
+        if isinstance(node, ast.Assign): found |= {t.id: node.lineno for t in node.targets if isinstance(t, ast.Name)}
+        if isinstance(node, ast.FunctionDef):
+            owner = patched_class(node)
+            found[f'{owner}.{node.name}' if owner else node.name] = node.lineno
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node.lineno
+            found |= {f'{node.name}.{f.name}': f.lineno for f in node.body if isinstance(f, ast.FunctionDef)}
+    return found
 
 def folded(code):
     "The code of helpers below a line with their names, to be opened by who wants to read it"
-    names = defined_names(code)
+    names = definitions(code)
     marks = ''.join(f'<span id="{name.lower()}"></span>' for name in names)
     shown = ', '.join(f'<code>{name}</code>' for name in names)
     return f'<details>{marks}<summary>{shown}</summary>\n\n```python\n{code}\n```\n\n</details>'

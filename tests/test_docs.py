@@ -67,3 +67,25 @@ def test_only_documented_names_are_linked(build):
     linked = build.unlink_undocumented(texts, 'https://d.org/')
     assert linked['a.b']==texts['a.b']
     assert linked['c']==f'{cycle}, {table}, `check`, {by_hand}', 'a dead link written by hand is to be found'
+
+@pytest.mark.parametrize('path,symbol,line', [
+    ('schedule/cycle.py', 'Cycle', 'class Cycle'),
+    ('schedule/cycle.py', 'Cycle.table', 'def table(self'),
+    ('train/one_cycle.py', 'Learner.fit_one_cycle_ext', 'def fit_one_cycle_ext(self:Learner'),
+    ('record/files.py', 'RunHistory.save', 'def save(self:RunHistory'),
+    ('record/files.py', 'FILE_FORMAT', 'FILE_FORMAT = ')])
+def test_a_source_link_goes_to_the_line_of_the_definition(build, path, symbol, line):
+    path = f'fastai_clr_ext/{path}'
+    escaped = symbol.replace('_', '\\_')
+    link = f"[source](https://h.org/blob/main/{path}#LNone){{style=x}}"
+    text = build.show_doc_output(f"---\n\n{link}\n\n### {escaped}\n\nText")
+    number = int(re.search(r'\[source\]\(https://h.org/blob/main/\S+#L(\d+)\)\n', text)[1])
+    assert (root/path).read_text(encoding='utf-8').splitlines()[number-1].startswith((line, f'    {line}'))
+
+def test_a_page_names_no_address_and_no_line_that_is_none(build):
+    text = build.show_doc_output('### f\n\n    overwrite:<function store_true at 0x7fba99618e00>=False, # Replace')
+    assert text=='### f\n\n    overwrite:store_true=False, # Replace'
+    for bad in ('[source](https://h.org/x.py#LNone)\n\n### f', '<object object at 0x7fba99618e00>'):
+        with pytest.raises(ValueError, match='without a line, or an address'): build.show_doc_output(bad)
+    with pytest.raises(ValueError, match='`?absent`? is not defined'):
+        build.show_doc_output('[source](https://h.org/blob/main/fastai_clr_ext/record/files.py#LNone)\n\n### absent')
