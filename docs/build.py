@@ -13,6 +13,8 @@ repo_files = ('CHANGELOG.md', 'CONTRIBUTING.md')
 captions = {'cli': 'Command line'} # of groups in the navigation that are not called by their name
 
 number = r'(?:\d+[a-zA-Z]?_)?' # of a notebook in the reading order: `10_` in `10_schedule.cycle.ipynb`
+# of fastai's callbacks, which every class of them takes
+event_arguments = re.compile(r'\(\n {4}\*, after_create:NoneType=None,[^)]*\n\)')
 notebook_link = re.compile(rf'\]\((?:\.{{0,2}}/)*(?:[\w-]+/)*{number}([\w.-]+)\.ipynb(#[^)]*)?\)')
 
 def page_name(path):
@@ -52,7 +54,7 @@ def show_doc_output(text):
                   lambda m: source_link(m[1], m[2].replace('\\', '')), text)
     text = re.sub(r'<function (\w+) at 0x\w+>', r'\1', text) # an address is another one in each build
     if '#LNone' in text or ' at 0x' in text: raise ValueError(f'a link without a line, or an address: {text}')
-    text = re.sub(r'\(\n {4}\*, after_create:NoneType=None,[^)]*\n\)', '()', text) # fastai's events, which every callback takes
+    text = event_arguments.sub('()', text)
     def anchor(m):
         slug = m[2].replace('\\', '').lower()
         return (f'<span id="{slug}"></span>\n\n' if not re.fullmatch('[a-z0-9-]+', slug) else '') + m[0]

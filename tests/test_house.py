@@ -140,7 +140,7 @@ def test_notebook_is_presentable(path):
     text = path.read_text()
     assert len(text.encode()) <= 300*1024
     assert '"output_type": "error"' not in text and '"name": "stderr"' not in text
-    assert ' object at 0x' not in text and 'site-packages' not in text
+    assert ' object at 0x' not in text and 'site-packages' not in text and '<progress' not in text
 
 @pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 def test_notebook_runs(path):
