@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from matplotlib.lines import Line2D
 from numpy.testing import assert_array_equal
-from fastai_clr_ext.core.labels import UNITS
+from fastai_clr_ext.core.labels import HYPER_LABELS
 from fastai_clr_ext.core.figures import (EnvelopeLine, add_legend, draw_hyper, draw_line, envelope, has_positive,
     has_room, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels, shade_phases)
 
@@ -209,4 +209,24 @@ def test_new_axes_and_names_of_hyper_parameters():
     n = len(plt.get_fignums())
     ax = new_axes()
     assert len(plt.get_fignums())==n+1 and ax.figure.get_layout_engine() is not None
-    assert UNITS['lr']=='learning rate' and {'mom', 'wd', 'sqr_mom', 'eps'}<set(UNITS)
+    assert HYPER_LABELS['lr']=='learning rate' and {'mom', 'wd', 'sqr_mom', 'eps'}<set(HYPER_LABELS)
+
+@pytest.mark.parametrize('scale', ['linear', 'log'])
+@pytest.mark.parametrize('n', [1, 7])
+def test_the_legends_room_is_at_the_top_only(scale, n):
+    def lines():
+        ax = plt.subplots()[1]
+        ax.set_yscale(scale)
+        for i in range(n): draw_line(ax, np.arange(20), np.linspace(.01, 1+i, 20), label=f'learning rate of group {i}')
+        return ax
+    bare,ax = lines().get_ylim(),legend_on_top(lines())
+    assert ax.get_ylim()[0]==pytest.approx(bare[0]) and ax.get_ylim()[1]>bare[1]
+    ax.figure.canvas.draw()
+    box = ax.get_legend().get_window_extent().transformed(ax.transAxes.inverted())
+    highest = ax.transAxes.inverted().transform(ax.transData.transform((0, n)))[1]
+    assert highest<=box.y0+.02, 'no line is below the legend'
+    draw_line(ax, np.arange(20), np.full(20, 50.), label='more')
+    legend_on_top(ax)
+    assert ax.get_ylim()[1]>50, 'a later line has its room too'
+    ax.set_ylim(.1, 2)
+    assert legend_on_top(ax).get_ylim()==(.1, 2), 'what was set by hand stays'

@@ -23,7 +23,7 @@ def test_lr(learn):
     assert len(ax.figure.axes)==1 and ax.get_ylabel()=='learning rate'
     ax = learn.recorder.plot_lr(show_moms=True, log_y=True)
     assert ax.get_yscale()=='log' and len(ax.figure.axes)==2
-    assert [t.get_text() for t in ax.get_legend().get_texts()]==['lr, group 0', 'lr, group 1', UNITS['mom']]
+    assert [t.get_text() for t in ax.get_legend().get_texts()]==['lr, group 0', 'lr, group 1', HYPER_LABELS['mom']]
     assert 'warm-up' in [t.get_text() for t in ax.texts]
 
 def test_lr_of_a_continued_cycle_shows_its_part(mlp):

@@ -56,6 +56,15 @@ def test_copies_do_not_overwrite_each_other(mlp, tmp_path):
         old.fit_one_cycle_ext(1)
     assert len(RunHistory.load(tmp_path/'x.npz'))==20
 
+def test_a_history_with_fewer_rows_of_one_kind_does_not_replace_a_file(mlp, tmp_path):
+    learn = mlp(cbs=GradRecorder())
+    learn.fit(1)
+    learn.recorder.history.save(tmp_path/'x.npz') # 10 batches, 10 rows of gradients
+    learn.fit(1)
+    learn.recorder.history = learn.recorder.history.tail(0, 15) # 20 batches, 5 rows of gradients
+    learn.add_cb(SaveHistory(tmp_path/'x.npz'))
+    with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): learn.fit(1)
+
 def test_a_later_fit_writes_only_what_is_new(mlp, tmp_path):
     learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz', every=5)])
     learn.fit(3)
@@ -193,14 +202,16 @@ BAD_FILES = {
     'another npz': (lambda p: npz(p, x=np.ones(3)), 'whole and without'),
     'where is not whole numbers': (lambda p: damage(p, **{'batch_log.0.0.0': np.full(6, np.nan)}),
                                    'columns that do not belong together'),
-    'rows of unknown fits': (lambda p: damage(p, fits=[], epochs=[]), 'rows of unknown fits'),
+    'rows of unknown fits': (lambda p: damage(p, fits=[], epochs=[]), r'fit must be at least 0 and below 0; got \[0\]'),
     'columns of other lengths': (lambda p: damage(p, **{'batch_log.0.1.2': np.zeros((3, 0))}),
                                  'columns that do not belong together'),
     'missing': (lambda p: p.unlink(), 'path must be a history file that exists'),
     'no fits': (lambda p: damage(p, fits=None), 'whole and without'),
-    'rows below 0': (lambda p: damage(p, since=[-1, 0]), 'since are no counts'),
-    'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]), 'epochs are of unknown fits'),
-    'unknown reasons': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([0, 0, 0, 0, 0, 77])}), 'unknown reasons')}
+    'rows below 0': (lambda p: damage(p, since=[-1, 0]), r'since must be a count for each of .*; got \[-1, 0\]'),
+    'epochs of unknown fits': (lambda p: damage(p, epochs=[dict(fit=7, epoch=0)]),
+                               "fit must be the number of one of the file's 1 fits; got 7"),
+    'unknown reasons': (lambda p: damage(p, **{'batch_log.0.0.0': np.array([0, 0, 0, 0, 0, 77])}),
+                        r'skipped must be at least 0 and below 5; got \[77\]')}
 
 @pytest.mark.parametrize('kind', BAD_FILES)
 def test_bad_files(mlp, tmp_path, kind):
@@ -319,7 +330,8 @@ def test_what_a_kill_left_half_written_is_removed(mlp, tmp_path):
 def test_a_file_of_a_newer_version_is_not_overwritten(mlp, tmp_path):
     learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'run.npz')])
     learn.fit(1)
-    for version,says in [(2, 'be at most 1: a newer fastai_clr_ext wrote it; got 2'), (True, 'format is no number')]:
+    for version,says in [(2, 'be at most 1: a newer fastai_clr_ext wrote it; got 2'),
+                         (True, 'format must be a whole number above 0; got True')]:
         damage(tmp_path/'run.npz', format=version)
         before = (tmp_path/'run.npz').read_bytes()
         with pytest.raises(ValueError, match=says): learn.fit(1)

@@ -15,7 +15,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.lines import Line2D
 from .checks import check
-from .labels import ITERATIONS, unit_of
+from .labels import ITERATIONS, hyper_label
 
 # %% ../../nbs/04_core.figures.ipynb #4d0a3b5a
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
@@ -131,7 +131,7 @@ def draw_hyper(
     style = normalize_kwargs(style, Line2D)
     is_shared = all(same_segments(segments, groups[0]) for segments in groups)
     for g,segments in enumerate(groups[:1] if is_shared else groups):
-        label = unit_of(key) if is_shared else f'{key}, group {g}'
+        label = hyper_label(key) if is_shared else f'{key}, group {g}'
         color = shared_color if is_shared else f'C{g}'
         for i,(x,y) in enumerate(segments):
             own = dict(color=color, linestyle=LINE_STYLES[g%len(LINE_STYLES)], label='_' if i else label)
@@ -202,7 +202,19 @@ def add_legend(
     ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
     return ax
 
-# %% ../../nbs/04_core.figures.ipynb #ef19f6dd
+# %% ../../nbs/04_core.figures.ipynb #0c332b8a
+def make_room(
+    ax:plt.Axes, # Axes with lines
+    share:float # Of the height of the axes
+):
+    "Move the upper limit up, unless it was set by hand"
+    if not ax.get_autoscaley_on(): return
+    ax.autoscale_view()
+    scale = ax.yaxis.get_transform()
+    low,high = scale.transform(ax.get_ylim())
+    top = scale.inverted().transform([high + share*(high-low)])[0]
+    ax.set_ylim(top=top, auto=True) # the next line is made room for anew
+
 def legend_on_top(
     ax:plt.Axes, # Axes of the legend
     twins:Iterable=() # Twin axes whose lines are in the legend too
@@ -212,7 +224,7 @@ def legend_on_top(
     for one in (ax, *twins): labels += one.get_legend_handles_labels()[1]
     width = sum(len(label)+6 for label in labels)*LETTER # of one row, as a fraction of the axes
     n_rows = max(int(np.ceil(width)), 1)
-    for one in (ax, *twins): one.margins(y=.05+.15*n_rows)
+    for one in (ax, *twins): make_room(one, .15*n_rows)
     return add_legend(ax, twins, loc='upper center', ncols=-(-len(labels)//n_rows))
 
 def has_positive(

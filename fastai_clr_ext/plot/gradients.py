@@ -7,20 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #d9b8318c
+# %% ../../nbs/41_plot.gradients.ipynb #df4bfaac
 import numpy as np
 import matplotlib.pyplot as plt
 from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.checks import as_list, check, check_count
-from ..core.figures import LINE_STYLES, draw_line, label_iterations, new_axes, panels
-from ..core.labels import ITERATIONS, UNITS
+from ..core.figures import LINE_STYLES, draw_hyper, draw_line, label_iterations, new_axes, panels
+from ..core.labels import HYPER_LABELS, ITERATIONS
 from ..record.history import RunHistory
 from ..record.measure import BIN_COLUMNS
 from ..record.statistics import GRAD_LABELS, hist_quantiles
-from .view import (HistoryView, check_beta, check_recorded, decorate, draw_hyper, layer_names,
-    on_recorder, raw_and_smooth, select_curves, split_view_args)
+from .view import (HistoryView, check_beta, check_recorded, decorate, layer_names,
+    on_recorder, raw_and_smooth, select_curves, split_view_args, trained_segments)
 
 # %% ../../nbs/41_plot.gradients.ipynb #9eb23872
 def next_style(
@@ -150,7 +150,7 @@ def plot_grad_spread(self:RunHistory,
     draw_line(ax, x, values[middle], color='C0', label='median' if each[middle]==.5 else f'{each[middle]:.0%}')
     return label_iterations([decorate(ax, view, '|gradient|', log_y=True)])[0]
 
-# %% ../../nbs/41_plot.gradients.ipynb #30a10d62
+# %% ../../nbs/41_plot.gradients.ipynb #abee331f
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -172,5 +172,5 @@ def plot_adam(self:RunHistory,
             if not len(x): continue
             raw_and_smooth(ax, view, x, y, beta, name, color=f'C{i}', linestyle=LINE_STYLES[i%len(LINE_STYLES)])
         decorate(ax, view, GRAD_LABELS[what], log_y=True, names=what=='sqrt_v')
-    decorate(draw_hyper(axs[2], view, 'lr'), view, UNITS['lr'], names=False)
+    decorate(draw_hyper(axs[2], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'], names=False)
     return label_iterations(axs)

@@ -7,22 +7,22 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #1472ad1d
+# %% ../../nbs/42_plot.overview.ipynb #18e34f41
 import numpy as np
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_number
-from ..core.figures import (add_legend, draw_line, has_positive, label_iterations, legend_on_top,
-    mark_nonfinite, new_axes, panels)
-from ..core.labels import UNITS
+from ..core.figures import (add_legend, draw_hyper, draw_line, has_positive, label_iterations,
+    legend_on_top, mark_nonfinite, new_axes, panels)
+from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS, smooth
-from .view import (HistoryView, check_beta, check_recorded, decorate, draw_hyper, on_recorder,
-    raw_and_smooth, split_view_args)
+from .view import (HistoryView, check_beta, check_recorded, decorate, on_recorder,
+    raw_and_smooth, split_view_args, trained_segments)
 
-# %% ../../nbs/42_plot.overview.ipynb #b2792053
+# %% ../../nbs/42_plot.overview.ipynb #ec3a47a5
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
@@ -36,12 +36,13 @@ def plot_lr(self:RunHistory,
     part,style = split_view_args(kwargs)
     view = HistoryView(self, **part)
     if ax is None: ax = new_axes()
-    draw_hyper(ax, view, 'lr', **style)
-    decorate(ax, view, UNITS['lr'], log_y, legend=False)
+    draw_hyper(ax, 'lr', trained_segments(view, 'lr'), **style)
+    decorate(ax, view, HYPER_LABELS['lr'], log_y, legend=False)
     twins = []
-    if show_moms and 'mom_0' in view.columns:
-        twins = [draw_hyper(ax.twinx(), view, 'mom', shared_color='.3', linestyle='-.')]
-        twins[0].set_ylabel(UNITS['mom'])
+    moms = trained_segments(view, 'mom')
+    if show_moms and moms:
+        twins = [draw_hyper(ax.twinx(), 'mom', moms, shared_color='.3', linestyle='-.')]
+        twins[0].set_ylabel(HYPER_LABELS['mom'])
     return label_iterations([legend_on_top(ax, twins)])[0]
 
 # %% ../../nbs/42_plot.overview.ipynb #eabcbce4
@@ -68,7 +69,7 @@ def draw_losses(
     x,y = at_epoch_ends(view, 'valid_loss')
     if with_valid and len(x): ax.plot(x, y, 'o--', color='k', ms=4, lw=1, label='valid')
 
-# %% ../../nbs/42_plot.overview.ipynb #eb23f6ef
+# %% ../../nbs/42_plot.overview.ipynb #6a307c11
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -82,8 +83,9 @@ def plot_cycle(self:RunHistory,
     view = HistoryView(self, **kwargs)
     has_grads = len(self.grad_log)>0
     axs = panels(4 if has_grads else 3, axs)
-    decorate(draw_hyper(axs[0], view, 'lr'), view, UNITS['lr'])
-    if 'mom_0' in view.columns: decorate(draw_hyper(axs[1], view, 'mom'), view, 'momentum', names=False)
+    decorate(draw_hyper(axs[0], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'])
+    moms = trained_segments(view, 'mom')
+    if moms: decorate(draw_hyper(axs[1], 'mom', moms), view, HYPER_LABELS['mom'], names=False)
     else: axs[1].text(.5, .5, 'the optimizer has no momentum', ha='center', transform=axs[1].transAxes)
     draw_losses(axs[2], view, beta)
     decorate(axs[2], view, 'loss', names=False)
@@ -92,7 +94,7 @@ def plot_cycle(self:RunHistory,
         decorate(axs[3], view, GRAD_LABELS['mean_abs'], log_y=True, names=False)
     return label_iterations(axs)
 
-# %% ../../nbs/42_plot.overview.ipynb #e26ee289
+# %% ../../nbs/42_plot.overview.ipynb #e80bd1a6
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -120,19 +122,19 @@ def plot_stages(self:RunHistory,
     "Plot the rates of all groups and the losses over all stages, with the stages' names"
     view = HistoryView(self, **kwargs)
     axs = panels(2, axs, 2.2)
-    decorate(draw_hyper(axs[0], view, 'lr'), view, UNITS['lr'], log_y=True)
+    decorate(draw_hyper(axs[0], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'], log_y=True)
     draw_losses(axs[1], view, .98)
     decorate(axs[1], view, 'loss', names=False)
     return label_iterations(axs)
 
-# %% ../../nbs/42_plot.overview.ipynb #94d2f973
-def metric_names(
+# %% ../../nbs/42_plot.overview.ipynb #b6f0a62f
+def epoch_columns(
     history:RunHistory # What was recorded
 )->list: # Columns of `RunHistory.epochs`
     "List the losses and metrics of epochs"
     return [name for name in history.epochs if name not in ('fit', 'stage', 'epoch')]
 
-# %% ../../nbs/42_plot.overview.ipynb #9467cce8
+# %% ../../nbs/42_plot.overview.ipynb #853b4a37
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -143,7 +145,7 @@ def plot_metrics(self:RunHistory,
 )->np.ndarray: # The axes, one for each metric
     "Plot each metric where its epoch ended"
     view = HistoryView(self, **kwargs)
-    known = metric_names(self)
+    known = epoch_columns(self)
     asked = [names] if isinstance(names, str) else as_list(names)
     if names is None: asked = [name for name in known if name not in ('train_loss', 'valid_loss')]
     check(asked, 'the learner', 'have metrics to plot', known)
@@ -155,7 +157,7 @@ def plot_metrics(self:RunHistory,
         decorate(ax, view, name, names=i==0)
     return label_iterations(axs)
 
-# %% ../../nbs/42_plot.overview.ipynb #529463cd
+# %% ../../nbs/42_plot.overview.ipynb #e323f544
 def warmup_batches(
     view:HistoryView, # Part of a history
     lr:np.ndarray # Rate at each batch of the history
@@ -174,7 +176,7 @@ def any_series(
     what:str # `'loss'`, a statistic of gradients, or a metric
 )->tuple: # Batches; values; whether it is a metric
     "Return a curve of any kind"
-    metrics = metric_names(view.history)
+    metrics = epoch_columns(view.history)
     ok = isinstance(what, str) and (what=='loss' or what in GRAD_LABELS or what in metrics)
     check(ok, 'what', f"be 'loss', one of {list(GRAD_LABELS)} or of {metrics}", what)
     if what in metrics: return *at_epoch_ends(view, what), True
@@ -224,7 +226,7 @@ def plot_vs_lr(self:RunHistory,
     if ax is None: ax = new_axes()
     ylabel = GRAD_LABELS.get(what, what)
     draw_curve(ax, lr[x], y, beta, label or ylabel, is_metric)
-    ax.set(xlabel=UNITS['lr'], ylabel=ylabel, xscale='log' if log_x else 'linear')
+    ax.set(xlabel=HYPER_LABELS['lr'], ylabel=ylabel, xscale='log' if log_x else 'linear')
     return add_legend(ax)
 
 # %% ../../nbs/42_plot.overview.ipynb #8a040d2e

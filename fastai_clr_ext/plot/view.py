@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 # %% auto #0
 __all__ = ['HistoryView']
 
-# %% ../../nbs/40_plot.view.ipynb #2ffd932a
+# %% ../../nbs/40_plot.view.ipynb #15d1fc39
 import inspect, numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from functools import cached_property, update_wrapper
 from fastcore.basics import patch
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, is_count, is_number
-from ..core import figures
 from ..core.figures import (PHASES, add_legend, draw_line, has_phases, has_positive, has_room,
     mark_nonfinite, shade_phases)
 from ..record.history import RunHistory
@@ -134,7 +133,7 @@ def spans(self:HistoryView)->list: # For each fit drawn, `(phase, first batch, o
         out.append([(names[k[a]], int(x[a]), int(x[b-1])+1) for a,b in stretches(k)])
     return out
 
-# %% ../../nbs/40_plot.view.ipynb #6fe6f9e1
+# %% ../../nbs/40_plot.view.ipynb #4da5b88f
 def check_beta(
     beta:float|None # Weight of the past in a smoothed curve
 ):
@@ -161,19 +160,17 @@ def raw_and_smooth(
                       label='_' if i else label)
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
-def draw_hyper(
-    ax:plt.Axes, # Axes to draw on
+def trained_segments(
     view:HistoryView, # Part of a history
-    key:str, # Hyper-parameter, such as `'lr'`
-    **style # As for `core.figures.draw_hyper`
-)->plt.Axes: # The axes
-    "Draw a hyper-parameter as it was trained"
+    key:str # Hyper-parameter, such as `'lr'`
+)->list: # For each parameter group that has it, `(batches, values)` of each fit
+    "Return a hyper-parameter as it was trained"
     groups = []
     for g in range(view.n_groups):
         if f'{key}_{g}' not in view.columns: continue
         x,y = view.series(f'{key}_{g}')
         groups.append([(x[lo:hi], y[lo:hi]) for lo,hi in view.fit_bounds(x)])
-    return figures.draw_hyper(ax, key, groups, **style) if groups else ax
+    return groups
 
 # %% ../../nbs/40_plot.view.ipynb #0074df68
 def mark_borders(

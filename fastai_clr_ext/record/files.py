@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.files.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/26_record.files.ipynb #83d66ae3
+# %% ../../nbs/26_record.files.ipynb #628579ae
 import io, json, numpy as np, re, warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, is_lr_find
 from ..core.checks import check, check_count, is_count, is_number
 from ..core.files import leftover_target, to_plain, write_whole
-from .history import SKIPPED, RunHistory
+from .history import BATCH_PLACE, SKIPPED, STEP_PLACE, RunHistory
 from .log import Log, pack_parts, unpack
 from .recorder import HistoryRecorder, history_of
 from .statistics import derive
@@ -80,33 +80,28 @@ def all_paths(
     "Find a file and its parts"
     return [path, *part_paths(path)] if path.is_file() else part_paths(path)
 
-# %% ../../nbs/26_record.files.ipynb #d1d7dec0
-def is_text(
-    x:object # Anything
-)->bool: # True for a string
-    "Is it text?"
-    return isinstance(x, str)
-
+# %% ../../nbs/26_record.files.ipynb #3e1f5792
 def is_span(
     x:object # Anything
 )->bool: # True for `[name, first batch, one past the last]`
     "Does it describe a phase?"
-    return isinstance(x, list) and len(x)==3 and is_text(x[0]) and is_count(x[1], 0) and is_count(x[2], 0)
+    return isinstance(x, list) and len(x)==3 and isinstance(x[0], str) and is_count(x[1], 0) and is_count(x[2], 0)
 
 def is_pair(
     x:object # Anything
 )->bool: # True for `[name, group]`
     "Does it name something of a parameter group?"
-    return isinstance(x, list) and len(x)==2 and is_text(x[0]) and is_count(x[1], 0)
+    return isinstance(x, list) and len(x)==2 and isinstance(x[0], str) and is_count(x[1], 0)
 
 def check_fit_row(
     row:dict # Row of a fit, as JSON gives it
 ):
     "Raise an error unless the fields that later code relies on are right"
-    ok = all(is_text(row[k]) for k in ('id', 'stage', 'started', 'outcome'))
-    ok = ok and all(is_count(row[k], 0) for k in ('n_iter', 'n_batches', 'n_steps')) and is_number(row['seconds'])
-    ok = ok and isinstance(row['phases'], list) and all(map(is_span, row['phases']))
-    if not ok: raise ValueError('a fit is not described as it must be')
+    for k in ('id', 'stage', 'started', 'outcome'): check(isinstance(row[k], str), k, 'be a text', row[k])
+    for k in ('n_iter', 'n_batches', 'n_steps'): check(is_count(row[k], 0), k, 'be a count', row[k])
+    check(is_number(row['seconds']), 'seconds', 'be a number', row['seconds'])
+    are_spans = isinstance(row['phases'], list) and all(map(is_span, row['phases']))
+    check(are_spans, 'phases', 'be a list of [name, first batch, one past the last]', row['phases'])
 
 def check_meta(
     meta:dict # Text of a file, as JSON gives it
@@ -114,13 +109,14 @@ def check_meta(
     "Raise an error unless counts, fits and epochs are right"
     for k in ('since', 'rows'):
         ok = len(meta[k])==len(LOGS) and all(is_count(n, 0) for n in meta[k])
-        if not ok: raise ValueError(f'{k} are no counts')
+        check(ok, k, f'be a count for each of {LOGS}', meta[k])
     for row in meta['fits']: check_fit_row(row)
     for row in meta['epochs']:
-        ok = is_count(row['fit'], 0) and row['fit']<len(meta['fits']) and is_count(row['epoch'], 0)
-        if not ok: raise ValueError('epochs are of unknown fits')
+        is_known = is_count(row['fit'], 0) and row['fit']<len(meta['fits'])
+        check(is_known, 'fit', f"be the number of one of the file's {len(meta['fits'])} fits", row['fit'])
+        check(is_count(row['epoch'], 0), 'epoch', 'be a count', row['epoch'])
 
-# %% ../../nbs/26_record.files.ipynb #54a1d0c9
+# %% ../../nbs/26_record.files.ipynb #0252aa42
 def unreadable(
     path:Path, # File that can't be read
     error:Exception # Why
@@ -137,14 +133,23 @@ def known_meta(
     "Raise a `ValueError` unless this version knows the form of the file and its text is right"
     try:
         version = meta['format']
-        if not is_count(version): raise ValueError('its format is no number')
+        check(is_count(version), 'format', 'be a whole number above 0', version)
         if version<=FILE_FORMAT: check_meta(meta)
     except Exception as e: raise unreadable(path, e) from e
     rule = f'be at most {FILE_FORMAT}: a newer fastai_clr_ext wrote it'
     check(version<=FILE_FORMAT, f'the format of {path}', rule, version)
     return meta
 
-# %% ../../nbs/26_record.files.ipynb #779a16cd
+# %% ../../nbs/26_record.files.ipynb #033a76b0
+def check_codes(
+    name:str, # Column
+    codes:np.ndarray, # Its values
+    n_known:int # How many there are
+):
+    "Raise an error unless all values are known numbers"
+    unknown = np.unique(codes[(codes<0) | (codes>=n_known)])
+    check(not len(unknown), name, f'be at least 0 and below {n_known}', unknown[:10].tolist())
+
 def check_rows(
     log:str, # `'batch_log'` or `'grad_log'`
     arrays:list, # Unpacked: where, numbers, values
@@ -154,15 +159,15 @@ def check_rows(
     "Raise an error unless arrays and names belong together"
     where,numbers,values = arrays
     is_batches = log=='batch_log'
+    place = BATCH_PLACE if is_batches else STEP_PLACE
     each = names['hypers'] if is_batches else names['units']
     width = 1 if is_batches else len(each)*len(grad_columns(names))
-    ok = where.dtype.kind=='i' and where.shape[1]==(6 if is_batches else 4) and all(map(is_pair, each))
+    ok = where.dtype.kind=='i' and where.shape[1]==len(place) and all(map(is_pair, each))
     ok = ok and numbers.shape==(len(where), len(each)) and values.shape==(len(where), width)
     ok = ok and numbers.dtype.kind=='f' and values.dtype.kind=='f'
     if not ok: raise ValueError('it has columns that do not belong together')
-    if not ((0<=where[:,0]) & (where[:,0]<n_fits)).all(): raise ValueError('it has rows of unknown fits')
-    if is_batches and not ((0<=where[:,5]) & (where[:,5]<len(SKIPPED))).all():
-        raise ValueError('it has unknown reasons')
+    check_codes('fit', where[:,place.index('fit')], n_fits)
+    if is_batches: check_codes('skipped', where[:,place.index('skipped')], len(SKIPPED))
 
 def grad_columns(
     names:dict # Names of a part of gradients
@@ -171,6 +176,7 @@ def grad_columns(
     derive({k: np.empty(0) for k in [*names['columns'], 'n_params']})
     return names['columns']
 
+# %% ../../nbs/26_record.files.ipynb #d5ce04a1
 def log_blocks(
     meta:dict, # Text of a file
     arrays:dict, # Array by name
@@ -315,7 +321,7 @@ class SavingFit:
     since:tuple # Rows of both logs that are in files
     n_batch:int=0 # Training batches so far
 
-# %% ../../nbs/26_record.files.ipynb #cd80bd21
+# %% ../../nbs/26_record.files.ipynb #14c4eefc
 class SaveHistory(FitCallback):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right behind it
@@ -337,7 +343,8 @@ class SaveHistory(FitCallback):
         if not is_writer(): return self
         fits,rows = written_so_far(self.save_path)
         history = history_of(learn.recorder) if 'recorder' in vars(learn) else None
-        is_ours = history is not None and is_prefix(fits, history.fit_rows) and rows<=log_lengths(history)
+        is_ours = history is not None and is_prefix(fits, history.fit_rows)
+        is_ours = is_ours and all(n<=known for n,known in zip(rows, log_lengths(history)))
         check(is_ours or not fits, 'path', 'be new, or hold the history of this learner '
               '(learn.recorder.history = RunHistory.load(path) goes on with it)', str(self.save_path))
         return self

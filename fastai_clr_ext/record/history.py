@@ -59,42 +59,25 @@ class RunHistory:
         if len(df): df.insert(1, 'stage', [self.fit_rows[f]['stage'] for f in df.fit])
         return df
 
-# %% ../../nbs/23_record.history.ipynb #72532b55
+# %% ../../nbs/23_record.history.ipynb #b54ead58
 class Batches(NamedTuple):
-    "Training batches of a history, in order"
-    where:np.ndarray # `(n, 6)` whole numbers: fit, epoch, batch of the epoch, `train_iter`, step, code in `SKIPPED`
-    columns:dict # `loss` and each group's hyper-parameters, such as `lr_0`: `(n,)`
+    "Training batches of a history, in order, each `(n,)`"
+    fit:np.ndarray # Number of the fit
+    epoch:np.ndarray # Number of the epoch within the fit
+    batch:np.ndarray # Number of the batch within the epoch
+    train_iter:np.ndarray # fastai's count of training batches within the fit
+    step:np.ndarray # Number of the optimizer step within the fit; -1 for a batch that took none
+    skipped:np.ndarray # Code of the reason in `SKIPPED`
+    columns:dict # `loss` and each group's hyper-parameters, such as `lr_0`
 
-    @property
-    def fit(self)->np.ndarray: # `(n,)`
-        "Number of the fit"
-        return self.where[:,0]
-    @property
-    def epoch(self)->np.ndarray: # `(n,)`
-        "Number of the epoch within the fit"
-        return self.where[:,1]
-    @property
-    def batch(self)->np.ndarray: # `(n,)`
-        "Number of the batch within the epoch"
-        return self.where[:,2]
-    @property
-    def train_iter(self)->np.ndarray: # `(n,)`
-        "fastai's count of training batches within the fit"
-        return self.where[:,3]
-    @property
-    def step(self)->np.ndarray: # `(n,)`; -1 for a batch that took none
-        "Number of the optimizer step within the fit"
-        return self.where[:,4]
-    @property
-    def skipped(self)->np.ndarray: # `(n,)`
-        "Code of the reason in `SKIPPED`"
-        return self.where[:,5]
+BATCH_PLACE = list(Batches._fields[:-1]) # Whole numbers of a row of batches, in the order of the log
+STEP_PLACE = ['fit', 'step', 'train_iter', 'epoch'] # Whole numbers of a row of gradients, in the order of the log
 
-# %% ../../nbs/23_record.history.ipynb #b3cb96ba
+# %% ../../nbs/23_record.history.ipynb #4909cb09
 class GradPart(NamedTuple):
     "Gradients of steps at which the same things were recorded"
     rows:np.ndarray # `(n,)`: number of the batch, counted over all fits
-    where:np.ndarray # `(n, 4)` whole numbers: fit, step, `train_iter`, epoch
+    where:np.ndarray # `(n, 4)` whole numbers, as `STEP_PLACE` names them
     units:list # `[layer, group]` of each set of parameters; the layer is '' where rows are groups
     raw:dict # Raw columns and `n_params`: `(n, n_units)`
 
@@ -116,13 +99,14 @@ def is_of(
     "Is a set of parameters in this group, or of this name?"
     return group==of if isinstance(of, Integral) else name==of
 
-# %% ../../nbs/23_record.history.ipynb #86698b27
+# %% ../../nbs/23_record.history.ipynb #6fae3a75
 @patch
 def batches(self:RunHistory)->Batches: # Of all fits
     "Return place, loss and hyper-parameters of each training batch as arrays"
     if not len(self): raise ValueError(NOTHING_RECORDED)
     parts = self.batch_log.parts()
     where = np.concatenate([part[0] for part in parts])
+    place = dict(zip(BATCH_PLACE, where.T))
     columns = {'loss': np.concatenate([values[:,0] for _,_,values,_ in parts])}
     start = 0
     for _,numbers,_,names in parts:
@@ -131,9 +115,9 @@ def batches(self:RunHistory)->Batches: # Of all fits
             column = columns.setdefault(f'{key}_{group}', np.full(len(where), np.nan))
             column[start:stop] = numbers[:,i]
         start = stop
-    return Batches(where, columns)
+    return Batches(**place, columns=columns)
 
-# %% ../../nbs/23_record.history.ipynb #605c5a54
+# %% ../../nbs/23_record.history.ipynb #6e71f19f
 def step_key(
     fit:np.ndarray, # Numbers of fits
     step:np.ndarray # Numbers of steps, below 2**40
@@ -150,7 +134,8 @@ def grad_parts(self:RunHistory,
     known = step_key(batches.fit[taken], batches.step[taken])
     found = []
     for where,counts,values,names in self.grad_log.parts():
-        keys = step_key(where[:,0], where[:,1])
+        place = dict(zip(STEP_PLACE, where.T))
+        keys = step_key(place['fit'], place['step'])
         keep = np.isin(keys, known)
         by_unit = values.reshape(len(where), len(names['units']), -1)[keep]
         raw = {name: by_unit[:,:,i] for i,name in enumerate(names['columns'])}
@@ -159,8 +144,8 @@ def grad_parts(self:RunHistory,
         found.append(GradPart(rows, where[keep], names['units'], raw))
     return found
 
-# %% ../../nbs/23_record.history.ipynb #d2418d49
-GRAD_KEYS = ['fit', 'step', 'train_iter', 'epoch', 'group', 'layer'] # Columns that say what a row of gradients is about
+# %% ../../nbs/23_record.history.ipynb #8a618dff
+GRAD_KEYS = [*STEP_PLACE, 'group', 'layer'] # Columns that say what a row of gradients is about
 
 @patch
 def raw_grads(self:RunHistory)->pd.DataFrame: # `GRAD_KEYS`, raw columns, `n_params`
@@ -169,7 +154,7 @@ def raw_grads(self:RunHistory)->pd.DataFrame: # `GRAD_KEYS`, raw columns, `n_par
     tables = []
     for part in self.grad_parts(self.batches()):
         i,u = np.nonzero(~np.isnan(part.raw['n_params']))
-        columns = dict(zip(GRAD_KEYS[:4], part.where[i].T))
+        columns = dict(zip(STEP_PLACE, part.where[i].T))
         columns['group'] = np.array([group for _,group in part.units])[u]
         columns['layer'] = np.array([name for name,_ in part.units])[u]
         columns |= {k: v[i,u] for k,v in part.raw.items()}
@@ -191,7 +176,7 @@ def grad_series(self:RunHistory,
     of:int|str|None=None # Parameter group, name of a layer or parameter, or None for all together
 )->np.ndarray: # One value for each batch, NaN where none was recorded
     "Return one statistic of a group, a layer or all parameters, batch by batch"
-    out = np.full(len(batches.where), np.nan)
+    out = np.full(len(self), np.nan)
     for part in parts:
         at = part.positions(of)
         if not at or what not in part.names(): continue
@@ -220,7 +205,7 @@ def bounds(self:RunHistory,
     edges = np.searchsorted(batches.fit, np.arange(len(self.fit_rows)+1)).tolist()
     return list(zip(edges[:-1], edges[1:]))
 
-# %% ../../nbs/23_record.history.ipynb #78908652
+# %% ../../nbs/23_record.history.ipynb #ad28993b
 @patch
 def phases(self:RunHistory,
     batches:Batches # Of this history
@@ -228,7 +213,7 @@ def phases(self:RunHistory,
     "Find the phase that each batch was in; '' in a fit without a cycle of ours"
     names = ['']
     for row in self.fit_rows: names += [name for name,_,_ in row['phases'] if name not in names]
-    codes = np.zeros(len(batches.where), dtype=int)
+    codes = np.zeros(len(self), dtype=int)
     for row,(lo,hi) in zip(self.fit_rows, self.bounds(batches)):
         if not row['phases'] or lo==hi: continue
         stops = [stop for _,_,stop in row['phases']]

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['history_of', 'HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #6fe1c859
+# %% ../../nbs/24_record.recorder.ipynb #ea4f8d1c
 import fastai, platform, time, torch, uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,8 +22,8 @@ from .. import __version__
 from ..core.callback import OUTER_EVENTS, FitCallback, check_only_one, check_recorder, is_lr_find
 from ..core.checks import check
 from ..schedule.plan import Plan
-from fastai_clr_ext.record.history import (ACCUMULATED, CANCELLED, INTERRUPTED, NOTHING_RECORDED, OVERFLOW, STEPPED,
-    RunHistory)
+from fastai_clr_ext.record.history import (ACCUMULATED, BATCH_PLACE, CANCELLED, INTERRUPTED, NOTHING_RECORDED, OVERFLOW,
+    STEPPED, RunHistory)
 
 # %% ../../nbs/24_record.recorder.ipynb #beef74e0
 def history_of(
@@ -143,7 +143,7 @@ def epoch_metrics(
     if recorder.cancel_valid: valid = []
     return dict(zip(train+valid, recorder.log[1:]))
 
-# %% ../../nbs/24_record.recorder.ipynb #4d5f6721
+# %% ../../nbs/24_record.recorder.ipynb #20341c4e
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -158,10 +158,21 @@ class RunningFit:
     in_epoch:bool=False # Whether the epoch has begun to train
     in_step:bool=False # Whether the optimizer is about to step
     metrics:dict|None=None # Losses and metrics of this epoch, kept before a validation empties the `Recorder`
-    where:list=field(default_factory=list) # Place of the current batch; its row shares the list
+    where:list=field(default_factory=list) # `BATCH_PLACE` of the current batch; its row shares the list
     loss:torch.Tensor|None=None # Loss in the current row, on its device
     n_held:int=0 # Samples that the accumulators held before the batch
     grad:object=None # State of `GradRecorder`
+
+STEP,REASON = BATCH_PLACE.index('step'), BATCH_PLACE.index('skipped') # What a batch changes in its row
+
+def has_row(
+    now:RunningFit|None, # State of the fit, if one is running
+    learn:Learner # Learner in a batch
+)->bool: # False if a callback cancelled the batch before the recorder saw it
+    "Does the current batch have its row?"
+    if now is None or not now.in_epoch: return False
+    place = dict(zip(BATCH_PLACE, now.where))
+    return (place['batch'], place['train_iter'])==(learn.iter, learn.train_iter)
 
 # %% ../../nbs/24_record.recorder.ipynb #d9b90093
 class HistoryRecorder(FitCallback):
@@ -209,7 +220,7 @@ def _begin_fit(self:HistoryRecorder):
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
     history.fit_rows.append(self.now.row)
 
-# %% ../../nbs/24_record.recorder.ipynb #19928479
+# %% ../../nbs/24_record.recorder.ipynb #5ce1eb19
 @patch
 def before_batch(self:HistoryRecorder):
     "Append a row"
@@ -219,7 +230,9 @@ def before_batch(self:HistoryRecorder):
         now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
         now.in_epoch = True
         now.metrics = None
-    now.where = [now.i_fit, now.epoch, learn.iter, learn.train_iter, -1, INTERRUPTED]
+    place = dict(fit=now.i_fit, epoch=now.epoch, batch=learn.iter, train_iter=learn.train_iter, step=-1,
+                 skipped=INTERRUPTED)
+    now.where = [place[name] for name in BATCH_PLACE]
     now.n_held = sum(cb.count for cb in now.accumulators)
     unknown = [float('nan')]*len(now.layout[2]['hypers'])
     now.loss = self.history.batch_log.add(now.where, unknown, now.layout)
@@ -242,29 +255,28 @@ def after_step(self:HistoryRecorder):
     "Count the step; fastai calls this for a cancelled one too"
     now = self.now
     if not now.in_step: return
-    now.where[4:] = now.n_step,STEPPED
+    now.where[STEP],now.where[REASON] = now.n_step,STEPPED
     now.n_step += 1
     now.in_step = False
     now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)
 
-# %% ../../nbs/24_record.recorder.ipynb #122a0daa
+# %% ../../nbs/24_record.recorder.ipynb #5dda9ae3
 @patch
 def after_cancel_step(self:HistoryRecorder):
     "Note an overflow, or a step that a callback cancelled"
     is_mixed = any(isinstance(cb, (MixedPrecision, NonNativeMixedPrecision)) for cb in self.learn.cbs)
-    self.now.where[5] = OVERFLOW if is_mixed and not self.now.in_step else CANCELLED
+    self.now.where[REASON] = OVERFLOW if is_mixed and not self.now.in_step else CANCELLED
     self.now.in_step = False
 
 @patch
 def after_cancel_batch(self:HistoryRecorder):
     "Note an accumulation, or a batch that a callback cancelled, maybe before this one saw it"
     learn,now = self.learn,self.now
-    is_seen = now is not None and now.in_epoch and now.where[2:4]==[learn.iter, learn.train_iter]
-    if not is_seen: self.before_batch()
+    if not has_row(now, learn): self.before_batch()
     now = self.now
-    if now.where[5]==INTERRUPTED:
+    if now.where[REASON]==INTERRUPTED:
         is_held = sum(cb.count for cb in now.accumulators)>now.n_held
-        now.where[5] = ACCUMULATED if is_held else CANCELLED
+        now.where[REASON] = ACCUMULATED if is_held else CANCELLED
     now.in_step = False
 
 # %% ../../nbs/24_record.recorder.ipynb #927ebf86

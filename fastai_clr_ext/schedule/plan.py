@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.checks import check, check_count
 from ..core.figures import draw_hyper, legend_on_top, new_axes, shade_phases
-from ..core.labels import ITERATIONS, unit_of
+from ..core.labels import ITERATIONS, hyper_label
 from .cycle import ByGroup, Schedule, rates_per_group
 
 # %% ../../nbs/13_schedule.plan.ipynb #6453f259
@@ -178,7 +178,7 @@ def plot_plans(
     for plan in plans[:-1]:
         border += int(plan.trained[1][-1])+1
         ax.axvline(border-.5, color='.5', ls=':', lw=1) # where the next fit begins
-    ax.set(xlabel=ITERATIONS, ylabel=unit_of(key))
+    ax.set(xlabel=ITERATIONS, ylabel=hyper_label(key))
     return ax
 
 def plot_schedule(

@@ -215,14 +215,13 @@ def one_cycle_torch(
     return Cycle([rise, phase_of('cool-down', pct_start, (1, low), down, anneal),
                   phase_of('annihilation', 1-2*pct_start, (low, floor), hold, anneal)], 'torch')
 
-# %% ../../nbs/12_schedule.presets.ipynb #6c417c0d
+# %% ../../nbs/12_schedule.presets.ipynb #91e2a56f
 def warmup_cosine(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in (0, 1)
     div:float=100., # `lr_max/lr_start`, above 1
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up* and *annealing*
-    """Warm up linearly ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)),
-    then follow half a cosine ([Loshchilov, Hutter 2016](https://arxiv.org/abs/1608.03983))"""
+    "Warm up linearly (Goyal et al. 2017), then follow half a cosine (Loshchilov, Hutter 2016)"
     check_pct(pct_warmup, 'pct_warmup')
     check_div(div)
     check_final(div_final)
@@ -247,7 +246,7 @@ def step_decay(
     lengths = np.diff([0, *values, 1])
     return Cycle([phase_of(f'step {i+1}', float(pct), gamma**i) for i,pct in enumerate(lengths)])
 
-# %% ../../nbs/12_schedule.presets.ipynb #53327d46
+# %% ../../nbs/12_schedule.presets.ipynb #05220930
 def wsd(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in (0, 1)
     pct_decay:float=.2, # Fraction of the decay at the end, in (0, 1-pct_warmup); a fifth as in Hägele et al.
@@ -255,8 +254,7 @@ def wsd(
     div:float=100., # `lr_max/lr_start`, above 1
     div_final:float=1e5 # `lr_max/lr_final`, at least 1
 )->Cycle: # Phases *warm-up*, *stable* and *decay*
-    """Warm up, stay, decay ([Hu et al. 2024](https://arxiv.org/abs/2404.06395);
-    `1-sqrt`: [Hägele et al. 2024](https://arxiv.org/abs/2405.18392))"""
+    "Warm up, stay, decay (Hu et al. 2024; `1-sqrt`: Hägele et al. 2024)"
     check_pct(pct_decay, 'pct_decay')
     check_pct(pct_warmup, 'pct_warmup', 1-pct_decay, f' when pct_decay={pct_decay}')
     check_div(div)
