@@ -151,3 +151,8 @@ def test_more_seeds_are_counted_from_pairs():
     row = paired_summary(df).loc['b']
     assert row.verdict=='cannot tell' and row.n_pairs==5 and row.seeds_needed>6
     assert f'about {2*(row.seeds_needed-5)} more seeds' in verdict_sentences(paired_summary(df))[0]
+
+def test_no_gain_is_neither_better_nor_worse():
+    df = pd.DataFrame({'a': [.5, .6, .7], 'b': [.6, .5, .7]})
+    sentence, = verdict_sentences(paired_summary(df))
+    assert 'On average equal to a' in sentence and 'worse' not in sentence

@@ -13,16 +13,16 @@ shapes = st.builds(one_cycle, div=st.floats(1.1, 100), div_final=st.floats(1, 1e
 @given(shapes, st.integers(4, 300), st.floats(1e-6, 100))
 def test_start_peak_end_and_bounds(c, n, lr):
     t = c.table(n, lr)
-    lo,hi = (lambda a: min(a[:2]))(c.phases[2].hypers['lr']), 1.
+    lowest = min(c.phases[2].hypers['lr'][:2])
     spans = c.spans(n)
     assert (t['lr'][0]==c.phases[0].hypers['lr'][0]*lr and t['lr'][spans[0][2]-1]==lr
             and t['lr'][-1]==c.phases[-1].hypers['lr'][1]*lr)
     ends = np.cumsum([p.pct for p in c.phases])*(n-1)
     if n>60:
-        assert all(abs(hi-1-e)<=.5+1e-6
-                   for (_,_,hi),e in zip(spans, ends)), 'a phase ends on the batch nearest to its place'
-    first = min(c.phases[0].hypers['lr'][0], lo)
-    assert (t['lr']>=first*lr*(1-1e-12)).all() and (t['lr']<=hi*lr).all()
+        assert all(abs(stop-1-e)<=.5+1e-6
+                   for (_,_,stop),e in zip(spans, ends)), 'a phase ends on the batch nearest to its place'
+    lowest = min(c.phases[0].hypers['lr'][0], lowest)
+    assert (t['lr']>=lowest*lr*(1-1e-12)).all() and (t['lr']<=lr).all()
     for name,v in t.items():
         for (_,a,b),p in zip(spans, c.phases):
             d = np.diff(v[a:b])

@@ -144,7 +144,7 @@ def _describe_outcomes(outcomes, level)->dict:
     return dict(n_seeds=len(outcomes), mean=outcomes.mean(), sd=outcomes.std(), n_lost=n_lost, lost_lo=low,
                 lost_hi=high)
 
-# %% ../../nbs/60_compare.verdict.ipynb #d4dbb642
+# %% ../../nbs/60_compare.verdict.ipynb #ccc47937
 _SUMMARY_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi',
                     'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better', 'verdict', 'seeds_needed']
 
@@ -152,7 +152,7 @@ def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a lost run
     baseline:str|None=None, # Policy that the others are compared with; None means the first
     higher:bool=True, # Whether a higher outcome is better
-    level:float=.95, # Confidence that all intervals together have, in [.5, .9999]
+    level:float=.95, # Confidence that all intervals together have, in `LEVELS`
     method:str='t', # Interval of the mean: `'t'` or `'bootstrap'`
     margin:float=0. # Smallest gain that matters, in the outcome's unit, at least 0
 )->pd.DataFrame: # A row for each policy; `gain` is positive where the policy is better
@@ -171,7 +171,7 @@ def paired_summary(
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_SUMMARY_COLUMNS).rename_axis('policy')
     return df.astype(dict.fromkeys(['n_pairs', 'n_better', 'seeds_needed'], 'Int64'))
 
-# %% ../../nbs/60_compare.verdict.ipynb #f25e13f6
+# %% ../../nbs/60_compare.verdict.ipynb #ef471889
 def _short(x)->str: return f'{x:.3g}'
 
 def percent(
@@ -193,6 +193,11 @@ def _interval_text(row, level:float)->str:
     if not np.isfinite(row.gain_lo): return 'the same difference on every seed: no interval'
     return f'{percent(level)} interval {_short(row.gain_lo)} to {_short(row.gain_hi)}'
 
+def _gain_words(gain:float)->str:
+    "Return such as `'0.1 better than'`"
+    if gain==0: return 'equal to'
+    return f'{_short(abs(gain))} {"better" if gain>0 else "worse"} than'
+
 def _advice(row)->str:
     "Return how many more seeds to run, if that may help"
     if row.verdict!='cannot tell' or row.n_pairs<2 or not np.isfinite(row.gain_lo): return ''
@@ -201,7 +206,7 @@ def _advice(row)->str:
     n_more = math.ceil(n_more_pairs*row.n_seeds/row.n_pairs) # some of them will be lost, as some were
     return f' If the difference is what it looks like, about {plural(n_more, "more seed")} would tell.'
 
-# %% ../../nbs/60_compare.verdict.ipynb #90eab958
+# %% ../../nbs/60_compare.verdict.ipynb #e34234a6
 def verdict_sentences(
     summary:pd.DataFrame, # As `paired_summary` returns it
     metric:str='outcome', # What was measured
@@ -212,9 +217,8 @@ def verdict_sentences(
     base_lost = f' {base} lost {summary.n_lost[base]} of {summary.n_seeds[base]}.' if summary.n_lost[base] else ''
     lines = []
     for name,row in summary[summary.verdict!='baseline'].iterrows():
-        direction = 'better' if row.gain>0 else 'worse'
         if row.n_pairs:
-            gain = (f'On average {_short(abs(row.gain))} {direction} than {base} in {metric} '
+            gain = (f'On average {_gain_words(row.gain)} {base} in {metric} '
                     f'({_interval_text(row, level)}; better on {row.n_better} of {row.n_pairs} seeds).')
         else: gain = f'It and {base} never both ended well.'
         lost = f' {row.n_lost} of {row.n_seeds} runs were lost.' if row.n_lost else ''

@@ -143,7 +143,7 @@ def epoch_metrics(
     if recorder.cancel_valid: valid = []
     return dict(zip(train+valid, recorder.log[1:]))
 
-# %% ../../nbs/24_record.recorder.ipynb #20341c4e
+# %% ../../nbs/24_record.recorder.ipynb #a0861896
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -151,6 +151,7 @@ class RunningFit:
     i_fit:int # Number of the fit
     n_rows:tuple # Rows of batches and of gradients before the fit
     layout:tuple # Of the log's rows: device, shape, names
+    hypers:list # `(name, group)` of each hyper-parameter in a row
     accumulators:list # `GradientAccumulation`s of the fit
     started:float # Time, seconds
     n_step:int=0 # Optimizer steps so far
@@ -181,7 +182,7 @@ class HistoryRecorder(FitCallback):
     answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
                *OUTER_EVENTS}
 
-# %% ../../nbs/24_record.recorder.ipynb #4590b697
+# %% ../../nbs/24_record.recorder.ipynb #ccea8056
 @patch
 def check_fit(self:HistoryRecorder,
     learn:Learner, # About to fit
@@ -212,15 +213,16 @@ def _begin_fit(self:HistoryRecorder):
     else: history = recorder.history
     self.history = history
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
+    hypers = numeric_hypers(learn.opt)
     device = next((p.device for params in learn.opt.param_lists for p in params), torch.device('cpu'))
     self.now = RunningFit(
         row=describe_fit(learn, device), i_fit=len(history.fit_rows),
         n_rows=(len(history.batch_log), len(history.grad_log)),
-        layout=(device, (1,), {'hypers': numeric_hypers(learn.opt)}),
+        layout=(device, (1,), {'hypers': hypers}), hypers=hypers,
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
     history.fit_rows.append(self.now.row)
 
-# %% ../../nbs/24_record.recorder.ipynb #5ce1eb19
+# %% ../../nbs/24_record.recorder.ipynb #a41ffbc8
 @patch
 def before_batch(self:HistoryRecorder):
     "Append a row"
@@ -234,7 +236,7 @@ def before_batch(self:HistoryRecorder):
                  skipped=INTERRUPTED)
     now.where = [place[name] for name in BATCH_PLACE]
     now.n_held = sum(cb.count for cb in now.accumulators)
-    unknown = [float('nan')]*len(now.layout[2]['hypers'])
+    unknown = [float('nan')]*len(now.hypers)
     now.loss = self.history.batch_log.add(now.where, unknown, now.layout)
     now.in_step = False
     now.row['n_batches'] += 1
@@ -244,7 +246,7 @@ def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
     loss,hypers = self.learn.loss.detach(),self.learn.opt.hypers
     self.now.loss.copy_(loss if loss.numel()==1 else loss.mean())
-    values = [hypers[group][name] for name,group in self.now.layout[2]['hypers']]
+    values = [hypers[group][name] for name,group in self.now.hypers]
     self.history.batch_log.rows[-1][1] = values
 
 @patch

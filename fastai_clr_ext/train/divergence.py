@@ -14,11 +14,11 @@ from statistics import median
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 
-# %% ../../nbs/31_train.divergence.ipynb #e06fbe07
+# %% ../../nbs/31_train.divergence.ipynb #7746d603
 @dataclass
 class LossTrend:
     "Smoothed loss, its best, and whether it has risen too far"
-    factor:float = 4. # Times the best that are too high, above 1; what fastai's `lr_find` stops at
+    factor:float = 4. # A smoothed loss this many times the best is too high, above 1; what fastai's `lr_find` stops at
     patience:int = 10 # Last losses whose median must be too high as well
     skip:int = 50 # Batches at the start that are not judged: the memory of `beta`
     floor:float = .01 # Fraction of the first loss below which the best is not counted

@@ -63,14 +63,14 @@ class WatchedFit:
     candidate:dict|None = None # Copy of the weights that the next look must confirm
     since_kept:int = 0 # Batches since the last copy
 
-# %% ../../nbs/34_train.guard.ipynb #df5f8400
+# %% ../../nbs/34_train.guard.ipynb #8112f98a
 class DivergenceGuard(FitCallback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
     order = TrackerCallback.order+30 # behind everything that records or schedules
     answers = {'before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit'}
     def __init__(self,
-        factor:float=LossTrend.factor, # Times the best smoothed loss that are too high, above 1
+        factor:float=LossTrend.factor, # A loss this many times the best smoothed one is too high, above 1
         # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite;
         # at least 1
         patience:int=LossTrend.patience,
