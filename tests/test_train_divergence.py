@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np, pytest
 from fastai.learner import Recorder
 from fastai_clr_ext.train import *
+from fastai_clr_ext.train.divergence import rate_to_try
 
 def slow(losses, factor, patience, skip, floor):
     "The rule once more, from its words: the first batch that is too high"
@@ -90,3 +91,6 @@ def test_what_was_found_is_kept_by_the_recorder(mlp):
     learn.remove_cb(Recorder)
     learn.model.recorder = 'of the model'
     assert divergences(learn)==[], 'nothing is kept without a Recorder'
+
+def test_the_rate_to_try_by_hand():
+    assert rate_to_try(.8, has_fallen=True)==.2 and rate_to_try(.8, has_fallen=False)==.008

@@ -118,7 +118,7 @@ def test_a_step_that_replaces_the_weights(mlp):
     with pytest.warns(UserWarning, match='effective step'):
         learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=5, every=1))
     d = learn.recorder.divergence
-    assert (d.reason, d.phase, d.found)==('effective step', 'high', 21) and d.eff_step>1
+    assert (d.reason, d.phase, d.found)==('effective step', 'high', 20) and d.eff_step>1
     learn = mlp(opt_func=Adam)
     learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=30, every=1))
     assert learn.recorder.divergence is None, 'the first batches are not judged'
@@ -327,3 +327,31 @@ def test_a_validation_within_the_fit_leaves_the_guard_at_work(mlp):
     assert [d.epoch for d in learn.recorder.divergences][:1]==[0], 'of the first epoch, after two validations'
     assert rates.rates[:10]==pytest.approx([.01]*10) and rates.rates[10:19]==pytest.approx([.001]*9)
     assert learn.divergence_guard.now is None
+
+@pytest.mark.parametrize('n_trn,every,keep_every', [(3, 10, 100), (20, 10, 100), (20, 8, 30), (2, 4, 5), (7, 7, 7),
+                                                    (5, 2, 1)])
+def test_copies_come_every_so_many_batches_however_short_the_epochs(mlp, monkeypatch, n_trn, every, keep_every):
+    learn,made,n_epoch = mlp(n_trn=n_trn, cbs=DivergenceGuard(on='rewind', every=every, keep_every=keep_every)),[],70
+    def note(model):
+        made.append(learn.train_iter)
+        return {}
+    monkeypatch.setattr('fastai_clr_ext.train.guard.copy_to_host', note)
+    monkeypatch.setattr(LossTrend, 'is_good', True)
+    learn.fit(n_epoch, 1e-6)
+    looks = [e*n_trn + i for e in range(n_epoch) for i in range(1, n_trn+1) if i%every==0 or i==n_trn]
+    want,last = [],0
+    for look in looks:
+        if look-last>=keep_every:
+            want.append(look)
+            last = look
+    assert made==[0, *want], 'the first copy is of the start'
+
+def test_batches_count_for_the_next_copy_while_the_loss_is_not_good(mlp, monkeypatch):
+    learn,made = mlp(n_trn=50, cbs=DivergenceGuard(on='rewind', every=5, keep_every=20)),[]
+    def note(model):
+        made.append(learn.train_iter)
+        return {}
+    monkeypatch.setattr('fastai_clr_ext.train.guard.copy_to_host', note)
+    monkeypatch.setattr(LossTrend, 'is_good', property(lambda self: not 10<self.n<=30))
+    learn.fit(1, 1e-6)
+    assert made==[0, 35], 'due at 20; made as soon as the loss is good'

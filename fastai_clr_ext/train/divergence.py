@@ -14,7 +14,7 @@ from statistics import median
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 
-# %% ../../nbs/31_train.divergence.ipynb #7746d603
+# %% ../../nbs/31_train.divergence.ipynb #02e7d2fe
 @dataclass
 class LossTrend:
     "Smoothed loss, its best, and whether it has risen too far"
@@ -45,11 +45,24 @@ class LossTrend:
         return limit>0 and min(self.smooth, median(self.last))>limit
 
     @property
+    def has_fallen(self)->bool: # Whether the smoothed loss was a tenth below the first loss
+        "Did the training learn before it was lost?"
+        return self.best < .9*self.first
+
+    @property
     def is_good(self)->bool: # Whether the smoothed loss is within a tenth of its best
         "Are these weights worth keeping?"
         return self.n==0 or self.smooth<=self.best+.1*abs(self.best)
 
-# %% ../../nbs/31_train.divergence.ipynb #e6bc5ddf
+# %% ../../nbs/31_train.divergence.ipynb #a23c79ba
+def rate_to_try(
+    lr_best:float, # Highest rate among the groups where the smoothed loss was lowest
+    has_fallen:bool # Whether the loss had fallen before the training was lost
+)->float: # Peak rate
+    "Return the rate to try after a training that was lost"
+    return lr_best/4 if has_fallen else lr_best/100
+
+# %% ../../nbs/31_train.divergence.ipynb #5b8c25cd
 @dataclass(frozen=True)
 class Divergence:
     "What is known of a training that was lost"
@@ -62,7 +75,7 @@ class Divergence:
     phase:str # Phase of the cycle, empty without one
     lr:tuple # Rate of each parameter group at that batch
     lr_best:float # Highest rate among the groups where the smoothed loss was lowest
-    lr_try:float # Peak rate to try next: a quarter of `lr_best`, a hundredth if the smoothed loss never fell by a tenth
+    lr_try:float # Peak rate to try next, from `rate_to_try`
     loss:float # Loss of that batch
     smooth_loss:float # Smoothed loss there
     best_loss:float # Lowest smoothed loss of the fit

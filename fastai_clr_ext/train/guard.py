@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #1655f807
+# %% ../../nbs/34_train.guard.ipynb #ca9f7ff4
 import math, numpy as np, torch, warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from fastai_clr_ext.core.callback import (FitCallback, check_only_one, check_rec
 from ..core.checks import check, check_count, is_number
 from ..record.measure import adam_sums, joined, keeps_squares, l2_norm, param_sets
 from ..record.recorder import current_plan
-from .divergence import Divergence, LossTrend, divergences
+from .divergence import Divergence, LossTrend, divergences, rate_to_try
 from .one_cycle import CycleScheduler
 
 # %% ../../nbs/34_train.guard.ipynb #e9be42fe
@@ -145,7 +145,7 @@ def _begin(self:DivergenceGuard):
         is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
         kept=copy_to_host(learn.model) if self.on=='rewind' else None)
 
-# %% ../../nbs/34_train.guard.ipynb #634083ed
+# %% ../../nbs/34_train.guard.ipynb #d0ad4c6f
 @patch
 def before_batch(self:DivergenceGuard):
     "Lower the rate after rewinds; a scheduler writes its own before every batch"
@@ -166,6 +166,7 @@ def after_loss(self:DivergenceGuard):
     rates = tuple(hypers['lr'] for hypers in learn.opt.hypers)
     now.epoch = running_epoch(learn, now.epoch)
     row = now.epoch*now.n_iter + learn.iter
+    now.since_kept += 1
     loss = learn.loss.detach().float().mean()
     now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss))
 
@@ -282,7 +283,7 @@ def _look(self:DivergenceGuard)->Divergence|None: # What was found
     if look.eff>1 and trend.n>trend.skip: return self._describe('effective step', look, -1)
     return None
 
-# %% ../../nbs/34_train.guard.ipynb #75baf803
+# %% ../../nbs/34_train.guard.ipynb #162949b1
 @patch
 def _phase_of(self:DivergenceGuard, row:int)->str: # Empty without a cycle
     "Name the phase of the cycle that a batch is in"
@@ -296,12 +297,11 @@ def _describe(self:DivergenceGuard, reason:str, look:Look, i:int)->Divergence: #
     now,batch,norms = self.now,look.batches[i],look.norms[i]
     stage = vars(self.learn).get('stage')
     lr_best = max(batch.lr) if math.isnan(now.lr_best) else now.lr_best
-    has_learned = now.trend.best<.9*now.trend.first
     bad = look.first_bad(i)
     return Divergence(
         reason=reason, train_iter=batch.train_iter, step=batch.step, epoch=batch.epoch,
         found=look.batches[-1].train_iter, stage=stage.name if stage else '', phase=self._phase_of(batch.row),
-        lr=batch.lr, lr_best=lr_best, lr_try=lr_best/4 if has_learned else lr_best/100, loss=float(look.losses[i]),
+        lr=batch.lr, lr_best=lr_best, lr_try=rate_to_try(lr_best, now.trend.has_fallen), loss=float(look.losses[i]),
         smooth_loss=now.trend.smooth, best_loss=now.trend.best,
         grad_norm=math.nan if norms is None else float(np.sqrt((norms**2).sum())), eff_step=look.eff,
         param='' if bad is None else now.params[bad][0],
@@ -330,7 +330,7 @@ def after_fit(self:DivergenceGuard):
     "Let go of tensors, which only a running fit needs"
     self.ended()
 
-# %% ../../nbs/34_train.guard.ipynb #e90abda7
+# %% ../../nbs/34_train.guard.ipynb #28c69bfc
 @patch
 def _note(self:DivergenceGuard, found:Divergence):
     "Keep what was found, and warn"
@@ -356,8 +356,9 @@ def _keep(self:DivergenceGuard):
     now = self.now
     if self.on!='rewind' or not now.trend.is_good: return
     if now.candidate is not None: now.kept,now.candidate = now.candidate,None
-    now.since_kept += self.every
-    if now.since_kept>=self.keep_every: now.candidate,now.since_kept = copy_to_host(self.learn.model),0
+    if now.since_kept<self.keep_every: return
+    now.candidate = copy_to_host(self.learn.model)
+    now.since_kept = 0
 
 # %% ../../nbs/34_train.guard.ipynb #5cb88790
 @patch
