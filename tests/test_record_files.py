@@ -258,7 +258,7 @@ def test_files_of_a_like_name_are_other_files(mlp, tmp_path):
         learn = mlp(cbs=HistoryRecorder())
         learn.fit(1)
         kept[name] = learn.recorder.history.save(tmp_path/name).read_bytes()
-    learn.recorder.history.save(tmp_path/'wd0')
+    learn.recorder.history.save(tmp_path/'wd0', overwrite=True)
     assert (tmp_path/'wd0.1').read_bytes()==kept['wd0.1'] and len(RunHistory.load(tmp_path/'wd0').fits)==1
 
 def test_a_metric_that_no_file_can_hold_does_not_end_the_training(mlp, tmp_path):

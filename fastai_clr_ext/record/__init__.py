@@ -1,13 +1,14 @@
 "Everything that happened in training, as tables and files"
-from . import log, measure, statistics, history, recorder, gradients, files, loggers
+from . import log, measure, statistics, history, recorder, gradients, archive, files, loggers
 from .log import *
 from .measure import *
 from .statistics import *
 from .history import *
 from .recorder import *
 from .gradients import *
+from .archive import *
 from .files import *
 from .loggers import *
 
-MODULES = log, measure, statistics, history, recorder, gradients, files, loggers
+MODULES = log, measure, statistics, history, recorder, gradients, archive, files, loggers
 __all__ = sum((module.__all__ for module in MODULES), [])

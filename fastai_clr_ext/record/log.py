@@ -52,7 +52,31 @@ def unpack(
     out[:,numbers>=0] = varying[:,numbers[numbers>=0]]
     return out
 
-# %% ../../nbs/20_record.log.ipynb #9248bc4c
+# %% ../../nbs/20_record.log.ipynb #db77756b
+def packed_column(
+    packed:tuple, # As `pack` returns it
+    j:int # Number of the column
+)->np.ndarray: # `(n_rows,)`, read-only where it doesn't vary
+    "Return one column of a packed array without unpacking the others"
+    first,numbers,varying = packed
+    if numbers[j]>=0: return varying[:,numbers[j]]
+    return np.broadcast_to(first[j], len(varying))
+
+def n_rows(
+    block:tuple # Where, numbers and values, each packed, and the names
+)->int: # At least 0
+    "Count the rows of a block"
+    return len(block[0][2])
+
+def without_rows(
+    block:tuple, # Where, numbers and values, each packed, and the names
+    n:int # Rows to leave out at the start
+)->tuple: # A block that shares its memory
+    "Leave rows of a block out, without unpacking it"
+    *packed,names = block
+    return (*((first, numbers, varying[n:]) for first,numbers,varying in packed), names)
+
+# %% ../../nbs/20_record.log.ipynb #4173d1af
 @dataclass
 class Log:
     "Rows of one kind, in packed blocks on the host and one open block on the device"
@@ -73,17 +97,21 @@ class Log:
 
     def all_blocks(self)->list: # As `blocks`
         "Return the full blocks and the current one, copied to the host in one transfer"
+        return self.blocks + self._pack_open(0)
+
+    def _pack_open(self, start)->list: # A block, or nothing
+        "Pack rows of the current block from one on, copied to the host in one transfer"
         n = len(self)-self.n_packed
-        if not n: return self.blocks
-        where = np.array([row[0] for row in self.rows[:n]], dtype=np.int64)
-        numbers = np.array([row[1] for row in self.rows[:n]], dtype=np.float64)
-        values = self.values[:n].flatten(1).cpu().double().numpy()
-        return self.blocks + [(pack(where), pack(numbers), pack(values), self.layout[2])]
+        if n<=start: return []
+        where = np.array([row[0] for row in self.rows[start:n]], dtype=np.int64)
+        numbers = np.array([row[1] for row in self.rows[start:n]], dtype=np.float64)
+        values = self.values[start:n].flatten(1).cpu().double().numpy()
+        return [(pack(where), pack(numbers), pack(values), self.layout[2])]
 
     @property
     def n_packed(self)->int: # At least 0
         "Number of rows in full blocks"
-        return sum(len(where[2]) for where,_,_,_ in self.blocks)
+        return sum(map(n_rows, self.blocks))
 
     def __len__(self): return self.n_packed + len(self.rows) - self.open
     def __getstate__(self): # host arrays only, for `learn.export`
@@ -120,7 +148,7 @@ def undo(self:Log)->Log: # Itself
     self.rows.pop()
     return self.close()
 
-# %% ../../nbs/20_record.log.ipynb #7ec2d542
+# %% ../../nbs/20_record.log.ipynb #875fbe82
 @patch
 def parts(self:Log,
     start:int=0 # Rows left out at the start
@@ -135,6 +163,19 @@ def parts(self:Log,
         if not pieces or pieces[-1][1]!=names: pieces.append(([], names))
         pieces[-1][0].append([unpack(*p)[skip:] for p in packed])
     return [(*map(np.concatenate, zip(*arrays)), names) for arrays,names in pieces]
+
+@patch
+def blocks_from(self:Log,
+    start:int # Rows left out at the start
+)->list: # As `blocks`
+    "Return packed rows from one on; what it costs depends on their number only"
+    found = []
+    n_before = self.n_packed
+    for block in reversed(self.blocks):
+        if n_before<=start: break
+        n_before -= n_rows(block)
+        found.insert(0, without_rows(block, max(start-n_before, 0)))
+    return found + self._pack_open(max(start-self.n_packed, 0))
 
 def pack_parts(
     parts:list # As `Log.parts` gives them
