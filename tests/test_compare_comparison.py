@@ -1,5 +1,6 @@
 "A comparison as a table, as verdicts and as figures, and reading one"
-import json
+import json, subprocess, sys
+from pathlib import Path
 import numpy as np, pytest
 from fastai.metrics import AvgMetric
 from compare_helpers import *
@@ -64,3 +65,77 @@ def test_a_file_that_is_too_large_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='have at most 10 bytes; .*r.json'): read_record(tmp_path/'r.json')
     for path in (tmp_path/'none.json', tmp_path):
         with pytest.raises(ValueError, match='a record must be a file, or a folder with record.json'): read_record(path)
+
+def all_runs(n_seeds, n_values, value=.5):
+    "A record of many runs with long curves"
+    record = made(seeds=range(n_seeds))
+    for run in record['runs']: run['curves'] = {'accuracy': [value]*n_values}
+    return record
+
+def last_is_wrong(record):
+    record['runs'][-1]['seconds'] = -1
+    return record
+
+def with_text(text): return json.dumps(made())[:-1] + f', "more": {text}}}'
+
+def wrong_scores(n):
+    record = all_runs(n, 1)
+    for run in record['runs']: run['scores'] = {f'm{i}': 'x' for i in range(100)}
+    return record
+
+RECORD_BOMBS = { # what is in the file; what the error says
+    'wrong numbers': (lambda: all_runs(60, 10_000, 'x'), 'runs.0.curves.accuracy.0 of a record must be a number'),
+    'wrong numbers in many curves': (lambda: made() | dict(runs=[run | dict(curves={
+        f'c{i}': ['x']*10_000 for i in range(20)}) for run in made()['runs']]), 'must be a number'),
+    'wrong scores': (lambda: wrong_scores(1000), 'runs.0.scores.m0 of a record must be a number'),
+    'trials': (lambda: made() | dict(tuning=[{}]*700_000), 'tuning.0 of a record must have policy'),
+    'one wrong run, the last': (lambda: last_is_wrong(all_runs(700, 1000)), 'seconds of a record must be at least 0'),
+    'objects': (lambda: with_text('[' + '{},'*1_000_000 + '{}]'), 'the text must have at most 1,500,000 values'),
+    'numbers': (lambda: with_text('[' + '1.5,'*1_600_000 + '0]'), 'the text must have at most 1,500,000 values'),
+    'too many bytes': (lambda: with_text(json.dumps('x'*20_000_000)), 'a record must have at most 20,000,000 bytes'),
+    'many names': (lambda: made() | dict(situation={f'{i:070}': 1 for i in range(200_000)}), 'at most 100 items'),
+    'a long list': (lambda: made() | dict(situation={'x': [1]*1_400_000}), 'situation.x of a record must be a plain'),
+    'a long text': (lambda: json.dumps(made() | dict(situation={'x': 'é'*9_000_000 + '😀'}), ensure_ascii=False),
+                    'situation.x of a record must be a plain value'),
+    'deep lists': (lambda: with_text('['*1_000_000 + ']'*1_000_000), 'a record must be JSON')}
+
+READ = '''
+import json, sys, time
+from pathlib import Path
+from fastai_clr_ext.compare import read_record
+def peak():
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return {line.split(':')[0]: int(line.split()[1])/1000 for line in lines if line.startswith(('VmHWM', 'VmRSS'))}
+found = {}
+for path in sys.argv[1:]:
+    Path('/proc/self/clear_refs').write_text('5') # the peak begins anew
+    before,began = peak()['VmRSS'], time.perf_counter()
+    try: said = repr(read_record(path))
+    except ValueError as e: said = str(e)
+    found[Path(path).stem] = said, time.perf_counter()-began, peak()['VmHWM']-before
+print(json.dumps(found))
+'''
+
+@pytest.fixture(scope='module')
+def read_bombs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bombs')
+    for name,(make,_) in RECORD_BOMBS.items():
+        record = make()
+        (folder/f'{name}.json').write_text(record if isinstance(record, str) else json.dumps(record), encoding='utf-8')
+    paths = [str(folder/f'{name}.json') for name in RECORD_BOMBS]
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', READ, *paths], capture_output=True, text=True)
+    assert not r.returncode, r.stderr[-2000:]
+    return json.loads(r.stdout)
+
+@pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the peak of memory is read from /proc')
+@pytest.mark.parametrize('kind', RECORD_BOMBS)
+def test_records_that_are_bombs_are_refused_within_a_second_and_200_mb(read_bombs, kind):
+    said,seconds,megabytes = read_bombs[kind]
+    print(f'{kind}: {seconds:.3f} s, {megabytes:.0f} MB')
+    assert RECORD_BOMBS[kind][1] in said
+    assert seconds<1 and megabytes<200
+
+def test_a_large_record_can_be_read(tmp_path):
+    "1000 seeds of two policies, 100 epochs: 5 MB"
+    (tmp_path/'r.json').write_text(json.dumps(all_runs(1000, 500), indent=1))
+    assert len(read_record(tmp_path/'r.json').record['runs'])==2000

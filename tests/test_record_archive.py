@@ -58,8 +58,7 @@ def many_members(path, arrays, meta, n=300_000):
             with z.open(f'{name}.npy', 'w') as f: np.save(f, a)
         for i in range(n): # members of no bytes
             info = zipfile.ZipInfo(f'{i}')
-            vars_of_empty = dict(header_offset=0, CRC=0, compress_size=0, file_size=0)
-            for name,value in vars_of_empty.items(): setattr(info, name, value)
+            info.header_offset = info.CRC = info.compress_size = info.file_size = 0
             z.filelist.append(info)
         z._didModify = True
 
@@ -80,12 +79,13 @@ def of_text(path, arrays, meta, text):
     write(path, arrays | {'meta': np.array(json.dumps(meta)[:-1] + f', "more": {text}}}')})
 
 BOMBS = { # how to write it; what the error says
-    'rows that cost nothing': (lambda p, a, m: write(p, packed_up(*with_rows(a, m, 10**8, where=np.zeros((10**8, 0), 'i4')))),
+    'rows that cost nothing': (lambda p, a, m: write(p, packed_up(*with_rows(
+        a, m, 10**8, where=np.zeros((10**8, 0), 'i4')))),
                                'rows must differ in where they belong'),
     'gradients that cost nothing': (lambda p, a, m: write(p, packed_up(*with_rows(
         a, m, 10**8, 'grad_log', np.zeros((10**8, 0), 'i4')))), 'part 0 of grad_log: rows must differ'),
-    'compressed rows': (lambda p, a, m: write(p, packed_up(*with_rows(a, m, 5*10**6, where=np.zeros((5*10**6, 1), 'i4'))),
-                                              compress=True), 'without compression'),
+    'compressed rows': (lambda p, a, m: write(p, packed_up(*with_rows(
+        a, m, 5*10**6, where=np.zeros((5*10**6, 1), 'i4'))), compress=True), 'without compression'),
     'a compressed text': (lambda p, a, m: write(p, a | {'meta': np.array(json.dumps(m) + ' '*10**7)}, compress=True),
                           'meta must be stored without compression'),
     'constant columns': (lambda p, a, m: write(p, packed_up(*with_constant_columns(a, m, 10_000, 10_000))),
@@ -101,7 +101,8 @@ BOMBS = { # how to write it; what the error says
                          'groups of its columns must be counted from 0; got 1000000000'),
     'a group of 7': (lambda p, a, m: write(p, packed_up(*renamed(a, m, 'mom', 7))), 'counted from 0; got 7'),
     'phases without end': (lambda p, a, m: write(p, packed_up(a, m | dict(
-        fits=[m['fits'][0] | dict(phases=[[str(i), i, i+1] for i in range(20_000)])]))), 'phases must be a list of at most'),
+        fits=[m['fits'][0] | dict(phases=[[str(i), i, i+1] for i in range(20_000)])]))),
+                             'phases must be a list of at most'),
     'phases out of order': (lambda p, a, m: write(p, packed_up(a, m | dict(
         fits=[m['fits'][0] | dict(phases=[['a', 0, 9], ['b', 9, 5]])]))), 'phases must'),
     'steps out of order': (lambda p, a, m: write(p, packed_up(*swapped(a, m, 'batch_log', 'step', 3, 7))),

@@ -7,14 +7,15 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.comparison.html.md
 # %% auto #0
 __all__ = ['MOST_BYTES', 'judging_options', 'Comparison', 'draw_comparison', 'read_record']
 
-# %% ../../nbs/65_compare.comparison.ipynb #0ef69fc8
-import json, numpy as np, pandas as pd, re
+# %% ../../nbs/65_compare.comparison.ipynb #8ffaa01b
+import numpy as np, pandas as pd, re
 import matplotlib.pyplot as plt
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.checks import check
 from ..core.figures import new_axes
+from ..record.archive import parse_json
 from .verdict import check_options, paired_summary, verdict_sentences
 from .schema import GRADS_CURVE, RUN_COLUMNS, check_record
 
@@ -204,8 +205,9 @@ def plot_grads(self:Comparison,
     axs[0].set_ylabel('mean |gradient|')
     return axs
 
-# %% ../../nbs/65_compare.comparison.ipynb #7185b9c4
-MOST_BYTES = 50_000_000 # Of a record that is read
+# %% ../../nbs/65_compare.comparison.ipynb #7c6d6d4b
+MOST_BYTES = 20_000_000 # Of a record that is read; 1000 seeds of two policies for 100 epochs have some 15 MB
+_MOST_VALUES = 1_500_000 # In a record that is read; a number of a curve takes some 28 bytes
 
 def read_record(
     path:str|Path # JSON file, or the folder of a comparison
@@ -215,7 +217,7 @@ def read_record(
     if path.is_dir(): path = path/'record.json'
     check(path.is_file(), 'a record', 'be a file, or a folder with record.json in it', str(path))
     check(path.stat().st_size<=MOST_BYTES, 'a record', f'have at most {MOST_BYTES:,} bytes', str(path))
-    try: record = json.loads(path.read_text(encoding='utf-8-sig'), parse_constant=_refuse_constant)
+    try: record = parse_json(path.read_text(encoding='utf-8-sig'), _MOST_VALUES, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e: raise ValueError(f'{path.name}: a record must be JSON; {e}') from e
     try: return Comparison(check_record(record))
     except ValueError as e: raise ValueError(f'{path.name}: {e}') from e

@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.schema.html.md"""
 # %% auto #0
 __all__ = ['TUNE_SEED', 'RECORD_KIND', 'RECORD_VERSION', 'Record', 'FolderPlan', 'check_record']
 
-# %% ../../nbs/61_compare.schema.ipynb #7f9ac8f1
+# %% ../../nbs/61_compare.schema.ipynb #3dab96ba
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from ..core.checks import check, is_count, is_number
 from ..core.files import MAX_NUMBER
@@ -98,7 +98,7 @@ _PLAIN = [{'type': 'null'}, {'type': 'boolean'}, {'type': 'number', 'minimum': -
           {'type': 'string', 'maxLength': MAX_TEXT}] # JSON Schema of a plain value
 _LIST = {'type': 'array', 'maxItems': MAX_ITEMS, 'items': {'anyOf': _PLAIN}}
 
-# %% ../../nbs/61_compare.schema.ipynb #0243c515
+# %% ../../nbs/61_compare.schema.ipynb #c3d72c7c
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=10**12)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
@@ -110,8 +110,8 @@ Facts = Annotated[dict[Name, Value], Field(max_length=100)]
 Counts = Annotated[dict[Name, Count], Field(max_length=100)]
 Scores = Annotated[dict[Name, Number|None], Field(max_length=100),
                    keeps_rule(lambda o: not _has_run_columns(o), f'have no name in {RUN_COLUMNS}')]
-Curve = Annotated[list[Number|None], Field(max_length=10_000)]
-Seeds = Annotated[list[Count], Field(max_length=MOST_SEEDS),
+Curve = Annotated[list[Number|None], Field(max_length=10_000), FailFast()]
+Seeds = Annotated[list[Count], Field(max_length=MOST_SEEDS), FailFast(),
                   keeps_rule(lambda o: len(set(o))==len(o), 'be different')]
 
 # %% ../../nbs/61_compare.schema.ipynb #e15105ab
@@ -150,7 +150,7 @@ class RunFile(RunRecord):
     n_tried:Count # Optimizer steps, and those that were cancelled
     n_batches:Count # Training batches
 
-# %% ../../nbs/61_compare.schema.ipynb #1e830391
+# %% ../../nbs/61_compare.schema.ipynb #aee76ae2
 class Record(Fields):
     "A situation record: `record.json` in the folder of a comparison"
     kind:Literal[RECORD_KIND]
@@ -159,7 +159,7 @@ class Record(Fields):
     budget:Counts # Epochs, batches, steps and CPU threads of a run
     versions:Facts # Of the libraries
     hardware:Facts # It was trained on
-    policies:Annotated[list[PolicyRecord], Field(max_length=100)] # In the order of the report
+    policies:Annotated[list[PolicyRecord], Field(max_length=100), FailFast()] # In the order of the report
     seeds:Seeds # Of each policy
     baseline:Name # Policy that the others are compared with
     metric:Name # What is compared
@@ -167,8 +167,8 @@ class Record(Fields):
     method:Literal[INTERVALS] # Kind of interval
     level:Annotated[Number, Field(ge=LEVELS[0], le=LEVELS[1])] # Confidence of all intervals together
     margin:Annotated[Number, Field(ge=0)] # Smallest gain that matters
-    tuning:Annotated[list[TrialRecord], Field(max_length=10_000)] # Trials of learning rates
-    runs:Annotated[list[RunRecord], Field(max_length=10_000)] # One for each policy and seed
+    tuning:Annotated[list[TrialRecord], Field(max_length=10_000), FailFast()] # Trials of learning rates
+    runs:Annotated[list[RunRecord], Field(max_length=10_000), FailFast()] # One for each policy and seed
 
 # %% ../../nbs/61_compare.schema.ipynb #8e4890e3
 class FolderPlan(BaseModel):

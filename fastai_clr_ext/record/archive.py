@@ -125,15 +125,16 @@ def find_array(
     check(n_bytes==member.file_size-n_header, name, f'have {member.file_size-n_header:,} bytes of data', n_bytes)
     return StoredArray(shape, dtype, 'F' if is_fortran else 'C', n_header, member, archive)
 
-# %% ../../nbs/26_record.archive.ipynb #4a907032
+# %% ../../nbs/26_record.archive.ipynb #28fab757
 def parse_json(
     text:str, # JSON
-    most:int # Values that it may hold: lists, objects, and what is in them
+    most:int, # Values that it may hold: lists, objects, and what is in them
+    **kwargs # Passed to `json.loads`
 )->object: # As `json.loads` gives it
     "Parse JSON, unless it holds so many values that it would fill the memory"
     n = text.count(',') + text.count('{') + text.count('[')
     check(n<=most, 'the text', f'have at most {most:,} values', n)
-    return json.loads(text)
+    return json.loads(text, **kwargs)
 
 MAX_CHARACTERS = 2_000_000, 2_000 # Of a text: at least, and more for each row of batches
 MAX_VALUES = 500_000, 200 # Of a text: at least, and more for each row of batches
