@@ -263,7 +263,7 @@ def is_writer()->bool: # True in the process of rank 0
     "Does this process write for all processes of a distributed training?"
     return rank_distrib()==0
 
-# %% ../../nbs/27_record.files.ipynb #132f22e6
+# %% ../../nbs/27_record.files.ipynb #9677735b
 @dataclass
 class HistoryWriter:
     "Writes a history to one file and its parts"
@@ -280,10 +280,11 @@ class HistoryWriter:
     ):
         "Write what is new, or everything, to this path or, if another process writes there, to a free one"
         stamp = file_stamp(self.path)
-        is_gone = stamp is None and self.stamp is not None or not all(os.path.exists(p.path) for p in self.parts)
-        if is_gone: self.stamp = stamp
+        is_taken = stamp is not None and stamp!=self.stamp
+        is_gone = stamp!=self.stamp or not all(os.path.exists(part.path) for part in self.parts)
         try:
-            if stamp!=self.stamp: raise FileExistsError(str(self.path))
+            if is_taken: raise FileExistsError(str(self.path))
+            self.stamp = stamp
             if everything or is_gone: self.write_everything()
             else: self.write_part()
         except FileExistsError: self.move()
