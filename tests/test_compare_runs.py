@@ -291,7 +291,8 @@ def test_a_guarded_run_counts_as_diverged(tmp_path):
     assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}
 
 def test_a_run_that_was_rewound_is_judged_by_its_end():
-    make = lambda seed: make_with(seed, partial(DivergenceGuard, on='rewind', skip=2, patience=2, every=2))
+    make = lambda seed: make_with(seed, partial(DivergenceGuard, on='rewind', skip=2, patience=2, every=2,
+                                               lower=.1))
     with pytest.warns(UserWarning, match='diverged'):
         c = compare(make, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1,
                     lr_max={'good': .05, 'too high': 3.}, with_bar=False)

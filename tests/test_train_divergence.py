@@ -6,35 +6,88 @@ from fastai.learner import Recorder
 from fastai_clr_ext.train import *
 from fastai_clr_ext.train.divergence import rate_to_try
 
-def slow(losses, factor, patience, skip, floor):
-    "The rule once more, from its words: the first batch that is too high"
-    smooth = [np.average(losses[:n], weights=.98**np.arange(n)[::-1]) for n in range(1, len(losses)+1)]
-    high = [i>=skip and i+1>=patience
-            and min(np.median(losses[i+1-patience:i+1]), smooth[i]) > factor*max(min(smooth[:i+1]), floor*losses[0])
-            for i in range(len(losses))]
-    return high.index(True) if any(high) else None
+def quartile(moves):
+    present = sorted(m for m in moves if m)
+    return present[len(present)//4] if present else 0
 
-@pytest.mark.parametrize('factor,patience,skip,floor', [(4, 10, 50, .01), (1.2, 3, 0, 0), (2, 1, 5, .5),
-                                                        (1.1, 5, 20, .01)])
-def test_the_rule_is_what_the_words_say(factor, patience, skip, floor):
+def slow(losses, factor, patience, skip, noise):
+    "The rule once more, from its words: the first batch at which the loss has risen too far"
+    smooth = [np.average(losses[:n], weights=.98**np.arange(n)[::-1]) for n in range(1, len(losses)+1)]
+    moves = np.abs(np.diff(losses))
+    for n in range(patience, len(losses)+1):
+        best = int(np.argmin(smooth[:n])) + 1 # losses up to the best
+        q = quartile(moves[max(best-51, 0):best-1])
+        if best<=patience: q = quartile(moves[max(n-51, 0):n-1])
+        if best<=patience and n>=21: q = min(quartile(moves[i:i+20]) for i in range(n-20))
+        limit = factor*max(losses[0]-min(smooth[:n]), noise*q, 1e-6*abs(min(smooth[:n])))*(2 if n<=skip else 1)
+        now,before = np.median(losses[n-patience:n]),losses[max(n-2*patience, 0):n-patience]
+        rise = now-min(smooth[:n])
+        falling = len(before) and rise<.9*(np.median(before)-min(smooth[:n]))
+        if min(smooth[n-1]-min(smooth[:n]), rise)>limit and not falling: return n-1
+
+def first_alarm(losses, **kwargs):
+    trend = LossTrend(**kwargs)
+    return next((i for i,loss in enumerate(losses) if trend.add(loss)), None)
+
+@pytest.mark.parametrize('factor,patience,skip,noise', [(.6, 10, 50, 40), (.3, 3, 0, 5), (.2, 1, 5, 0),
+                                                        (1.1, 5, 20, 10), (.5, 30, 0, 1)])
+def test_the_rule_is_what_the_words_say(factor, patience, skip, noise):
     rng,found = np.random.default_rng(0),0
-    for _ in range(30):
-        losses = np.exp(np.cumsum(rng.normal(0, .2, 200)))
-        t = LossTrend(factor, patience, skip, floor)
-        got = next((i for i,l in enumerate(losses) if t.add(l)), None)
-        assert got==slow(losses, factor, patience, skip, floor)
+    for i in range(40):
+        losses = np.cumsum(rng.normal(-.01, .2, 200)) + rng.normal(0, 1, 200)*rng.choice([.02, .5])
+        if i%2: losses[120:] += np.linspace(0, 30, 80)
+        got = first_alarm(losses.tolist(), factor=factor, patience=patience, skip=skip, noise=noise)
+        assert got==slow(losses, factor, patience, skip, noise)
         found += got is not None
     assert found>5
 
+def fit_losses(rng, kind):
+    "Losses of a fit with noise, as several kinds of training give them"
+    i = np.arange(300)
+    falls = 2*np.exp(-i/40)
+    if kind=='falls and explodes': return falls + rng.normal(0, .1, 300) + np.where(i>200, 1.1**(i-200.), 0)
+    if kind=='back to the start': return np.where(i<200, falls, 2.) + rng.normal(0, .1, 300)
+    if kind=='explodes at once': return 2 + 1.2**i
+    if kind=='trained already': return 1 + rng.normal(0, .1, 300) + np.where(i>150, 3, 0)
+    return falls + rng.normal(0, .1, 300)
+
+@pytest.mark.parametrize('kind', ['falls and explodes', 'back to the start', 'explodes at once', 'trained already',
+                                  'healthy'])
+@pytest.mark.parametrize('scale,shift', [(1, -5), (1, -2), (1, 1000), (2.**-10, 0), (2.**12, -4096), (.5, -1)])
+def test_a_constant_or_a_factor_changes_nothing(kind, scale, shift):
+    for seed in range(5):
+        losses = fit_losses(np.random.default_rng(seed), kind)
+        plain,other = first_alarm(losses), first_alarm(losses*scale + shift)
+        assert plain==other and (plain is None)==(kind=='healthy')
+
+def test_losses_below_0_that_rise_are_found():
+    rng = np.random.default_rng(0)
+    for start,low,end in ((3., -2., 4.), (-1., -8., -1.5), (0., -1., 0.), (-5., -5.1, -4.)): # -log density, cosine
+        losses = np.r_[np.linspace(start, low, 100), np.full(50, low), np.full(100, end)] + rng.normal(0, .01, 250)
+        assert 150<first_alarm(losses)<210, (start, low, end)
+
+@pytest.mark.parametrize('at', [0, 1, 5, 12, 25, 45])
+@pytest.mark.parametrize('how', ['grows', 'jumps'])
+def test_an_explosion_in_the_first_batches_is_found_soon(at, how):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        i = np.arange(100)
+        losses = 2 - .01*i + rng.normal(0, .1, 100)
+        losses[at+1:] += (1.5**(i-at) if how=='grows' else 50*rng.uniform(.98, 1.02, 100))[at+1:]
+        assert at < first_alarm(losses) < at+25
+
 def test_spikes_at_the_start_and_a_loss_near_nothing_are_no_alarm():
     for losses in ([2., 500., 900., 2.]*5 + [2.]*100, [2.]*60 + [500.]*4 + [2.]*100,
-                   [2.]*5 + [1e-6]*400 + [1e-3]*100, [-1.]*100 + [-.1]*100, [100.]*40 + [1.]*100):
-        t = LossTrend()
-        assert not any(t.add(l) for l in losses), losses[:5]
+                   [2.]*5 + [1e-6]*400 + [1e-3]*100, [-1.]*100 + [-1.5]*20 + [-1.3]*100, [100.]*40 + [1.]*100,
+                   [2., *(2+20*.85**np.arange(100))], [2., 4., 5., 4., 3., 2.5, 2.2, *[2.]*50]):
+        assert first_alarm(losses) is None, losses[:5]
 
-def test_what_explodes_during_the_first_batches_is_called_after_them():
-    t = LossTrend(skip=50)
-    assert [t.add(l) for l in [2.]*5 + [1e6]*100].index(True)==50
+def test_few_false_alarms_in_noise_that_learns_nothing():
+    rng,found = np.random.default_rng(0),0
+    for i in range(200):
+        noise = [rng.normal(0, 1, 300), rng.standard_t(3, 300), rng.exponential(1, 300), rng.uniform(0, 1, 300)][i%4]
+        found += first_alarm(noise) is not None
+    assert found==0
 
 @pytest.mark.parametrize('beta', [.5, .98])
 def test_the_numbers_that_are_kept_by_plain_averages(beta):
@@ -43,29 +96,31 @@ def test_the_numbers_that_are_kept_by_plain_averages(beta):
     for n,loss in enumerate(losses, 1):
         t.add(loss)
         smooth.append(np.average(losses[:n], weights=beta**np.arange(n)[::-1]))
-        assert (t.n, t.first, t.last)==(n, losses[0], losses[max(n-7, 0):n].tolist())
+        assert (t.n, t.first, t.last)==(n, losses[0], losses[max(n-14, 0):n].tolist())
         assert (t.smooth, t.best)==pytest.approx((smooth[-1], min(smooth)), rel=1e-12)
-        assert t.is_good==(smooth[-1]<=1.1*min(smooth))
+        assert t.is_good==(smooth[-1]-min(smooth) <= .1*t.scale)
 
 def test_weights_are_good_before_the_first_loss_and_near_the_best():
-    assert LossTrend().is_good
-    for losses,good in (([1.], True), ([1., 1.1], True), ([1., 1.5], False), ([-1., -.95], True), ([-1., -.5], False),
-                        ([3., 2., 1.], True)):
-        t = LossTrend(beta=0.) # no memory: the smoothed loss is the last one
+    assert LossTrend().is_good and not LossTrend().has_fallen
+    for losses,good,fallen in (([1.], True, False), ([3., 1.], True, True), ([3., 1., 1.1], True, True),
+                               ([3., 1., 1.5], False, True), ([-1., -3., -2.9], True, True),
+                               ([-1., -3., -2.5], False, True), ([3., 2., 1.], True, True)):
+        t = LossTrend(beta=0., noise=0.) # no memory: the smoothed loss is the last one
         for loss in losses: t.add(loss)
-        assert t.is_good==good, losses
+        assert (t.is_good, t.has_fallen)==(good, fallen), losses
+    rng,t = np.random.default_rng(0),LossTrend()
+    for loss in 5 + rng.normal(0, 1, 200): t.add(loss)
+    assert not t.has_fallen, 'noise alone is no fall'
 
 @pytest.mark.parametrize('kwargs,losses,at', [
-    (dict(skip=0, patience=1, beta=0.), [1, 4, 4.1], 2), (dict(skip=3, patience=1, beta=0.), [1, 9, 9, 9, 9], 3),
-    (dict(skip=0, patience=3, beta=0.), [1, 9, 1, 1, 9, 9], 5), (dict(skip=0, patience=3, beta=0.), [1, 9, 9, 9], 2),
-    (dict(skip=0, patience=1, beta=0., floor=.5), [1, .001, 1.9, 2.1], 3),
-    (dict(skip=0, patience=1, beta=0., floor=0.), [1, .001, .0041], 2),
-    (dict(skip=0, patience=1, beta=0.), [-1, -1, 5], None), (dict(skip=0, patience=1, beta=0.), [0, 9, 9], None)],
-    ids=['factor', 'skip', 'median of 3', 'two of 3', 'floor', 'no floor', 'below 0', 'best of 0'])
+    (dict(skip=0, patience=1), [2, 1, 1.5, 1.7], 3), (dict(skip=4, patience=1), [2, 1, 1.7, 1.7, 1.8], 4),
+    (dict(skip=0, patience=3), [2, 1, 1, 9, 1, 1, 9, 9], 7), (dict(skip=0, patience=3), [2, 1, 1, 9, 9], 4),
+    (dict(skip=0, patience=1), [-2, -5, -4, -3], 3), (dict(skip=0, patience=1), [2, 1, 9, 5], 2),
+    (dict(skip=2, patience=1), [2, 1, 1.9, 1.7], 2), (dict(skip=0, patience=1, noise=1.), [1, 1.1, 1.2, 2], 1),
+    (dict(skip=0, patience=1, noise=20.), [1, 1.1, 1, 2.1, 4], 4)],
+    ids=['factor', 'skip', 'median of 3', 'two of 3', 'below 0', 'at once', 'twice', 'little noise', 'much noise'])
 def test_the_rule_by_hand(kwargs, losses, at):
-    t = LossTrend(factor=4., **kwargs)
-    got = [t.add(loss) for loss in losses]
-    assert (got.index(True) if any(got) else None)==at
+    assert first_alarm(losses, beta=0., **dict(noise=0.) | kwargs)==at
 
 FOUND = dict(reason='loss', train_iter=120, step=60, epoch=3, found=124, stage='', phase='', lr=(.01, .5), lr_best=.25,
              lr_try=.0625, loss=812.3456, smooth_loss=77.70001, best_loss=1.25, grad_norm=1e4, eff_step=math.nan,

@@ -1,5 +1,5 @@
 "The guard: what is lost is found, what is not is left alone, and nothing waits for the device"
-import copy, math
+import copy, math, warnings
 from functools import partial
 import numpy as np, pytest, torch
 from numpy.testing import assert_allclose
@@ -119,9 +119,19 @@ def test_a_step_that_replaces_the_weights(mlp):
         learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=5, every=1))
     d = learn.recorder.divergence
     assert (d.reason, d.phase, d.found)==('effective step', 'high', 20) and d.eff_step>1
-    learn = mlp(opt_func=Adam)
-    learn.fit_one_cycle_ext(4, 100., sched=jump, cbs=DivergenceGuard(factor=1e30, skip=30, every=1))
-    assert learn.recorder.divergence is None, 'the first batches are not judged'
+    for lr,found in ((100., True), (1., False)): # the first step at a rate of 1 is 3 times as large as the weights
+        learn = mlp(opt_func=Adam)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            learn.fit_one_cycle_ext(4, lr, sched=jump, cbs=DivergenceGuard(factor=1e30, skip=30, every=1))
+        assert (learn.recorder.divergence is not None)==found==bool(caught), 'the first batches are judged mildly'
+
+@pytest.mark.parametrize('opt_func', [Adam, partial(OptimWrapper, opt=torch.optim.Adam)], ids=['fastai', 'torch'])
+def test_steps_from_weights_of_0_are_no_divergence(mlp, opt_func):
+    learn = mlp(model=nn.Sequential(nn.Linear(1, 1)), splitter=lambda m: [list(m.parameters())], opt_func=opt_func)
+    for p in learn.model.parameters(): nn.init.zeros_(p)
+    learn.fit(3, .01, cbs=DivergenceGuard(every=1))
+    assert learn.recorder.divergence is None
 
 # what is no divergence
 
@@ -265,11 +275,11 @@ def test_nothing_leaves_the_device_between_looks(mlp, monkeypatch):
 # bad input
 
 @pytest.mark.parametrize('kwargs,says', [
-    (dict(factor=1), 'factor must be above 1; got 1'), (dict(factor=math.nan), 'factor must'),
+    (dict(factor=0), 'factor must be above 0; got 0'), (dict(factor=math.nan), 'factor must'),
     (dict(factor='4'), 'factor must'), (dict(patience=0), 'patience must be a whole number'),
     (dict(on='halt'), "on must be 'stop', 'rewind' or 'record'; got 'halt'"), (dict(on=None), 'on must'),
     (dict(every=0), 'every must'), (dict(every=1.5), 'every must'), (dict(skip=-1), 'skip must'),
-    (dict(floor=2), 'floor must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'),
+    (dict(noise=-1), 'noise must be at least 0; got -1'), (dict(noise='a'), 'noise must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'),
     (dict(keep_every=0), 'keep_every must')], ids=str)
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): DivergenceGuard(**kwargs)
@@ -293,7 +303,7 @@ def test_a_rewind_lowers_a_schedule_of_equal_factor(mlp):
     "A step of the schedule by the same factor as `lower` must not be taken for the guard's own"
     learn = mlp(n_trn=12, cbs=[NanFrom(), DivergenceGuard(on='rewind', every=2, lower=.5)])
     with pytest.warns(UserWarning, match='rewound'): learn.fit_one_cycle_ext(1, .08, sched=step_decay((.5,), .5))
-    lrs,plan = learn.recorder.history.steps.lr_0.to_numpy(),learn.recorder.plans[0].table['lr'][:,0]
+    lrs,plan = learn.recorder.history.steps.lr_0.to_numpy(),step_decay((.5,), .5).table(12, .08)['lr'].ravel()
     assert_allclose(lrs, np.r_[plan[:4], plan[4:]*.5])
 
 def test_a_rewind_lowers_once_what_no_scheduler_writes(mlp):
@@ -355,3 +365,48 @@ def test_batches_count_for_the_next_copy_while_the_loss_is_not_good(mlp, monkeyp
     monkeypatch.setattr(LossTrend, 'is_good', property(lambda self: not 10<self.n<=30))
     learn.fit(1, 1e-6)
     assert made==[0, 35], 'due at 20; made as soon as the loss is good'
+
+# losses of any sign, and the first batches
+
+class Lift(Callback):
+    "Adds a constant to the loss, and multiplies it by a factor"
+    order,run_valid = 0,False
+    def __init__(self, by, factor=1.): self.by,self.factor = by,factor
+    def after_loss(self):
+        self.learn.loss_grad = self.learn.loss_grad*1.
+        self.learn.loss = self.learn.loss*self.factor + self.by
+
+@pytest.mark.parametrize('by,factor', [(0., 1.), (-100., 1.), (-3., .5), (1000., 1.), (0., 2.**-10)])
+def test_what_is_found_does_not_depend_on_the_sign_or_unit_of_the_loss(digits, by, factor):
+    found = []
+    for lift in ([], [Lift(by, factor)]):
+        learn = digits(1)
+        with pytest.warns(UserWarning, match='The training diverged'):
+            learn.fit_one_cycle_ext(8, 100., cbs=[DivergenceGuard(), *lift])
+        d = learn.recorder.divergence
+        found.append((d.reason, d.train_iter, d.lr_best, d.lr_try))
+        learn = digits(1)
+        learn.fit_one_cycle_ext(4, .5, cbs=[DivergenceGuard(), *lift])
+        assert learn.recorder.divergence is None
+    assert found[0]==found[1] and found[0][0]=='loss'
+
+class Turn(Callback):
+    "Trains in the wrong direction from one batch on"
+    order,run_valid = 0,False
+    def __init__(self, at): self.at = at
+    def before_step(self):
+        if self.learn.train_iter<self.at: return
+        for p in self.learn.model.parameters(): p.grad.mul_(-1)
+
+def cosine_loss(pred, y): return -torch.cosine_similarity(pred, nn.functional.one_hot(y, 10)-.1).mean()
+
+def density_loss(pred, y): return nn.functional.cross_entropy(pred, y) - 10 # an evidence bound has any sign too
+
+@pytest.mark.parametrize('loss_func', [cosine_loss, density_loss, CrossEntropyLossFlat()],
+                         ids=['cosine', 'shifted', 'positive'])
+@pytest.mark.parametrize('at', [0, 5, 30, 100])
+def test_a_loss_that_climbs_is_found_wherever_it_begins(digits, loss_func, at):
+    learn = digits(2)
+    learn.loss_func = loss_func
+    d = fit(learn, 8, .3, cbs=[DivergenceGuard(), Turn(at)])
+    assert d.reason=='loss' and at<d.train_iter<at+140 # the cosine has hardly fallen in 5 batches

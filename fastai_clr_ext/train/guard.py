@@ -63,14 +63,15 @@ class WatchedFit:
     candidate:dict|None = None # Copy of the weights that the next look must confirm
     since_kept:int = 0 # Batches since the last copy
 
-# %% ../../nbs/34_train.guard.ipynb #8112f98a
+# %% ../../nbs/34_train.guard.ipynb #3a2b2732
 class DivergenceGuard(FitCallback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
     order = TrackerCallback.order+30 # behind everything that records or schedules
     answers = {'before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit'}
     def __init__(self,
-        factor:float=LossTrend.factor, # A loss this many times the best smoothed one is too high, above 1
+        # Rise of the smoothed loss above its best that is too high, as a multiple of how far it had fallen; above 0
+        factor:float=LossTrend.factor,
         # Last losses whose median must be too high as well; with a `GradScaler`, losses in a row that are not finite;
         # at least 1
         patience:int=LossTrend.patience,
@@ -78,23 +79,24 @@ class DivergenceGuard(FitCallback):
         # `'record'` only notes it
         on:str='stop',
         every:int=10, # Batches between looks, at least 1; each makes the host wait for the device
-        skip:int=LossTrend.skip, # Batches at the start of a fit that are not judged by their loss or effective step
-        floor:float=LossTrend.floor, # Fraction of the first loss below which the best is not counted, in [0, 1]
+        # Batches at the start of a fit in which it takes twice the rise of the loss, or ten times the effective step
+        skip:int=LossTrend.skip,
+        noise:float=LossTrend.noise, # Multiple of the noise that counts as fallen if the loss fell less; at least 0
         lower:float=.5, # Factor of all rates of the fit at each rewind, in (0, 1)
         max_rewinds:int=3, # Rewinds in a fit, at least 1; the next divergence stops it
         keep_every:int=100 # Batches between copies of the weights on the host, for `'rewind'`, at least 1
     ):
         super().__init__()
-        check(is_number(factor) and factor>1, 'factor', 'be above 1', factor)
+        check(is_number(factor) and factor>0, 'factor', 'be above 0', factor)
         check(isinstance(on, str) and on in ('stop', 'rewind', 'record'), 'on', "be 'stop', 'rewind' or 'record'", on)
         for name,v in dict(patience=patience, every=every, max_rewinds=max_rewinds, keep_every=keep_every).items():
             check_count(name, v)
         check_count('skip', skip, least=0)
-        check(is_number(floor) and 0<=floor<=1, 'floor', 'lie in [0, 1]', floor)
+        check(is_number(noise) and noise>=0, 'noise', 'be at least 0', noise)
         check(is_number(lower) and 0<lower<1, 'lower', 'lie in (0, 1)', lower)
         self.on,self.every,self.lower = on,every,float(lower)
         self.max_rewinds,self.keep_every = max_rewinds,keep_every
-        self.rules = dict(factor=float(factor), patience=int(patience), skip=int(skip), floor=float(floor))
+        self.rules = dict(factor=float(factor), patience=int(patience), skip=int(skip), noise=float(noise))
 
     @property
     def watching(self)->bool: # False outside a fit, and after the training was called lost
@@ -200,7 +202,7 @@ def before_step(self:DivergenceGuard):
     now.measuring = any(gathered)
     now.weight = sum(p.detach().abs().sum() for u in now.sets for p in u.trainable)
 
-# %% ../../nbs/34_train.guard.ipynb #6a826712
+# %% ../../nbs/34_train.guard.ipynb #b6c44ecb
 @patch
 def after_cancel_step(self:DivergenceGuard):
     "Forget that the step was to be measured"
@@ -214,7 +216,7 @@ def after_step(self:DivergenceGuard):
     now,opt = self.now,self.learn.opt
     hypers = opt.hypers
     step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in now.sets if u.trainable)
-    now.measured = (step/now.weight).float()
+    now.measured = torch.where(now.weight>0, step/now.weight, torch.nan).float() # any step is large beside weights of 0
     now.measuring = False
     for u in now.sets: u.release()
 
@@ -257,7 +259,9 @@ def _to_host(self:DivergenceGuard)->Look: # Everything unread
     now.unread,now.measured = [],None
     return look
 
-# %% ../../nbs/34_train.guard.ipynb #ff7ae071
+# %% ../../nbs/34_train.guard.ipynb #8656eaf8
+EARLY_STEP = 10 # Mean effective step over mean |weight| that is too large in the first `skip` batches
+
 @patch
 def _judge(self:DivergenceGuard, batch, loss:float, norms, is_scaled:bool)->str: # Reason, empty if it is a good batch
     "Judge one batch"
@@ -279,8 +283,8 @@ def _look(self:DivergenceGuard)->Divergence|None: # What was found
         reason = self._judge(batch, float(look.losses[i]), look.norms[i], is_scaled)
         if reason: return self._describe(reason, look, i)
     if not np.isfinite(look.weights).all(): return self._describe('non-finite weight', look, -1)
-    trend = self.now.trend
-    if look.eff>1 and trend.n>trend.skip: return self._describe('effective step', look, -1)
+    is_early = self.now.trend.n<=self.now.trend.skip
+    if look.eff>(EARLY_STEP if is_early else 1): return self._describe('effective step', look, -1)
     return None
 
 # %% ../../nbs/34_train.guard.ipynb #162949b1
