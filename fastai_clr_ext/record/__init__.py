@@ -1,5 +1,5 @@
 "Everything that happened in training, as tables and files"
-from . import log, measure, statistics, history, recorder, gradients, archive, files, loggers
+from . import log, measure, statistics, history, recorder, gradients, archive, files, saving, loggers
 from .log import *
 from .measure import *
 from .statistics import *
@@ -8,7 +8,8 @@ from .recorder import *
 from .gradients import *
 from .archive import *
 from .files import *
+from .saving import *
 from .loggers import *
 
-MODULES = log, measure, statistics, history, recorder, gradients, archive, files, loggers
+MODULES = log, measure, statistics, history, recorder, gradients, archive, files, saving, loggers
 __all__ = sum((module.__all__ for module in MODULES), [])

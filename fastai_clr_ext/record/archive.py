@@ -151,7 +151,7 @@ def read_meta(
     check(text.shape==() and n_characters<=most, 'meta', f'be a text of at most {most:,} characters', n_characters)
     return parse_json(str(text.read()), MAX_VALUES[0] + MAX_VALUES[1]*n_least)
 
-# %% ../../nbs/26_record.archive.ipynb #e3a09b77
+# %% ../../nbs/26_record.archive.ipynb #ba3ae0f4
 def is_span(
     x:object # Anything
 )->bool: # True for `[name, first batch, one past the last]`
@@ -164,6 +164,7 @@ def is_pair(
     "Does it name something of a parameter group?"
     return isinstance(x, list) and len(x)==2 and isinstance(x[0], str) and is_count(x[1], 0)
 
+# %% ../../nbs/26_record.archive.ipynb #7a3a01f4
 def check_fit_row(
     row:dict # Row of a fit, as JSON gives it
 ):
@@ -173,7 +174,8 @@ def check_fit_row(
     check(is_number(row['seconds']), 'seconds', 'be a number', row['seconds'])
     phases = row['phases']
     are_spans = isinstance(phases, list) and len(phases)<=MAX_PHASES and all(map(is_span, phases))
-    check(are_spans, 'phases', f'be a list of at most {MAX_PHASES:,} times [name, first batch, one past the last]', phases)
+    rule = f'be a list of at most {MAX_PHASES:,} times [name, first batch, one past the last]'
+    check(are_spans, 'phases', rule, phases)
     stops = [stop for _,_,stop in phases]
     check(stops==sorted(stops), 'phases', 'follow each other', phases)
 
@@ -303,7 +305,7 @@ def log_blocks(
         except ValueError as e: raise ValueError(f'part {i} of {log}: {e}') from e
         yield (*packed, names)
 
-# %% ../../nbs/26_record.archive.ipynb #7fcb16de
+# %% ../../nbs/26_record.archive.ipynb #cdfa7830
 def read_logs(
     archive:ZipFile, # Open history file
     meta:dict, # Its text
@@ -323,6 +325,7 @@ def read_logs(
         check(found==n, f'rows of {log}', f'be {n}, as its text says', found)
     return logs
 
+# %% ../../nbs/26_record.archive.ipynb #5c74cce8
 def read_history_file(
     path:Path, # One file or part
     with_rows:bool=True # Whether to read the rows too, not only the text

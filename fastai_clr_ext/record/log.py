@@ -76,7 +76,7 @@ def without_rows(
     *packed,names = block
     return (*((first, numbers, varying[n:]) for first,numbers,varying in packed), names)
 
-# %% ../../nbs/20_record.log.ipynb #4173d1af
+# %% ../../nbs/20_record.log.ipynb #4e1da5c6
 @dataclass
 class Log:
     "Rows of one kind, in packed blocks on the host and one open block on the device"
@@ -99,15 +99,6 @@ class Log:
         "Return the full blocks and the current one, copied to the host in one transfer"
         return self.blocks + self._pack_open(0)
 
-    def _pack_open(self, start)->list: # A block, or nothing
-        "Pack rows of the current block from one on, copied to the host in one transfer"
-        n = len(self)-self.n_packed
-        if n<=start: return []
-        where = np.array([row[0] for row in self.rows[start:n]], dtype=np.int64)
-        numbers = np.array([row[1] for row in self.rows[start:n]], dtype=np.float64)
-        values = self.values[start:n].flatten(1).cpu().double().numpy()
-        return [(pack(where), pack(numbers), pack(values), self.layout[2])]
-
     @property
     def n_packed(self)->int: # At least 0
         "Number of rows in full blocks"
@@ -119,6 +110,17 @@ class Log:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._begin(None, self.blocks)
+
+# %% ../../nbs/20_record.log.ipynb #fc5bad70
+@patch
+def _pack_open(self:Log, start)->list: # A block, or nothing
+    "Pack rows of the current block from one on, copied to the host in one transfer"
+    n = len(self)-self.n_packed
+    if n<=start: return []
+    where = np.array([row[0] for row in self.rows[start:n]], dtype=np.int64)
+    numbers = np.array([row[1] for row in self.rows[start:n]], dtype=np.float64)
+    values = self.values[start:n].flatten(1).cpu().double().numpy()
+    return [(pack(where), pack(numbers), pack(values), self.layout[2])]
 
 # %% ../../nbs/20_record.log.ipynb #7cd58f69
 @patch
