@@ -95,8 +95,27 @@ def test_a_level_is_printed_as_it_is():
 def test_files_are_written(tmp_path):
     c = Comparison(made())
     assert ((tmp_path/'r.html').write_text('old')
-            and c.to_html(tmp_path/'r.html')==(tmp_path/'r.html').read_text(encoding='utf-8'))
+            and c.to_html(tmp_path/'r.html', overwrite=True)==(tmp_path/'r.html').read_text(encoding='utf-8'))
     assert c.to_markdown(tmp_path/'r.md')==(tmp_path/'r.md').read_text(encoding='utf-8')
+
+PAGE_WRITERS = {'to_html': Comparison.to_html, 'to_markdown': Comparison.to_markdown, 'report_html': report_html,
+                'report_markdown': report_markdown,
+                'merged_html': lambda c, *args, **kwargs: merged_html(merge_records([c]), *args, **kwargs)}
+
+@pytest.mark.parametrize('writer', PAGE_WRITERS)
+def test_another_file_is_replaced_only_if_that_is_asked_for(writer, tmp_path):
+    "As `RunHistory.save` and `SaveHistory` do; to run a cell again is no loss"
+    write,path = PAGE_WRITERS[writer],tmp_path/'page'
+    for _ in range(2): text = write(Comparison(made()), path)
+    other = Comparison(made(metric='valid_loss', seeds=(0, 1)))
+    for old in (text, 'mine', ''):
+        path.write_text(old, encoding='utf-8')
+        with pytest.raises(ValueError, match='overwrite=True replaces it.*; got .*page'): write(other, path)
+        assert path.read_text(encoding='utf-8')==old
+    assert write(other, path, overwrite=True)==path.read_text(encoding='utf-8')!=text
+    for wrong in (tmp_path, tmp_path/'no'/'page', 3):
+        with pytest.raises(ValueError, match='path must be a file'): write(other, wrong)
+    with pytest.raises(ValueError, match='overwrite must be True or False'): write(other, path, 'yes')
 
 def test_a_record_with_nothing_to_draw():
     r = made(seeds=(0,))

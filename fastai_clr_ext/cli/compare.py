@@ -89,7 +89,7 @@ def read_options(
     typed = {name: value for name,value in given.items() if value is not None and value is not False}
     return _DEFAULTS | from_file | typed
 
-# %% ../../nbs/71_cli.compare.ipynb #6b79c570
+# %% ../../nbs/71_cli.compare.ipynb #7ff1fef2
 _RATES_TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # By optimizer
 
 def _parse_numbers(x, option)->list|None:
@@ -116,8 +116,8 @@ def compare_options(
     result = compare(sit, policies, n_epoch, options['seeds'], options['lr_max'], out, tune=tune,
                      situation=dict(again=again), n_workers=options['workers'] or os.cpu_count(),
                      with_bar=sys.stdout.isatty())
-    result.to_html(out/'report.html')
-    result.to_markdown(out/'report.md')
+    result.to_html(out/'report.html', overwrite=True) # the folder is ours
+    result.to_markdown(out/'report.md', overwrite=True)
     return result
 
 # %% ../../nbs/71_cli.compare.ipynb #c43ea5a0
@@ -153,14 +153,15 @@ def clr_compare_options(
     print('\n' + '\n'.join(result.verdicts()))
     print('\nWritten: ' + ', '.join(str(result.path/name) for name in ('report.html', 'report.md', 'record.json')))
 
-# %% ../../nbs/71_cli.compare.ipynb #9421c5ea
+# %% ../../nbs/71_cli.compare.ipynb #0cae6b84
 def clr_merge(
     *records:str, # record.json files, or folders of comparisons
-    html:str=None # Page to write as well
+    html:str=None, # Page to write as well
+    overwrite:store_true=False # Replace the page if there is one
 ):
     "Put records into one table over situations"
     table = merge_records(list(records))
-    if html: merged_html(table, html)
+    if html: merged_html(table, html, overwrite)
     print(merged_markdown(table), end='')
 
 def clr_compare():

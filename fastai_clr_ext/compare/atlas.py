@@ -49,18 +49,19 @@ def merge_records(
     for comparison in distinct.values(): rows += _policy_rows(comparison)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/68_compare.atlas.ipynb #65324865
+# %% ../../nbs/68_compare.atlas.ipynb #5ab89467
 def _text_rows(table)->list:
     return [{name: show_number(value) for name,value in row.items()} for row in table.to_dict('records')]
 
 def merged_html(
     table:pd.DataFrame, # As `merge_records` returns it
-    path:str|Path|None=None # File to write; None for none
+    path:str|Path|None=None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # The page
     "Return a table over situations as a self-contained page"
     template = PAGES.from_string(TABLE + HEAD + '{{ table(rows) }}</body></html>')
     page = template.render(title='Where it worked and where it did not', css=CSS, rows=_text_rows(table))
-    return write_page(page, path)
+    return write_page(page, path, overwrite)
 
 def merged_markdown(
     table:pd.DataFrame # As `merge_records` returns it

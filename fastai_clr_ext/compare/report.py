@@ -7,13 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #1eb6b7d0
+# %% ../../nbs/67_compare.report.ipynb #d54425ae
 import base64, io, matplotlib, pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
 from jinja2 import Environment
 from pathlib import Path
 from fastcore.basics import patch
+from ..core.checks import check, check_flag
+from ..core.files import write_whole
+from ..record.files import file_path
 from .verdict import percent, plural, verdict_sentences
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
@@ -183,7 +186,7 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 PAGES = Environment(autoescape=True) # Every value is escaped
 
-# %% ../../nbs/67_compare.report.ipynb #81df589d
+# %% ../../nbs/67_compare.report.ipynb #9d3c89f5
 def visible(
     text:str # Any
 )->str:
@@ -192,17 +195,25 @@ def visible(
 
 def write_page(
     text:str, # Page or Markdown
-    path:str|Path|None # File to write; None for none
+    path:str|Path|None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # Without control characters
     "Return what can be seen of a text, and write it to a file"
     text = visible(text)
-    if path is not None: Path(path).write_text(text, encoding='utf-8')
+    check_flag('overwrite', overwrite)
+    if path is None: return text
+    path = file_path(path)
+    data = text.encode('utf-8')
+    is_free = overwrite or not path.exists() or path.stat().st_size==len(data) and path.read_bytes()==data
+    check(is_free, 'path', 'be new, or hold the same page (overwrite=True replaces it)', str(path))
+    write_whole(path, lambda f: f.write(data))
     return text
 
-# %% ../../nbs/67_compare.report.ipynb #b68e303a
+# %% ../../nbs/67_compare.report.ipynb #72a95a37
 def report_html(
     comparison:Comparison, # One's own or somebody else's
-    path:str|Path|None=None # File to write; None for none
+    path:str|Path|None=None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # The page
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
     record = check_record(comparison.record)
@@ -213,14 +224,15 @@ def report_html(
         title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), how_judged=_how_judged(record),
         rows=report_table(comparison, summary).to_dict('records'), figures=_figures(comparison, summary),
         facts=_facts(record), policies=record['policies'], errors=_failed_runs(record), again=_how_again(record))
-    return write_page(page, path)
+    return write_page(page, path, overwrite)
 
 @patch
 def to_html(self:Comparison,
-    path:str|Path|None=None # File to write; None for none
+    path:str|Path|None=None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # The page
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
-    return report_html(self, path)
+    return report_html(self, path, overwrite)
 
 # %% ../../nbs/67_compare.report.ipynb #741c8c9a
 def _escape_markdown(x)->str:
@@ -247,10 +259,11 @@ def _code_block(text)->str:
     ticks = '`'*max(3, longest+1)
     return f'{ticks}text\n{text}\n{ticks}'
 
-# %% ../../nbs/67_compare.report.ipynb #df766f51
+# %% ../../nbs/67_compare.report.ipynb #093b6a61
 def report_markdown(
     comparison:Comparison, # One's own or somebody else's
-    path:str|Path|None=None # File to write; None for none
+    path:str|Path|None=None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # Markdown
     "Return the words of `report_html` as Markdown for a forum"
     record = check_record(comparison.record)
@@ -264,11 +277,12 @@ def report_markdown(
     failed = [f'- {_escape_line(line)}' for line in _failed_runs(record)]
     if failed: parts += ['### Runs that failed', '\n'.join(failed)]
     parts += ['### How to run it again', _code_block(_how_again(record))]
-    return write_page('\n\n'.join(parts) + '\n', path)
+    return write_page('\n\n'.join(parts) + '\n', path, overwrite)
 
 @patch
 def to_markdown(self:Comparison,
-    path:str|Path|None=None # File to write; None for none
+    path:str|Path|None=None, # File to write; None for none
+    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
 )->str: # Markdown
     "Return the words of `to_html` as Markdown for a forum"
-    return report_markdown(self, path)
+    return report_markdown(self, path, overwrite)

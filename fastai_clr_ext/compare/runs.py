@@ -210,7 +210,7 @@ def check_hold_out(
             raise ValueError('tune must be None: no part of the training set can be held out; '
                              f'got {type(e).__name__}: {e}') from e
 
-# %% ../../nbs/64_compare.runs.ipynb #f0be90e4
+# %% ../../nbs/64_compare.runs.ipynb #ecc53afe
 def _prepare(make_learner, run, folder)->Learner:
     "Return the learner of a run, with a recorder"
     learn = fresh_learner(make_learner, run.seed)
@@ -246,7 +246,7 @@ def train_run(
         result = dict(policy=run.policy_name, seed=run.seed, lr_max=plain_rate(run.lr_max), seconds=seconds)
         result |= _outcome(learn, epochs, error)
         run.folder.mkdir(parents=True, exist_ok=True)
-        history_of(learn.recorder, RunHistory()).save(run.path.with_suffix('.npz'))
+        history_of(learn.recorder, RunHistory()).save(run.path.with_suffix('.npz'), overwrite=True)
         write_json(run.path, result)
     return to_plain(result)
 
