@@ -281,7 +281,7 @@ def test_the_norm_after_clipping_too(mlp):
 
 RECORDER_BAD = [(dict(stats='median'), "stats must be among"), (dict(stats=[1]), 'stats must'),
                 (dict(stats=None), 'stats must'), (dict(per='module'), "per must be 'group', 'layer' or 'param'"),
-                (dict(every=0), 'every must be a whole number of at least 1; got 0'), (dict(every=1.5), 'every must'),
+                (dict(every=0), 'every must be a whole number of at least 1'), (dict(every=1.5), 'every must'),
                 (dict(adam='yes'), 'adam must be True or False')]
 
 @pytest.mark.parametrize('kwargs,says', RECORDER_BAD, ids=str)
@@ -336,3 +336,20 @@ def test_an_interrupted_batch_has_no_gradient_of_the_next(mlp, event):
     assert (df.train_iter.tolist()[2:5]==[2, 3, 3]
             and df.mean_abs_0.isna().tolist()==[False]*3 + [True] + [False]*(len(df)-4))
     assert df.epoch.tolist()[2:5]==[0, 0, 1]
+
+@pytest.mark.parametrize('per', ['layer', 'param'])
+@pytest.mark.parametrize('part', [False, True], ids=['whole', 'a part'])
+def test_a_compiled_model_is_recorded_as_the_users(mlp, per, part):
+    def net(): return nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    model = net()
+    if part: model[0] = torch.compile(model[0], backend='eager')
+    else: model = torch.compile(model, backend='eager')
+    both = []
+    for m in (model, net()):
+        torch.manual_seed(0)
+        for p in m.parameters(): nn.init.normal_(p)
+        learn = mlp(model=m, splitter=lambda m: [list(m.parameters())], cbs=GradRecorder(STATS, per=per))
+        learn.fit(1, .01)
+        both.append(learn.recorder.grads)
+    pd.testing.assert_frame_equal(*both, rtol=1e-4)
+    assert set(both[0].layer)==({'0', '2'} if per=='layer' else {'0.weight', '0.bias', '2.weight', '2.bias'})

@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, ranger
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.measure import ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, l2_norm
+from fastai_clr_ext.record.measure import (ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, l2_norm,
+                                           named_params, param_sets)
 from fastai_clr_ext.record.statistics import measure
 from fastai_clr_ext.train import *
 from conftest import Spy
@@ -28,7 +29,8 @@ def test_half_precision_and_sparse_gradients():
     emb.weight.grad = None
     emb(torch.tensor([], dtype=torch.long)).sum().backward()
     u = ParamSet('', 0, [emb.weight])
-    assert u.gather() and not any(measure(u, ['mean_abs', 'max', 'hist', 'norm'])), 'no entry at all'
+    assert u.gather() and not any(measure(u, ['mean_abs', 'max', 'zeros', 'norm'])), 'no entry is stored'
+    assert [int(n) for n in measure(u, ['hist'])]==[40] + [0]*63
 
 def test_complex_parameters():
     w = nn.Parameter(torch.tensor([3+4j, 0])); w.grad,u = w.detach().clone(),ParamSet('', 0, [w])
@@ -64,7 +66,7 @@ def test_parts_are_of_the_same_entries_whatever_the_order_of_the_memory():
     assert all(x.untyped_storage().data_ptr()==storage for x,_ in aligned_parts(b, b)), 'no copy is made'
 
 def test_histogram_counts_beyond_float32():
-    class U: grads = [torch.zeros(2**24+3), torch.ones(5)]
+    class U: grads,n_unstored = [torch.zeros(2**24+3), torch.ones(5)],0
     counts = measure(U, ['hist'])
     assert counts[0]==2**24+3 and counts[40]==5
 
@@ -180,3 +182,45 @@ def test_centered_rmsprop(mlp):
         moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in s['w'] if n.startswith('0')])
         assert (learn.recorder.grads.query(f'step=={i} and group==0').eff_step.item()
                 ==pytest.approx(moved.mean().item(), rel=1e-3))
+
+def eager(module): return torch.compile(module, backend='eager')
+
+def plain_net(): return nn.Sequential(nn.Linear(1, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), nn.Linear(2, 1))
+
+def compiled_parts():
+    m = plain_net()
+    m[1] = eager(m[1])
+    m[2] = eager(m[2])
+    return m
+
+def compiled_twice():
+    m = plain_net()
+    m[1][1] = eager(m[1][1])
+    m[1] = eager(m[1])
+    return eager(m)
+
+COMPILED = {'whole': lambda: eager(plain_net()), 'parts': compiled_parts, 'nested': compiled_twice,
+            'in DataParallel': lambda: nn.DataParallel(compiled_twice()),
+            'around DataParallel': lambda: eager(nn.DataParallel(compiled_parts()))}
+
+@pytest.mark.parametrize('kind', COMPILED)
+def test_names_of_compiled_models_are_the_users(mlp, kind):
+    names = [name for name,_ in plain_net().named_parameters()]
+    model = COMPILED[kind]()
+    assert [name for name,_ in named_params(model)]==names
+    assert all(p is q for (_,p),q in zip(named_params(model), model.parameters()))
+    learn = mlp(model=model, splitter=lambda m: [list(m.parameters())])
+    learn.create_opt()
+    assert [u.name for u in param_sets(learn, 'param')]==names
+    assert [u.name for u in param_sets(learn, 'layer')]==['0', '1.1', '2']
+
+def test_a_name_that_only_looks_like_a_compiled_one_is_kept():
+    class Named(nn.Module):
+        def __init__(self): super().__init__(); self.my_orig_mod = nn.Linear(1, 1)
+    assert [name for name,_ in named_params(Named())]==['my_orig_mod.weight', 'my_orig_mod.bias']
+
+def test_a_lazy_layer_that_is_never_used_has_no_row():
+    used,never = nn.Linear(2, 1),nn.LazyLinear(3)
+    used(torch.ones(1, 2)).sum().backward()
+    u = ParamSet('', 0, [*used.parameters(), *never.parameters()])
+    assert u.gather() and u.n_params==3

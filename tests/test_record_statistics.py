@@ -5,8 +5,11 @@ import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose
 from torch import nn
 from fastai.callback.core import Callback
-from fastai.optimizer import Adam
+from functools import partial
+from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record.measure import ParamSet
+from fastai_clr_ext.record.statistics import measure
 from record_helpers import *
 
 def resnet():
@@ -287,3 +290,82 @@ def test_smoothing_value_by_value(beta):
     y[[0, 50, 51, 199]] = np.nan, np.inf, -np.inf, np.nan
     assert_allclose(smooth(y, beta), slow_smooth(y, beta), rtol=1e-9)
     assert np.isnan(smooth(np.full(3, np.nan), beta)).all() and smooth(np.array([2.]), beta).tolist()==[2.]
+
+# sparse gradients
+
+class Bag(nn.Module):
+    "Two embeddings, of which one meets the same word several times in a batch"
+    def __init__(self, sparse):
+        super().__init__()
+        self.word = nn.Embedding(30, 4, sparse=sparse)
+        self.bag = nn.EmbeddingBag(50, 4, mode='sum', sparse=sparse)
+        self.out = nn.Linear(4, 1)
+    def forward(self, x):
+        i = x.view(-1).mul(3).long().clamp(-9, 9) + 9
+        return self.out(self.word(i) + self.bag(i[:,None].expand(-1, 3)))
+
+PLAIN = {'fastai SGD': partial(SGD), 'torch SGD': partial(OptimWrapper, opt=torch.optim.SGD)}
+
+@pytest.mark.parametrize('opt', PLAIN)
+@pytest.mark.parametrize('per', ['group', 'layer', 'param'])
+def test_sparse_gradients_give_the_numbers_of_dense_ones(mlp, opt, per):
+    both = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        learn = mlp(n_trn=5, model=Bag(sparse), splitter=lambda m: [[*m.word.parameters(), *m.out.parameters()],
+                                                                    list(m.bag.parameters())],
+                    opt_func=PLAIN[opt], cbs=GradRecorder(STATS, per=per))
+        learn.wd = 0.
+        learn.fit(1, .01)
+        both.append(learn)
+    sparse,dense = [learn.recorder.grads for learn in both]
+    pd.testing.assert_frame_equal(sparse, dense, check_exact=False, rtol=1e-4, atol=1e-7) # of updates
+    assert (dense.n_zero>0).any() and (sparse.n_zero>0).any()
+    sparse,dense = [learn.recorder.grad_quantiles((.05, .5, .8, .99)) for learn in both]
+    assert dense.notna().all(axis=None) and (dense.filter(like='q')==0).any(axis=None)
+    pd.testing.assert_frame_equal(sparse, dense)
+
+def test_the_gradients_of_sparse_adam_are_those_that_it_got(mlp):
+    learn,tape = mlp(n_trn=5, model=Bag(True), splitter=lambda m: [[m.word.weight, m.bag.weight]],
+                     opt_func=partial(OptimWrapper, opt=torch.optim.SparseAdam),
+                     cbs=GradRecorder(STATS)),Tape()
+    learn.model.out.requires_grad_(False)
+    learn.fit(1, .01, cbs=tape)
+    q = learn.recorder.grad_quantiles((.5, .9))
+    for i,(s,r) in enumerate(zip(tape.steps, learn.recorder.grads.itertuples())):
+        g = torch.cat([t.ravel() for t in s['g'].values()])
+        moved = torch.cat([(s['new'][n]-s['w'][n]).ravel() for n in s['w']])
+        assert (r.mean_abs, r.norm, r.max_abs)==pytest.approx(
+            (g.abs().mean().item(), g.norm().item(), g.abs().max().item()), rel=1e-5)
+        assert (r.n_params, r.n_zero, r.update_norm)==(len(g), (g==0).sum(), pytest.approx(moved.norm().item(), rel=1e-4))
+        for p in (.5, .9):
+            low,high = [torch.quantile(g.abs(), p, interpolation=how) for how in ('lower', 'higher')]
+            assert low/2 <= q[f'q{p}'][i] <= 2*high
+    assert len(q)==5 and (q['q0.5']==0).all()
+
+@pytest.mark.parametrize('n', [7, 2**24+1, 2**25+3])
+def test_entries_that_are_not_stored_are_counted_exactly(n):
+    p = nn.Parameter(torch.zeros(1).expand(n)) # takes no memory
+    for at,values in (([1, 1, 5], [3., 1., 0.]), ([], []), ([2], [np.nan])):
+        p.grad = torch.sparse_coo_tensor([at], torch.tensor(values), (n,))
+        u = ParamSet('', 0, [p])
+        assert u.gather()
+        total,nonzero,nonfinite,*bins = [float(v) for v in measure(u, ['mean_abs', 'zeros', 'nonfinite', 'hist'])]
+        stored = {'135': [4., 0.], '2': [np.nan]}.get(''.join(map(str, at)).replace('115', '135'), [])
+        assert total==pytest.approx(sum(stored), nan_ok=True)
+        assert nonzero==np.count_nonzero(stored) and nonfinite==np.isnan(stored).sum()
+        assert sum(bins)==n-np.isnan(stored).sum() and (bins[42]==1)==(4. in stored)
+        median = hist_quantiles(np.array([bins]), np.array([n]), [.5])[0, 0]
+        assert np.isnan(median) if np.isnan(stored).any() else median==0
+
+@pytest.mark.filterwarnings('ignore:Sparse')
+@pytest.mark.parametrize('layout', ['sparse_coo', 'sparse_csr', 'sparse_csc'])
+def test_every_sparse_layout(layout):
+    g = torch.tensor([[0., 3., 0.], [-4., 0., 0.]])
+    p = nn.Parameter(torch.ones(2, 3).to_sparse(layout=getattr(torch, layout)))
+    p.grad = g.to_sparse(layout=getattr(torch, layout))
+    u = ParamSet('', 0, [p])
+    u.gather()
+    total,norm,*bins = [float(v) for v in measure(u, ['mean_abs', 'hist', 'norm'])[:1]
+                        + measure(u, ['norm']) + measure(u, ['hist'])]
+    assert (total, norm, u.n_params, bins[0], sum(bins))==(7, 5, 6, 4, 6)

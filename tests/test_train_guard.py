@@ -342,8 +342,8 @@ def test_a_validation_within_the_fit_leaves_the_guard_at_work(mlp):
                                                     (5, 2, 1)])
 def test_copies_come_every_so_many_batches_however_short_the_epochs(mlp, monkeypatch, n_trn, every, keep_every):
     learn,made,n_epoch = mlp(n_trn=n_trn, cbs=DivergenceGuard(on='rewind', every=every, keep_every=keep_every)),[],70
-    def note(model):
-        made.append(learn.train_iter)
+    def note(model, state=None):
+        if state is None: made.append(learn.train_iter)
         return {}
     monkeypatch.setattr('fastai_clr_ext.train.guard.copy_to_host', note)
     monkeypatch.setattr(LossTrend, 'is_good', True)
@@ -358,8 +358,8 @@ def test_copies_come_every_so_many_batches_however_short_the_epochs(mlp, monkeyp
 
 def test_batches_count_for_the_next_copy_while_the_loss_is_not_good(mlp, monkeypatch):
     learn,made = mlp(n_trn=50, cbs=DivergenceGuard(on='rewind', every=5, keep_every=20)),[]
-    def note(model):
-        made.append(learn.train_iter)
+    def note(model, state=None):
+        if state is None: made.append(learn.train_iter)
         return {}
     monkeypatch.setattr('fastai_clr_ext.train.guard.copy_to_host', note)
     monkeypatch.setattr(LossTrend, 'is_good', property(lambda self: not 10<self.n<=30))
@@ -410,3 +410,147 @@ def test_a_loss_that_climbs_is_found_wherever_it_begins(digits, loss_func, at):
     learn.loss_func = loss_func
     d = fit(learn, 8, .3, cbs=[DivergenceGuard(), Turn(at)])
     assert d.reason=='loss' and at<d.train_iter<at+140 # the cosine has hardly fallen in 5 batches
+
+# models of every kind
+
+class Wave(nn.Module):
+    "Has complex parameters"
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Parameter(torch.randn(1, 8, dtype=torch.cfloat))
+        self.out = nn.Linear(8, 1)
+    def forward(self, x): return self.out((x*self.inner).abs())
+
+class Words(nn.Module):
+    "Has a sparse gradient"
+    def __init__(self): super().__init__(); self.e,self.out = nn.Embedding(20, 4, sparse=True),nn.Linear(4, 1)
+    def forward(self, x): return self.out(self.e(x.view(-1).mul(3).long().clamp(-9, 9) + 9))
+
+class Graph(nn.Module):
+    "Has sparse buffers in two layouts, and state that is no tensor"
+    def __init__(self):
+        super().__init__()
+        self.out,self.n = nn.Linear(1, 1),[0]
+        self.register_buffer('coo', torch.eye(16).to_sparse())
+        self.register_buffer('csr', torch.eye(16).to_sparse_csr())
+    def get_extra_state(self): return self.n
+    def set_extra_state(self, state): self.n = state
+    def forward(self, x):
+        self.n[0] += 1
+        return self.coo@self.out(x)
+
+def lazy(): return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(1))
+
+def unused(): return nn.ModuleDict(dict(used=nn.Linear(1, 1), never=nn.LazyLinear(3)))
+
+class Unused(nn.Module):
+    "Has a lazy layer that no batch reaches"
+    def __init__(self): super().__init__(); self.used,self.never = nn.Linear(1, 1),nn.LazyLinear(3)
+    def forward(self, x): return self.used(x)
+
+def mixed(compiled): return nn.Sequential(compiled(nn.Linear(1, 8)), nn.ReLU(), nn.Linear(8, 1))
+
+eager = partial(torch.compile, backend='eager')
+
+KINDS = {'lazy': lazy, 'lazy and unused': Unused, 'complex': Wave, 'sparse gradients': Words, 'sparse buffers': Graph,
+         'compiled': lambda: eager(nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))),
+         'a part compiled': lambda: mixed(eager), 'both compiled': lambda: eager(mixed(eager))}
+OPTIMIZERS = {'SGD': partial(SGD, mom=.9), 'Adam': Adam, 'torch SGD': partial(OptimWrapper, opt=torch.optim.SGD),
+              'torch Adam': partial(OptimWrapper, opt=torch.optim.Adam)}
+SPARSE = {'plain SGD': SGD, 'SparseAdam': partial(OptimWrapper, opt=torch.optim.SparseAdam),
+          'torch SGD': partial(OptimWrapper, opt=torch.optim.SGD)}
+PAIRS = [(kind, opt) for kind in KINDS for opt in (SPARSE if kind=='sparse gradients' else OPTIMIZERS)]
+
+def learner_of(mlp, kind, opt):
+    "A learner with such a model; a sparse optimizer only takes the sparse layer"
+    def split(m): return [list(m.parameters())]
+    opt_func = {**OPTIMIZERS, **SPARSE}[opt]
+    model = KINDS[kind]()
+    if opt=='SparseAdam': model.out.requires_grad_(False)
+    if opt=='SparseAdam': split = lambda m: [[m.e.weight]]
+    return mlp(model=model, splitter=split, opt_func=opt_func, wd=None if opt=='SparseAdam' else 0.)
+
+def numbers(model):
+    "All weights and buffers that there are, dense"
+    state = {k: v for k,v in model.state_dict().items() if torch.is_tensor(v) and not nn.parameter.is_lazy(v)}
+    return {k: v.to_dense().clone() for k,v in state.items() if k.rpartition('.')[2]!='num_batches_tracked'}
+
+@pytest.mark.filterwarnings('ignore:Lazy modules', 'ignore:Sparse CSR')
+@pytest.mark.parametrize('kind,opt', PAIRS)
+@pytest.mark.parametrize('on', ['stop', 'rewind', 'record'])
+def test_every_kind_of_model_is_guarded(mlp, kind, opt, on):
+    learn = learner_of(mlp, kind, opt)
+    d = fit(learn, 2, 1e-3, cbs=[DivergenceGuard(on=on, every=3, keep_every=3), Damage('loss', [8])])
+    assert (d.reason, d.train_iter, d.found)==('non-finite loss', 8, 8)
+    assert math.isnan(d.loss) and not math.isnan(d.grad_norm)
+    assert len(learn.recorder.losses)==(9 if on=='stop' else 20)
+
+@pytest.mark.filterwarnings('ignore:Lazy modules', 'ignore:Sparse CSR')
+@pytest.mark.parametrize('kind,opt', PAIRS)
+@pytest.mark.parametrize('at,to', [(1, 'start'), (4, 'start'), (11, 8)])
+def test_every_kind_of_model_is_rewound(mlp, monkeypatch, kind, opt, at, to):
+    monkeypatch.setattr(LossTrend, 'is_good', True)
+    learn,seen = learner_of(mlp, kind, opt),[]
+    class Weights(Callback):
+        order,run_valid = 1000,False
+        def after_loss(self):
+            if not seen: seen.append(numbers(self.learn.model)) # a lazy model has weights now
+        def after_batch(self): seen.append(numbers(self.learn.model))
+    cbs = [DivergenceGuard(on='rewind', every=2, keep_every=3), Weights(), Damage('weight', [at])]
+    if kind in ('complex', 'sparse buffers'): cbs[-1] = Damage('loss', [at])
+    d = fit(learn, 2, 1e-3, cbs=cbs)
+    assert d.action=='rewound' and len(learn.recorder.losses)==20
+    after,want = seen[d.found+1],seen[0 if to=='start' else to]
+    running = [k for k in want if 'running' in k] if to=='start' else [] # of the first batch, in a lazy model
+    for k in want:
+        if k not in running: assert torch.equal(after[k], want[k]), k
+    assert all(v.isfinite().all() for v in numbers(learn.model).values())
+
+@pytest.mark.parametrize('kind', ['compiled', 'a part compiled', 'both compiled'])
+@pytest.mark.parametrize('param,name', [(0, '0.weight'), (3, '2.bias')])
+def test_a_compiled_layer_has_its_own_name(mlp, kind, param, name):
+    d = fit(mlp(model=KINDS[kind](), splitter=lambda m: [list(m.parameters())]), 1,
+            cbs=[DivergenceGuard(), Damage('grad', [4], math.inf, param)])
+    assert d.param==name
+
+@pytest.mark.parametrize('every', [1, 4, 20])
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam])
+def test_parameters_that_become_trainable_are_watched(mlp, every, opt_func):
+    learn = mlp(opt_func=opt_func)
+    for p in learn.model[0].parameters(): p.requires_grad_(False)
+    class Unfreeze(Callback):
+        order,run_valid = -20,False
+        def before_batch(self):
+            if self.learn.train_iter==5: self.learn.model[0].requires_grad_(True)
+    d = fit(learn, 2, cbs=[DivergenceGuard(every=every), Unfreeze(), Damage('grad', [6], math.inf, 0)])
+    assert (d.reason, d.param, d.train_iter)==('non-finite gradient', '0.weight', 6)
+
+class Grow(Callback):
+    "Adds a layer to the model and to the optimizer"
+    order,run_valid = -20,False
+    def __init__(self, at): self.at = at
+    def before_batch(self):
+        if self.learn.train_iter!=self.at: return
+        self.learn.model.add_module('new', nn.Linear(1, 1))
+        self.learn.opt.param_lists[1].extend(self.learn.model.new.parameters())
+
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam])
+def test_parameters_that_appear_are_watched_and_rewound(mlp, opt_func):
+    d = fit(mlp(opt_func=opt_func), 2, cbs=[DivergenceGuard(every=2), Grow(5), Damage('grad', [8], math.inf, 4)])
+    assert (d.reason, d.param, d.train_iter)==('non-finite gradient', 'new.weight', 8)
+    for at in (8, 13):
+        learn = mlp(opt_func=opt_func)
+        d = fit(learn, 2, 1e-3, cbs=[DivergenceGuard(on='rewind', every=2, keep_every=4), Grow(5),
+                                     Damage('weight', [at], math.nan, 4)])
+        assert d.action=='rewound' and all(p.isfinite().all() for p in learn.model.parameters())
+
+def test_a_frozen_weight_may_be_infinite(mlp):
+    learn = mlp()
+    learn.model.register_parameter('mask', nn.Parameter(torch.tensor([0., -math.inf]), requires_grad=False))
+    learn.fit(2, 1e-3, cbs=DivergenceGuard(every=2))
+    assert learn.recorder.divergence is None
+
+def test_a_rewind_brings_back_state_that_is_no_tensor(mlp):
+    learn = mlp(model=Graph(), splitter=lambda m: [list(m.parameters())])
+    fit(learn, 1, 1e-3, cbs=[DivergenceGuard(on='rewind', every=2), Damage('loss', [5])])
+    assert learn.model.n==[4 + 2*10//10], 'calls after the rewind only: 4 batches of training, 2 of validation'

@@ -7,15 +7,25 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.measure.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/21_record.measure.ipynb #7b374617
+# %% ../../nbs/21_record.measure.ipynb #b39e5338
 import math, torch
 from collections.abc import Callable, Iterable, Iterator
+from torch import nn
+from torch.nn.parameter import is_lazy
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
 from ..core.callback import unwrap_model
 
-# %% ../../nbs/21_record.measure.ipynb #17cd71c1
+# %% ../../nbs/21_record.measure.ipynb #1fd7e3c6
+def stored_values(
+    t:torch.Tensor # Of any layout
+)->torch.Tensor: # A dense tensor itself; the entries that a sparse one stores
+    "Return the entries of a tensor that are stored"
+    if t.layout==torch.strided: return t
+    return t.coalesce().values() if t.is_sparse else t.values()
+
+# %% ../../nbs/21_record.measure.ipynb #4ef7cf71
 class ParamSet:
     "Parameters that one row is about, and tensors kept for them between steps"
     def __init__(self,
@@ -39,6 +49,7 @@ class ParamSet:
         self.trainable = [] # Trainable parameters that have a gradient at this step
         self.grads = [] # Their gradients
         self.n_params = 0 # Their elements
+        self.n_unstored = 0 # Elements that are 0 because a sparse gradient doesn't store them
         self.weights = None # Copies of them from before the step
         self.current = None
         return self
@@ -47,21 +58,37 @@ class ParamSet:
 
     def gather(self)->bool: # Whether there is anything to record
         "Find the trainable parameters that have a gradient"
-        if self.sizes is None: self.sizes = [p.numel() for p in self.params] # lazy modules have them only now
-        self.trainable,self.grads,self.n_params = [],[],0
+        if self.sizes is None: # lazy modules have them only now, and those that are never used don't
+            self.sizes = [0 if is_lazy(p) else p.numel() for p in self.params]
+        self.trainable,self.grads,self.n_params,self.n_unstored = [],[],0,0
         for p,n in zip(self.params, self.sizes):
             if not n or p.grad is None or not p.requires_grad: continue
+            values = stored_values(p.grad)
             self.trainable.append(p)
-            self.grads.append(p.grad.coalesce().values() if p.grad.is_sparse else p.grad)
+            self.grads.append(values)
             self.n_params += n
+            self.n_unstored += n - values.numel()
         return bool(self.trainable)
 
-# %% ../../nbs/21_record.measure.ipynb #22e12f3c
+# %% ../../nbs/21_record.measure.ipynb #3e5c5edc
+def user_name(
+    name:str # Name of a parameter as in `named_parameters`
+)->str: # The name in the user's model
+    "Take the names that `torch.compile` puts in out of a name"
+    return '.'.join(part for part in name.split('.') if part!='_orig_mod')
+
+def named_params(
+    model:nn.Module # Model, possibly wrapped or compiled
+)->list: # `(name, parameter)`
+    "Return all parameters with their names in the user's model"
+    return [(user_name(name), p) for name,p in unwrap_model(model).named_parameters()]
+
+# %% ../../nbs/21_record.measure.ipynb #34e35a6a
 def param_names(
     learn:Learner # Learner with an optimizer
 )->dict: # Name by id of the parameter
     "Return the names of all parameters, and of the copies that `NonNativeMixedPrecision` steps on"
-    names = {id(p): name for name,p in unwrap_model(learn.model).named_parameters()}
+    names = {id(p): name for name,p in named_params(learn.model)}
     for cb in learn.cbs:
         if not isinstance(cb, NonNativeMixedPrecision) or cb.flat_master: continue
         for originals,copies in zip(cb.model_pgs, cb.master_pgs):
@@ -132,7 +159,7 @@ def magnitudes(
     for t in large:
         for part, in aligned_parts(t): yield widen(part).abs()
 
-# %% ../../nbs/21_record.measure.ipynb #348d935c
+# %% ../../nbs/21_record.measure.ipynb #b416e76c
 def root_of_squares(
     a:torch.Tensor # A part, or norms of parts
 )->torch.Tensor: # 0-d
@@ -151,7 +178,7 @@ def l2_norm(
     "Return the L2 norm of all elements together"
     norms = []
     for t in tensors:
-        real = torch.view_as_real(t) if t.is_complex() else t
+        real = torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
         for part, in aligned_parts(real): norms.append(root_of_squares(part))
     return norms[0] if len(norms)==1 else root_of_squares(torch.stack(norms))
 
@@ -186,7 +213,7 @@ def count_nonfinite(
     "Count the entries that are infinite or NaN"
     return a.numel() - count_where(torch.lt, a, torch.inf)
 
-# %% ../../nbs/21_record.measure.ipynb #09e3eb9d
+# %% ../../nbs/21_record.measure.ipynb #c04687de
 def largest(
     a:torch.Tensor # Part of |g|, or values of parts
 )->torch.Tensor: # 0-d
@@ -198,6 +225,15 @@ def add_counts(
 )->torch.Tensor: # Whole numbers; `float32` would round, and not every device has `float64`
     "Add up counts of parts"
     return counts.long().sum(0)
+
+def add_zeros(
+    counts:torch.Tensor, # `(64,)`, as of `histogram`
+    n:int # Entries of 0 that sparse gradients don't store
+)->torch.Tensor: # Whole numbers
+    "Count entries of 0 in the lowest bin"
+    counts = counts.long()
+    counts[0] += n
+    return counts
 
 # %% ../../nbs/21_record.measure.ipynb #16ee0651
 def cosine_parts(

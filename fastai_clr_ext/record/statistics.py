@@ -7,11 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.statistics.html.md"
 # %% auto #0
 __all__ = ['STATISTICS', 'STATS', 'GRAD_LABELS', 'derive', 'can_add_up', 'add_up', 'hist_quantiles', 'smooth']
 
-# %% ../../nbs/22_record.statistics.ipynb #c559d6f3
+# %% ../../nbs/22_record.statistics.ipynb #aebf4c17
 import numpy as np, pandas as pd, torch
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, ParamSet, add_counts, adam_sums, copy_weights,
+from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, ParamSet, add_counts, add_zeros, adam_sums, copy_weights,
     cosine_parts, count_nonfinite, count_nonzero, histogram, largest, magnitudes, root_of_squares, root_of_squares_,
     update_norm, weight_norm)
 
@@ -48,7 +48,7 @@ def largest_over(
     most = np.where(present, values, -np.inf).max(1)
     return np.where(present.any(1), most, np.nan)
 
-# %% ../../nbs/22_record.statistics.ipynb #dfd826f6
+# %% ../../nbs/22_record.statistics.ipynb #e4526d03
 @dataclass(frozen=True)
 class Column:
     "Column of `RunHistory.grads`"
@@ -63,6 +63,7 @@ class Statistic:
     part:Callable|None=None # From a part of |g| to a value; None if |g| is not all it takes
     combine:Callable|None=None # From the stacked values of the parts to one value
     overwrites:bool=False # Whether `part` overwrites the part
+    add_zeros:Callable|None=None # From one value and the number of entries of 0 that sparse gradients don't store
     prepare:Callable|None=None # Keeps something of the `ParamSet` until after the step
     before:Callable|None=None # From a `ParamSet` before the step to values
     after:Callable|None=None # From a `ParamSet`, the optimizer and its hyper-parameters after the step to values
@@ -84,7 +85,7 @@ def ratio(
     "Make the formula of a column that is one raw column over another"
     return lambda values: values[name]/values[to]
 
-# %% ../../nbs/22_record.statistics.ipynb #e71d964b
+# %% ../../nbs/22_record.statistics.ipynb #fa5f44b8
 OF_GRADIENTS = {
     'mean_abs': Statistic(
         ('total',), part=torch.sum, combine=torch.sum, always=True,
@@ -103,7 +104,7 @@ OF_GRADIENTS = {
     'nonfinite': Statistic(
         ('n_nonfinite',), part=count_nonfinite, combine=add_counts,
         shows={'n_nonfinite': Column(raw('n_nonfinite'), 'non-finite gradients (entries)', sum_present)}),
-    'hist': Statistic(tuple(BIN_COLUMNS), part=histogram, combine=add_counts)}
+    'hist': Statistic(tuple(BIN_COLUMNS), part=histogram, combine=add_counts, add_zeros=add_zeros)}
 
 # %% ../../nbs/22_record.statistics.ipynb #967fe93d
 OF_STEPS = {
@@ -179,7 +180,7 @@ def add_up(
     "Put the values of several layers or groups together"
     return COLUMNS[name].add_up(values, n_params)
 
-# %% ../../nbs/22_record.statistics.ipynb #f80a9b3c
+# %% ../../nbs/22_record.statistics.ipynb #a5600912
 def measure(
     u:ParamSet, # With the gradients of this step
     names:list # Names in `OF_GRADIENTS`
@@ -192,6 +193,7 @@ def measure(
     values = []
     for s,of_parts in zip(stats, zip(*parts)):
         whole = of_parts[0] if len(of_parts)==1 else s.combine(torch.stack(of_parts))
+        if s.add_zeros is not None and u.n_unstored: whole = s.add_zeros(whole, u.n_unstored)
         values += whole.unbind() if whole.ndim else [whole]
     return values
 

@@ -7,28 +7,28 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #ca9f7ff4
+# %% ../../nbs/34_train.guard.ipynb #0533cd01
 import math, numpy as np, torch, warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from torch import nn
+from torch.nn.parameter import is_lazy
 from fastcore.basics import patch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
-from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
-from fastai_clr_ext.core.callback import (FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch,
-    unwrap_model)
+from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, is_number
-from ..record.measure import adam_sums, joined, keeps_squares, l2_norm, param_sets
+from fastai_clr_ext.record.measure import (adam_sums, joined, keeps_squares, l2_norm, named_params, param_sets,
+    stored_values)
 from ..record.recorder import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
 from .one_cycle import CycleScheduler
+from .rewind import all_finite, copy_to_host, rewind
 
-# %% ../../nbs/34_train.guard.ipynb #e9be42fe
+# %% ../../nbs/34_train.guard.ipynb #b1c85bd0
 @dataclass
 class WatchedBatch:
     "Batch that the guard has not looked at"
@@ -38,17 +38,18 @@ class WatchedBatch:
     step:int # Optimizer steps before it
     lr:tuple # Rate of each parameter group
     loss:torch.Tensor # 0-d, on its device
+    params:list # `(name, parameter)` of the model
     norms:torch.Tensor|None = None # Norm of each parameter's gradient; None until the batch steps
 
 @dataclass
 class WatchedFit:
     "What `DivergenceGuard` knows of the fit that is running"
-    params:list # `(name, parameter)` of those that train when the fit begins
-    sets:list # `ParamSet`s of an optimizer with squared gradients; empty for others
     n_iter:int # Batches in an epoch
     is_scheduled:bool # Whether a callback writes the rate before every batch
     kept:dict|None # Good weights on the host, for a rewind
     trend:LossTrend # Of the losses since the start or the last rewind
+    params:list = field(default_factory=list) # `(name, parameter)` of the model
+    sets:list = field(default_factory=list) # `ParamSet`s of an optimizer with squared gradients; empty for others
     watching:bool = True # False once the training was called lost and goes on
     unread:list = field(default_factory=list) # `WatchedBatch`es since the last look
     epoch:int = -1 # Number of the epoch
@@ -103,7 +104,7 @@ class DivergenceGuard(FitCallback):
         "Is the guard watching a fit?"
         return self.now is not None and self.now.watching
 
-# %% ../../nbs/34_train.guard.ipynb #7c08695e
+# %% ../../nbs/34_train.guard.ipynb #a42c2fc1
 def sets_rate(
     cb:Callback # Any
 )->bool: # True for a scheduler of the rate
@@ -111,13 +112,7 @@ def sets_rate(
     if isinstance(cb, CycleScheduler): return 'lr' in cb.plan.cycle.hypers
     return isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
 
-def copy_to_host(
-    model:nn.Module # Any
-)->dict: # Weights and buffers
-    "Copy a model's state to the host"
-    return {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v for k,v in model.state_dict().items()}
-
-# %% ../../nbs/34_train.guard.ipynb #8259e13e
+# %% ../../nbs/34_train.guard.ipynb #193fc35b
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -140,14 +135,21 @@ def _begin(self:DivergenceGuard):
     "Start to watch this fit"
     learn = self.learn
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
-    named = unwrap_model(learn.model).named_parameters()
     self.now = WatchedFit(
-        params=[(name, p) for name,p in named if p.requires_grad and p.numel()],
-        sets=param_sets(learn) if keeps_squares(learn.opt) else [], n_iter=len(learn.dls.train),
-        is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
+        n_iter=len(learn.dls.train), is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
         kept=copy_to_host(learn.model) if self.on=='rewind' else None)
+    self._find_params()
 
-# %% ../../nbs/34_train.guard.ipynb #d0ad4c6f
+@patch
+def _find_params(self:DivergenceGuard):
+    "Note the parameters that there are now"
+    learn,now = self.learn,self.now
+    now.params = named_params(learn.model)
+    if not keeps_squares(learn.opt): return
+    now.sets = param_sets(learn)
+    for u in now.sets: u.params = [p for p in u.params if not p.is_complex()] # Adam may treat their two parts apart
+
+# %% ../../nbs/34_train.guard.ipynb #c2630165
 @patch
 def before_batch(self:DivergenceGuard):
     "Lower the rate after rewinds; a scheduler writes its own before every batch"
@@ -169,12 +171,16 @@ def after_loss(self:DivergenceGuard):
     now.epoch = running_epoch(learn, now.epoch)
     row = now.epoch*now.n_iter + learn.iter
     now.since_kept += 1
+    is_first = not now.trend.n and not now.unread
+    if is_first and now.kept is not None: # lazy modules have weights only now
+        now.kept = copy_to_host(learn.model, now.kept)
+        now.params = named_params(learn.model)
     loss = learn.loss.detach().float().mean()
-    now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss))
+    now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss, now.params))
 
-# %% ../../nbs/34_train.guard.ipynb #f64fcb07
+# %% ../../nbs/34_train.guard.ipynb #156db6cd
 def norms_of(
-    tensors:Iterable, # Gradients or weights; None for a parameter without a gradient
+    tensors:Iterable, # Gradients or weights; None for a parameter that doesn't train
     like:torch.Tensor # 0-d; says device and type
 )->torch.Tensor: # One norm for each
     "Measure the norm of each tensor"
@@ -183,8 +189,7 @@ def norms_of(
         if t is None:
             norms.append(like.new_zeros(()))
             continue
-        dense = t.coalesce().values() if t.is_sparse else t
-        norms.append(l2_norm(joined([dense.detach()])).to(like.dtype).to(like.device))
+        norms.append(l2_norm(joined([stored_values(t.detach())])).to(like.dtype).to(like.device))
     return torch.stack(norms)
 
 @patch
@@ -194,7 +199,7 @@ def before_step(self:DivergenceGuard):
     if not self.watching or not self.now.unread: return
     now = self.now
     batch = now.unread[-1]
-    batch.norms = norms_of([p.grad for _,p in now.params], batch.loss)
+    batch.norms = norms_of([p.grad if p.requires_grad else None for _,p in batch.params], batch.loss)
     now.n_step += 1
     now.measuring = bool(now.sets) and now.measured is None
     if not now.measuring: return
@@ -220,25 +225,36 @@ def after_step(self:DivergenceGuard):
     now.measuring = False
     for u in now.sets: u.release()
 
-# %% ../../nbs/34_train.guard.ipynb #cc295ef9
+# %% ../../nbs/34_train.guard.ipynb #7715c2a8
+def last_nonfinite(
+    params:list, # `(name, parameter)` of the model
+    norms:np.ndarray # Norm of each, or of its gradient
+)->str: # Empty if all are finite
+    "Find the parameter whose norm is not finite; of several the one nearest the output"
+    bad = np.flatnonzero(~np.isfinite(norms))
+    return params[bad[-1]][0] if len(bad) else ''
+
 @dataclass
 class Look:
     "Everything since the last look, on the host"
     batches:list # `WatchedBatch`es
     losses:np.ndarray # One for each batch, averaged over processes
     norms:list # For each batch the norms of its gradients; None without a step
-    weights:np.ndarray # Norm of each parameter
+    weights:np.ndarray # Norm of each parameter of the last batch; 0 for one that doesn't train
     eff:float # Mean effective step over mean |weight|; NaN if it was not measured
 
     def first_bad(self,
         i:int # Batch up to which to look; -1 for the last
-    )->int|None: # Position of the parameter; None if all are finite
-        "Find the parameter that was non-finite first: in a gradient, else a weight; the one nearest the output"
+    )->str: # Name of the parameter; empty if all are finite
+        "Find the parameter that was non-finite first: in a gradient, else a weight"
         until = len(self.batches) if i==-1 else i+1
-        for values in [*(n for n in self.norms[:until] if n is not None), self.weights]:
-            if not np.isfinite(values).all(): return int(np.flatnonzero(~np.isfinite(values))[-1])
-        return None
+        for batch,norms in zip(self.batches[:until], self.norms):
+            if norms is None: continue
+            name = last_nonfinite(batch.params, norms)
+            if name: return name
+        return last_nonfinite(self.batches[-1].params, self.weights)
 
+# %% ../../nbs/34_train.guard.ipynb #cd8c7c15
 @patch
 @torch.no_grad()
 def _to_host(self:DivergenceGuard)->Look: # Everything unread
@@ -248,14 +264,15 @@ def _to_host(self:DivergenceGuard)->Look: # Everything unread
     if num_distrib()>1:
         torch.distributed.all_reduce(losses)
         losses /= num_distrib()
-    weights = norms_of([p for _,p in now.params], losses[0])
+    train = [p if p.requires_grad and not is_lazy(p) else None for _,p in now.unread[-1].params]
     measured = losses.new_tensor(math.nan) if now.measured is None else now.measured.to(losses.device)
     norms = [batch.norms for batch in now.unread if batch.norms is not None]
-    flat = torch.cat([losses, weights, measured[None], *norms]).cpu().numpy().astype(float)
-    n,n_params = len(losses),len(weights)
-    steps = iter(flat[n+n_params+1:].reshape(-1, n_params))
+    parts = [losses, norms_of(train, losses[0]), measured[None], *norms]
+    ends = np.cumsum([len(part) for part in parts])
+    on_host = np.split(torch.cat(parts).cpu().numpy().astype(float), ends[:-1])
+    steps = iter(on_host[3:])
     by_batch = [None if batch.norms is None else next(steps) for batch in now.unread]
-    look = Look(now.unread, flat[:n], by_batch, flat[n:n+n_params], float(flat[n+n_params]))
+    look = Look(now.unread, on_host[0], by_batch, on_host[1], float(on_host[2][0]))
     now.unread,now.measured = [],None
     return look
 
@@ -287,7 +304,7 @@ def _look(self:DivergenceGuard)->Divergence|None: # What was found
     if look.eff>(EARLY_STEP if is_early else 1): return self._describe('effective step', look, -1)
     return None
 
-# %% ../../nbs/34_train.guard.ipynb #162949b1
+# %% ../../nbs/34_train.guard.ipynb #514dcce7
 @patch
 def _phase_of(self:DivergenceGuard, row:int)->str: # Empty without a cycle
     "Name the phase of the cycle that a batch is in"
@@ -301,14 +318,13 @@ def _describe(self:DivergenceGuard, reason:str, look:Look, i:int)->Divergence: #
     now,batch,norms = self.now,look.batches[i],look.norms[i]
     stage = vars(self.learn).get('stage')
     lr_best = max(batch.lr) if math.isnan(now.lr_best) else now.lr_best
-    bad = look.first_bad(i)
     return Divergence(
         reason=reason, train_iter=batch.train_iter, step=batch.step, epoch=batch.epoch,
         found=look.batches[-1].train_iter, stage=stage.name if stage else '', phase=self._phase_of(batch.row),
         lr=batch.lr, lr_best=lr_best, lr_try=rate_to_try(lr_best, now.trend.has_fallen), loss=float(look.losses[i]),
         smooth_loss=now.trend.smooth, best_loss=now.trend.best,
         grad_norm=math.nan if norms is None else float(np.sqrt((norms**2).sum())), eff_step=look.eff,
-        param='' if bad is None else now.params[bad][0],
+        param=look.first_bad(i),
         action={'stop': 'stopped', 'rewind': 'rewound', 'record': 'recorded'}[self.on])
 
 # %% ../../nbs/34_train.guard.ipynb #500113c5
@@ -334,7 +350,7 @@ def after_fit(self:DivergenceGuard):
     "Let go of tensors, which only a running fit needs"
     self.ended()
 
-# %% ../../nbs/34_train.guard.ipynb #28c69bfc
+# %% ../../nbs/34_train.guard.ipynb #3081250f
 @patch
 def _note(self:DivergenceGuard, found:Divergence):
     "Keep what was found, and warn"
@@ -347,8 +363,7 @@ def _act(self:DivergenceGuard, found:Divergence|None):
     now = self.now
     if found is None: return self._keep()
     if found.action=='rewound':
-        is_good = all(v.isfinite().all() for v in now.kept.values() if torch.is_tensor(v))
-        if now.n_rewind==self.max_rewinds or not is_good: found = replace(found, action='stopped')
+        if now.n_rewind==self.max_rewinds or not all_finite(now.kept): found = replace(found, action='stopped')
     self._note(found)
     if found.action=='rewound': return self._rewind()
     now.watching = False
@@ -356,24 +371,24 @@ def _act(self:DivergenceGuard, found:Divergence|None):
 
 @patch
 def _keep(self:DivergenceGuard):
-    "Confirm the last copy, and make a new one when it is time"
+    "Look for new parameters, confirm the last copy, and make a new one when it is time"
     now = self.now
-    if self.on!='rewind' or not now.trend.is_good: return
-    if now.candidate is not None: now.kept,now.candidate = now.candidate,None
+    model,n_params = self.learn.model,len(now.params)
+    self._find_params()
+    if self.on!='rewind': return
+    if len(now.params)!=n_params: now.kept = copy_to_host(model, now.kept)
+    if not now.trend.is_good: return
+    if now.candidate is not None: now.kept,now.candidate = copy_to_host(model, now.candidate),None
     if now.since_kept<self.keep_every: return
-    now.candidate = copy_to_host(self.learn.model)
+    now.candidate = copy_to_host(model)
     now.since_kept = 0
 
-# %% ../../nbs/34_train.guard.ipynb #5cb88790
+# %% ../../nbs/34_train.guard.ipynb #23d9eca7
 @patch
 def _rewind(self:DivergenceGuard):
     "Go back to the good weights, and on with a lower rate"
     learn,now = self.learn,self.now
-    learn.model.load_state_dict(now.kept)
-    learn.opt.clear_state()
-    learn.opt.zero_grad()
-    for cb in learn.cbs:
-        if isinstance(cb, GradientAccumulation): cb.count = 0 # what it had added up is gone
+    rewind(learn, now.kept)
     if not now.is_scheduled: self._lower_rate(self.lower) # once; a scheduler is lowered before every batch
     # the losses before the rewind don't count
     self.now = replace(now, n_rewind=now.n_rewind+1, scale=now.scale*self.lower, trend=LossTrend(**self.rules),
