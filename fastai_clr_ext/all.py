@@ -1,7 +1,8 @@
 "The names that a notebook needs; everything else is in the wings"
 from .schedule import (
-    ByGroup, Cycle, CycleLR, Phase, Plan, clr_07, clr_beta_07, constant, flat_cos, one_cycle, one_cycle_fastai,
-    one_cycle_torch, one_cycle_v1, plot_schedule, step_decay, triangular, warmup_cosine, wsd)
+    ByGroup, Cycle, CycleLR, Phase, Plan, clr_07, clr_beta_07, constant, flat_cos, inverse_sqrt,
+    one_cycle, one_cycle_fastai, one_cycle_torch, one_cycle_v1, plot_schedule, polynomial,
+    step_decay, triangular, warmup_cosine, wsd)
 from .record import STATS, ForwardHistory, GradRecorder, HistoryRecorder, RunHistory, SaveHistory
 from .train import (
     CycleScheduler, Divergence, DivergenceGuard, Stage, StagedPlan, plan_stages, stages_fine_tune, stages_gradual,

@@ -1,9 +1,20 @@
 "Cycles: values, lengths, composition, files"
-import json, time
-import numpy as np, pytest
+import json, time, warnings
+import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from fastai_clr_ext.schedule import *
+
+def torch_rates(scheduler, n):
+    "The rates of `n` batches of a torch scheduler that multiplies a rate of 1"
+    rates = []
+    for _ in range(n):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return np.array(rates)
+
+def sgd(): return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
 
 shapes = st.builds(one_cycle, div=st.floats(1.1, 100), div_final=st.floats(1, 1e6), pct_start=st.floats(.05, .4),
                    pct_final=st.floats(.05, .5), moms=st.one_of(st.none(), st.tuples(*[st.floats(.01, .999)]*3)),
@@ -30,25 +41,49 @@ def test_start_peak_end_and_bounds(c, n, lr):
             assert (d*np.sign(end-start)>=-1e-15*np.abs(v[a:b]).max()).all(), f'{name} is not monotone in {p.name}'
             assert v[b-1]==end*(lr if name=='lr' else 1), 'a phase ends on its last value, where the next begins'
 
-@pytest.mark.parametrize('n', range(1, 4))
-def test_too_few_batches_for_three_phases(n):
-    with pytest.raises(ValueError, match=f'n_iter must give every phase a batch; got {n} batches'): one_cycle().table(n)
+@pytest.mark.parametrize('n,values,left_out', [
+    (1, [1], 'cool-down, annihilation'), (2, [1, .001], 'cool-down'), (3, [.1, 1, .001], 'cool-down'),
+    (4, [.1, 1, .1, .001], '')])
+def test_few_batches_get_the_points_that_matter_most(n, values, left_out):
+    assert one_cycle().table(n, 2.)['lr']==pytest.approx(2*np.array(values), rel=1e-15)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        one_cycle().as_torch(sgd(), n, 2.)
+        ByGroup([one_cycle()]).as_torch(sgd(), n, 2.)
+    said = [f'{n} batches are too few for the cycle. Phases without a batch: {left_out}']*2 if left_out else []
+    assert [str(w.message) for w in caught if 'momentum' not in str(w.message)]==said
+    assert all(w.filename==__file__ for w in caught), 'it points at the call'
 
+SHAPES = {'constant': constant(), 'one_cycle': one_cycle(), 'step_decay': step_decay(), 'triangular': triangular(3)}
+
+@pytest.mark.filterwarnings('ignore:.* too few for')
+@pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('sampling', SAMPLINGS)
-def test_table_from_one_batch_up(sampling):
-    "Every length either gives finite values with every phase in it, or is refused"
-    for shape in (constant(), one_cycle(), step_decay(), triangular(3)):
-        c,ok = Cycle(shape.phases, sampling),0
-        for n in range(1, 60):
-            try: t = c.table(n)
-            except ValueError as e:
-                assert ('n_iter must give every phase a batch' in str(e)
-                        and (not ok or sampling.startswith('fastai'))), f'{n} batches refused after fewer were fine'
-            else:
-                ok += 1
-                assert len(t['lr'])==n and np.isfinite(t['lr']).all() and (t['lr']>=0).all()
-                assert set(c.sample(n)[0])==set(range(len(c.phases)))
-        assert ok>30
+def test_every_length_is_trained(sampling, shape):
+    c = Cycle(SHAPES[shape].phases, sampling)
+    for n in range(1, 60):
+        t = c.table(n)
+        assert len(t['lr'])==n and np.isfinite(t['lr']).all() and (t['lr']>=0).all() and (t['lr']<=1).all()
+        k,pos = c.sample(n)
+        assert ((pos>=0) & (pos<=1)).all() and (np.diff(k)>=0).all()
+        spans = c.spans(n)
+        assert sum(stop-first for _,first,stop in spans)==n, 'each batch is in one phase'
+        if sampling=='endpoint' and n>len(c.phases): assert set(k.tolist())==set(range(len(c.phases)))
+
+@pytest.mark.parametrize('n', range(4, 501))
+def test_jumps_are_on_the_batch_that_torch_has_them_on(n):
+    "Steps as `MultiStepLR`, restarts as `CosineAnnealingWarmRestarts`, for whole and odd lengths"
+    milestones = [-(-n//2), -(-3*n//4)] # the first batch at or behind
+    for sampling in ('endpoint', 'no_endpoint'):
+        rates = Cycle(step_decay().phases, sampling).table(n)['lr']
+        assert (rates==torch_rates(torch.optim.lr_scheduler.MultiStepLR(sgd(), milestones), n)).all()
+    for n_cycles in (2, 3, 5, 7):
+        if n<2*n_cycles or n%n_cycles: continue
+        cosine = Cycle([Phase('cosine', 1., lr=(1, 0, 'cos'))], 'no_endpoint').repeat(n_cycles)
+        theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(sgd(), n//n_cycles)
+        assert cosine.table(n)['lr']==pytest.approx(torch_rates(theirs, n), abs=1e-12)
+        ours = Cycle(cosine.phases).table(n)['lr'].reshape(n_cycles, -1)
+        assert (ours[:,0]==1).all() and (ours[:,-1]==0).all(), 'endpoint has the first and last value of each cosine'
 
 @settings(max_examples=60, deadline=None)
 @given(shapes, st.sampled_from(list(SAMPLINGS)))
@@ -88,9 +123,9 @@ BAD = {
     'different hypers': (lambda: Cycle([Phase('a', .5, lr=1), Phase('b', .5, mom=.9)]), "phase 'b' must set the same"),
     'sampling': (lambda: one_cycle(sampling='middle'), "sampling must be one of .*; got 'middle'"),
     'sampling type': (lambda: one_cycle(sampling=[]), 'sampling must be one of'),
-    'n_iter': (lambda: one_cycle().table(0), 'n_iter must be a whole number of at least 1; got 0'),
+    'n_iter': (lambda: one_cycle().table(0), 'n_iter must be a whole number of batches, at least 1 and at most 20,000,000; got 0'),
     'n_iter float': (lambda: one_cycle().table(10.), 'n_iter must be a whole number'),
-    'lr_max 0': (lambda: one_cycle().table(10, 0), 'lr_max must be a finite rate above 0'),
+    'lr_max 0': (lambda: one_cycle().table(10, 0), 'lr_max must be a rate above 0 and at most 1e\\+09'),
     'lr_max nan': (lambda: one_cycle().table(10, float('nan')), 'lr_max must'),
     'lr_max text': (lambda: one_cycle().table(10, 'high'), 'lr_max must'),
     'groups': (lambda: ByGroup([]), 'list of one Cycle for each'),
@@ -108,7 +143,7 @@ BAD = {
         dict(name='a', pct=1., hypers={1: [1, 1, 'lin']})]}), 'whose keys are names'),
     'file: huge': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [
         dict(name='a', pct=1., hypers={'lr': [10**400, 1, 'lin']})]}), 'lr of phase'),
-    'file: code': (lambda: one_cycle(anneal=print).to_dict(), 'a callable is code'),
+    'file: no name': (lambda: one_cycle(anneal=lambda s, e, p: s).to_dict(), 'a name or a function with a name'),
 }
 
 @pytest.mark.parametrize('call,says', BAD.values(), ids=BAD.keys())

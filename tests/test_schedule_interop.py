@@ -1,5 +1,5 @@
 "Cycles in loops of torch and callbacks of fastai"
-import json
+import copy, json
 import numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from fastai.callback.schedule import ParamScheduler
@@ -27,18 +27,93 @@ def test_as_torch_sets_the_table():
     for _ in range(30): sched.optimizer.step(); sched.step()
     assert sched.get_last_lr()==[0, 0], 'after the end the last value stays'
 
-def test_as_torch_resumes():
-    c,opt,opt2 = one_cycle(),torch_opt(),torch_opt()
+@pytest.mark.parametrize('order', ['optimizer first', 'scheduler first'])
+def test_as_torch_resumes(order):
+    c,opt,opt2,opt3 = one_cycle(),torch_opt(),torch_opt(),torch_opt()
     sched = c.as_torch(opt, 40, 1.)
-    whole = run_torch(torch_opt2 := torch_opt(), c.as_torch(torch_opt2, 40, 1.), 40)
+    whole = run_torch(opt3, c.as_torch(opt3, 40, 1.), 40)
     first = run_torch(opt, sched, 15)
     state = json.loads(json.dumps(sched.state_dict()))
     again = c.as_torch(opt2, 40, 1.)
-    again.load_state_dict(state)
+    loads = [lambda: opt2.load_state_dict(opt.state_dict()), lambda: again.load_state_dict(state)]
+    for load in loads if order=='optimizer first' else reversed(loads): load()
     assert_array_equal(np.concatenate([first, run_torch(opt2, again, 25)]), whole)
     assert again.state_dict()['last_epoch']==40
     with pytest.raises(ValueError, match='n_iter of the state must be that of this scheduler, 41; got 40'):
         c.as_torch(torch_opt(), 41, 1.).load_state_dict(state)
+
+def test_loading_touches_the_scheduler_alone():
+    opt = torch_opt()
+    sched = one_cycle().as_torch(opt, 20, 1.)
+    run_torch(opt, sched, 9)
+    state,before = sched.state_dict(),[dict(g) for g in opt.param_groups]
+    run_torch(opt, sched, 5)
+    now = [dict(g) for g in opt.param_groups]
+    sched.load_state_dict(state | {'optimizer': 'theirs', 'unknown': 1})
+    assert [dict(g) for g in opt.param_groups]==now!=before, 'the optimizer has its own state'
+    assert sched.optimizer is opt and not hasattr(sched, 'unknown') and sched.last_epoch==9
+    sched.load_state_dict(state | {'last_epoch': -1})
+    sched.step()
+    assert opt.param_groups[0]['lr']==.1, 'before the first batch is a position too'
+
+def sequential(opt):
+    parts = [one_cycle().as_torch(opt, 10, 1.), torch.optim.lr_scheduler.ExponentialLR(opt, .9)]
+    return torch.optim.lr_scheduler.SequentialLR(opt, parts, [10])
+
+def chained(opt):
+    return torch.optim.lr_scheduler.ChainedScheduler([one_cycle().as_torch(opt, 30, 1.)], optimizer=opt)
+
+@pytest.mark.filterwarnings('ignore:The epoch parameter', 'ignore:Detected call')
+@pytest.mark.parametrize('make', [sequential, chained])
+@pytest.mark.parametrize('order', ['optimizer first', 'scheduler first'])
+@pytest.mark.parametrize('at', [3, 10, 12])
+def test_inside_the_schedulers_of_torch(make, order, at):
+    opt,opt2 = torch_opt(),torch_opt()
+    sched = make(opt)
+    run_torch(opt, sched, at)
+    states = copy.deepcopy((opt.state_dict(), sched.state_dict()))
+    rest = run_torch(opt, sched, 10)
+    again = make(opt2)
+    loads = [lambda: opt2.load_state_dict(states[0]), lambda: again.load_state_dict(states[1])]
+    for load in loads if order=='optimizer first' else reversed(loads): load()
+    assert_array_equal(run_torch(opt2, again, 10), rest)
+
+def test_a_rate_that_is_a_tensor_is_filled_in_place():
+    p = torch.nn.Parameter(torch.zeros(1))
+    rate = torch.tensor(.5)
+    opt = torch.optim.AdamW([p], lr=rate)
+    reads = []
+    class Watched(torch.Tensor):
+        "Notes what would copy it to the host"
+        def item(self): reads.append('item'); return super().item()
+        def __float__(self): reads.append('float'); return super().__float__()
+        def __array__(self, *args): reads.append('array'); return super().__array__(*args)
+    opt.param_groups[0]['lr'] = rate = rate.as_subclass(Watched)
+    sched = one_cycle().as_torch(opt, 11, 1.)
+    reads.clear() # what torch itself does when a scheduler is made is its own
+    for _ in range(4):
+        opt.step()
+        sched.step()
+    assert opt.param_groups[0]['lr'] is rate and float(rate.as_subclass(torch.Tensor))==pytest.approx(1.)
+    assert not reads
+
+@pytest.mark.parametrize('change', [lambda o: o.add_param_group(dict(params=[torch.nn.Parameter(torch.zeros(1))])),
+                                    lambda o: o.param_groups.pop()])
+def test_groups_that_change_are_refused_before_anything_moves(change):
+    opt = torch_opt()
+    sched = one_cycle().as_torch(opt, 20, 1.)
+    run_torch(opt, sched, 4)
+    change(opt)
+    before = sched.state_dict(),[dict(g) for g in opt.param_groups]
+    with pytest.raises(ValueError, match='the optimizer must have the 2 parameter groups'): sched.step()
+    assert (sched.state_dict(), [dict(g) for g in opt.param_groups])==before
+
+def test_last_epoch_needs_a_loaded_optimizer():
+    with pytest.raises(ValueError, match=r'last_epoch must be -1 unless.*groups \[0, 1\] have no initial_lr; got 3'):
+        one_cycle().as_torch(torch_opt(), 20, 1., last_epoch=3)
+    opt = torch_opt()
+    run_torch(opt, one_cycle().as_torch(opt, 20, 1.), 4)
+    assert one_cycle().as_torch(opt, 20, 1., last_epoch=3).get_last_lr()==[one_cycle().table(20)['lr'][4]]*2
 
 def test_as_torch_without_momentum_and_with_unknown_hypers():
     with pytest.warns(UserWarning, match='momentum 0'): sched = one_cycle().as_torch(torch_opt(momentum=0), 11, 1.)

@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from numpy.testing import assert_allclose
 from fastai.callback.progress import ProgressCallback
+from fastai.callback.schedule import fine_tune # and `fit_one_cycle`, `fit_flat_cos` # noqa: F401
 from fastai.test_utils import synth_learner
 from fastai_clr_ext.schedule import *
+from fastai_clr_ext.schedule.presets import PRESETS
 from conftest import Spy
 
 CASES = json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
@@ -117,7 +119,7 @@ def test_no_jump_between_phases(c):
 BAD = {
     'div': (lambda: one_cycle(div=1), 'div must be above 1.*got 1'),
     'div nan': (lambda: one_cycle(div=float('nan')), 'div must be above 1'),
-    'div_final': (lambda: one_cycle(div_final=.5), 'div_final must be at least 1; got 0.5'),
+    'div_final': (lambda: one_cycle(div_final=.5), 'div_final must be at least 1; math.inf ends at 0; got 0.5'),
     'pct_start': (lambda: one_cycle(pct_start=0), r'pct_start must lie in \(0, 0.9\)'),
     'pct_final': (lambda: one_cycle(pct_final=1), r'pct_final must lie in \[0, 1\)'),
     'together': (lambda: one_cycle(pct_start=.6, pct_final=.5),
@@ -127,9 +129,7 @@ BAD = {
     'pct of 100': (lambda: clr_beta_07(10, 100), r'percentage in \(0, 100\)'),
     'pct of 0': (lambda: clr_beta_07(10, 0), r'percentage in \(0, 100\)'),
     'three values': (lambda: clr_beta_07(10, 10, .95), r'\(max_mom, min_mom\) of use_clr_beta must be 2 momenta'),
-    'c of 0': (lambda: clr_beta_07(10, 90).table(10), "'warm-up', 'cool-down' has none"),
     'cut_div': (lambda: clr_07(10, 1), 'cut_div of use_clr must be above 1'),
-    'cut of 0': (lambda: clr_07(10, 20).table(10), "'warm-up' has none"),
     'three phases': (lambda: one_cycle_torch(pct_start=.6, three_phase=True),
                      'pct_start must be below .5 with three_phase'),
     'anneal_strategy': (lambda: one_cycle_torch(anneal_strategy='exp'), "be 'cos' or 'linear'"),
@@ -142,3 +142,86 @@ BAD = {
 @pytest.mark.parametrize('call,says', BAD.values(), ids=BAD.keys())
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says): call()
+
+# schedules of other libraries, for every length
+
+def linear(a, b, n): return [a+(b-a)*i/n for i in range(n)]
+
+def transformers_wsd(n_warm, n_stable, n_decay, low, shape):
+    "What `get_wsd_schedule` of Transformers multiplies the rate with, by its documentation"
+    def fall(p): return {'linear': 1-p, 'cosine': (1+np.cos(np.pi*p))/2, '1-sqrt': 1-np.sqrt(p)}[shape]
+    return [*linear(0, 1, n_warm), *[1]*n_stable, *[low+(1-low)*fall(i/n_decay) for i in range(n_decay)]]
+
+@pytest.mark.filterwarnings('ignore:.* too few for')
+@pytest.mark.parametrize('shape,decay', [('linear', 'lin'), ('cosine', 'cos'), ('1-sqrt', '1-sqrt')])
+def test_wsd_of_transformers(shape, decay):
+    rng = np.random.default_rng(1)
+    for n in range(4, 501):
+        n_warm,n_decay = int(rng.integers(0, n//2)), int(rng.integers(1, n//2))
+        theirs = transformers_wsd(n_warm, n-n_warm-n_decay, n_decay, 0, shape)
+        ours = wsd(n_warm/n, n_decay/n, decay, np.inf, np.inf, sampling='no_endpoint').table(n)['lr']
+        assert_allclose(ours, theirs, rtol=0, atol=1e-9, err_msg=f'{n_warm} and {n_decay} of {n}')
+
+def test_cosine_of_timm_and_of_torch():
+    "timm's `CosineLRScheduler` with `warmup_prefix`, and torch's `SequentialLR` of `LinearLR` and `CosineAnnealingLR`"
+    rng = np.random.default_rng(2)
+    for n in range(4, 501):
+        n_warm,low = int(rng.integers(1, n-1)), 10**rng.uniform(-6, -1)
+        ours = warmup_cosine(n_warm/n, 100, 1/low, sampling='no_endpoint').table(n)['lr']
+        fall = [low + (1-low)*(1+np.cos(np.pi*i/(n-n_warm)))/2 for i in range(n-n_warm)]
+        assert_allclose(ours, [*linear(.01, 1, n_warm), *fall], rtol=0, atol=1e-9, err_msg=f'{n_warm} of {n}')
+        if n%25: continue
+        opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+        parts = [torch.optim.lr_scheduler.LinearLR(opt, .01, 1., n_warm),
+                 torch.optim.lr_scheduler.CosineAnnealingLR(opt, n-n_warm, low)]
+        both = torch.optim.lr_scheduler.SequentialLR(opt, parts, [n_warm])
+        assert_allclose(ours, rates_of(both, n), rtol=1e-6, atol=1e-9)
+
+def rates_of(scheduler, n):
+    rates = []
+    for _ in range(n):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+@pytest.mark.parametrize('power', [.5, 1, 2, 3.7])
+def test_polynomial_of_torch(power):
+    for n in (*range(4, 60), 250, 500):
+        opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+        theirs = rates_of(torch.optim.lr_scheduler.PolynomialLR(opt, n, power), n)
+        assert_allclose(polynomial(power, sampling='no_endpoint').table(n)['lr'], theirs, rtol=1e-9, atol=1e-12)
+
+def test_inverse_sqrt_of_the_paper():
+    "Vaswani et al.: min(i/warm, sqrt(warm/i)), up to their factor"
+    rng = np.random.default_rng(3)
+    for n in range(4, 501):
+        n_warm = int(rng.integers(1, n-1))
+        theirs = [min(i/n_warm, (n_warm/i)**.5) if i else 0 for i in range(n)]
+        ours = inverse_sqrt(n_warm/n, np.inf, sampling='no_endpoint').table(n)['lr']
+        assert_allclose(ours, theirs, rtol=0, atol=1e-9, err_msg=f'{n_warm} of {n}')
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_every_preset_takes_a_sampling_and_any_number(name):
+    needed = dict(clr_beta_07=(10, 10), clr_07=(10, 4)).get(name, ())
+    c = PRESETS[name](*needed, sampling='endpoint')
+    assert c.sampling=='endpoint' and len(c.table(50)['lr'])==50
+    same = PRESETS[name](*[torch.tensor(x) for x in needed], sampling='endpoint')
+    assert same==c==PRESETS[name](*[np.float32(x) for x in needed], sampling='endpoint')
+
+@pytest.mark.parametrize('preset,names', [(one_cycle, ('div', 'div_final', 'pct_start')), (wsd, ('div', 'pct_decay')),
+                                          (one_cycle_torch, ('pct_start', 'div_factor')), (polynomial, ('power',))])
+@pytest.mark.parametrize('kind', [torch.tensor, np.float64, np.array])
+def test_numbers_of_numpy_and_torch(preset, names, kind):
+    values = dict(div=8., div_final=64., pct_start=.25, pct_decay=.25, div_factor=16., power=2.)
+    given = {name: values[name] for name in names}
+    assert preset(**{name: kind(v) for name,v in given.items()})==preset(**given)
+
+def test_a_percentage_below_one_is_warned_of():
+    with pytest.warns(UserWarning, match='0.1368 means 0.00137 of the batches') as caught:
+        clr_beta_07(10, .1368, .95, .85)
+    assert caught[0].filename==__file__
+
+def test_no_annihilation_at_zero():
+    with pytest.raises(ValueError, match='pct_final must be 0 when div=inf'): one_cycle(np.inf)
+    assert one_cycle(np.inf, pct_final=0).table(11)['lr'][[0, 5, 10]].tolist()==[0, 1, 0]

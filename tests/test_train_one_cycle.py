@@ -1,18 +1,23 @@
 "One cycle: what was trained is what was planned, and wrong arguments change nothing"
-import json
+import json, time, warnings
 from functools import partial
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
+from fastcore.foundation import L
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException
+from fastai.callback.schedule import ParamScheduler, SchedLin
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RMSProp, SGD, ranger
 from fastai_clr_ext.schedule import *
+from fastai_clr_ext.schedule.presets import PRESETS
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
-from conftest import Raise, Spy, ValidateAt, without_address
+from conftest import Raise, Spy, ValidateAt, make_mlp, without_address
+from train_helpers import snapshot
 
 CASES = [c for c in json.loads(Path(__file__).with_name('legacy_schedules.json').read_text())
          if c['kind']=='use_clr_beta' or (c['kind']=='use_clr' and c['n_iter']<9310)]
@@ -195,10 +200,10 @@ def test_answers_only_its_own_events(mlp):
     assert 'after_pred' not in asked and 'run' not in asked
 
 FIT_BAD = {
-    'n_epoch 0': (dict(n_epoch=0), 'n_epoch must be a whole number of at least 1; got 0'),
+    'n_epoch 0': (dict(n_epoch=0), 'n_epoch must be a whole number of epochs, at least 1 and at most 20,000,000; got 0'),
     'n_epoch float': (dict(n_epoch=1.5), 'n_epoch must be a whole number.*got 1.5'),
     'n_epoch bool': (dict(n_epoch=True), 'n_epoch must'),
-    'lr_max 0': (dict(lr_max=0.), 'lr_max must be a finite rate above 0'),
+    'lr_max 0': (dict(lr_max=0.), 'lr_max must be a rate above 0 and at most'),
     'lr_max below 0': (dict(lr_max=-.1), 'lr_max must'),
     'lr_max nan': (dict(lr_max=float('nan')), 'lr_max must.*nan'),
     'lr_max list': (dict(lr_max=[.1, .2, .3]), 'lr_max must have one value for each of the 2 parameter groups'),
@@ -216,15 +221,15 @@ FIT_BAD = {
                                r'use_clr_beta must be \(div, pct\) or \(div, pct, max_mom, min_mom\)')
        for v in ((), (10,), (10, 13, .95), (10, 13, .95, .85, 1), 'text', 10, (10, 'a'))},
     'pct 100': (dict(use_clr_beta=(10, 100)), r'percentage in \(0, 100\)'),
-    'no batch': (dict(use_clr_beta=(10, 95)), 'n_iter must give every phase a batch; got 10'),
     'use_clr': (dict(use_clr=(10,)), r'use_clr must be \(div, cut_div\)'),
-    'use_clr no batch': (dict(use_clr=(10, 20)), 'n_iter must give every phase a batch'),
     'two cycles': (dict(use_clr_beta=(10, 13), use_clr=(10, 4)), 'one of use_clr_beta, use_clr and sched'),
     'beta and shape': (dict(use_clr_beta=(10, 13), pct_start=.3), 'use_clr_beta must be given without pct_start'),
     'beta and moms': (dict(use_clr_beta=(10, 13), moms=(.95, .85, .95)), 'without moms'),
     'sched and shape': (dict(sched=constant(), div=25.), 'sched must be given without div'),
     'sched and sampling': (dict(sched=constant(), sampling='torch'), 'without sampling'),
-    'sched type': (dict(sched='wsd'), 'sched must be a Cycle'),
+    'sched name': (dict(sched='wsdd'), "sched must be a Cycle or one of.*'wsd'.*got 'wsdd'"),
+    'sched needs': (dict(sched='clr_07'), "sched must be a cycle that needs no arguments.*got 'clr_07'"),
+    'sched type': (dict(sched=1), 'sched must be a Cycle, a name'),
     'sched short': (dict(sched=[constant()]), 'one cycle for each of the 2 parameter groups'),
     'sched group': (dict(sched={2: constant()}), r'numbers in \[-2, 2\)'),
     'sched twice': (dict(sched={1: constant(), -1: constant()}), 'name each group once'),
@@ -303,3 +308,175 @@ def test_a_validation_within_the_fit_leaves_the_cycle_alone(mlp, event, order):
     learn.fit_one_cycle_ext(3, .1, cbs=[got := Kept(), ValidateAt(event, order)])
     assert got.column('lr')==want.column('lr') and got.column('mom')==want.column('mom')
     assert learn.recorder.hps==plain.recorder.hps and len(learn.recorder.plans)==1
+
+# nothing changes before everything is made and checked
+
+class NeedsPath(Callback):
+    def __init__(self, path): self.path = path
+
+class Refuses(Callback):
+    "Looks at the fit and refuses it"
+    def check_fit(self, learn, opt, cbs): raise ValueError('this callback must not be used')
+
+elsewhere = make_mlp(cbs=GradRecorder())
+
+REFUSED = {
+    'class that needs an argument': (lambda: NeedsPath, r'classes that need no argument; got NeedsPath: .*path'),
+    'SaveHistory': (lambda: SaveHistory, 'classes that need no argument; got SaveHistory'),
+    'class among callbacks': (lambda: [GradRecorder(), NeedsPath], 'got NeedsPath'),
+    'class that refuses': (lambda: Refuses, 'this callback must not be used'),
+    'guard twice': (lambda: [DivergenceGuard, DivergenceGuard()], 'have one DivergenceGuard'),
+    'of another learner': (lambda: elsewhere.cbs[-1], 'GradRecorder must be in one learner only'),
+    'given twice': (lambda: [cb := GradRecorder(), cb], 'be callbacks that are given once'),
+    'unknown monitor': (lambda: SaveModelCallback(monitor='roc_auc'), "monitor of save_model must be recorded.*'roc_auc'"),
+    'unknown monitor of a class': (lambda: partial_class(EarlyStoppingCallback, monitor='f1'), "monitor of .*got 'f1'"),
+    'ReduceLROnPlateau': (lambda: ReduceLROnPlateau(), 'have nothing beside the cycle that sets lr too'),
+    'ReduceLROnPlateau class': (lambda: ReduceLROnPlateau, 'have nothing beside the cycle that sets lr too'),
+    'ParamScheduler': (lambda: ParamScheduler({'mom': SchedLin(.9, .8)}), 'beside the cycle that sets mom too'),
+    'another cycle': (lambda: CycleScheduler(Plan(one_cycle(), (.1, .1), 1, 10)), 'that sets lr, mom too'),
+    'in a generator': (lambda: (cb for cb in [Refuses()]), 'this callback must not be used'),
+    'no callback': (lambda: [GradRecorder(), 1], r'cbs must be Callbacks; got \[1\]'),
+}
+
+def partial_class(cls, **kwargs):
+    return type(cls.__name__, (cls,), dict(__init__=lambda self: cls.__init__(self, **kwargs)))
+
+@pytest.mark.parametrize('before', ['new', 'trained'])
+@pytest.mark.parametrize('method', ['fit_one_cycle_ext', 'preview_one_cycle_ext', 'fit_stages', 'preview_stages'])
+@pytest.mark.parametrize('make_cbs,says', REFUSED.values(), ids=REFUSED.keys())
+def test_refused_callbacks_change_nothing(mlp, method, before, make_cbs, says):
+    learn = mlp()
+    if before=='trained': learn.fit_one_cycle_ext(1, .01)
+    was = snapshot(learn)
+    first = [Stage('a', 1), Stage('b', 1)] if 'stages' in method else 1
+    with pytest.raises(ValueError, match=says): getattr(learn, method)(first, cbs=make_cbs())
+    assert snapshot(learn)==was
+    learn.fit(1) # a plain fit works, with nothing left over
+    assert learn.opt.hypers[0]['lr']==learn.lr
+
+@pytest.mark.parametrize('make', [lambda cbs: (cb for cb in cbs), iter, lambda cbs: map(lambda cb: cb, cbs), tuple, L])
+@pytest.mark.parametrize('method', ['fit_one_cycle_ext', 'fit_stages', 'stage'])
+def test_callbacks_come_in_anything_that_is_looped_over_once(mlp, make, method):
+    learn,spy = mlp(),Spy()
+    cbs = make([spy, GradRecorder])
+    if method=='stage': learn.fit_stages([Stage('a', 1, cbs=cbs)])
+    else: getattr(learn, method)(1 if method=='fit_one_cycle_ext' else [Stage('a', 1)], cbs=cbs)
+    assert len(spy.rows)==10 and len(learn.recorder.grads)==20
+    assert not [cb for cb in learn.cbs if cb is spy]
+
+def test_the_example_of_a_class_without_its_argument_leaves_no_cycle_behind(mlp):
+    learn = mlp()
+    with pytest.raises(ValueError, match='got SaveHistory'): learn.fit_one_cycle_ext(1, .5, cbs=SaveHistory)
+    spy = Spy()
+    learn.fit(1, .02, cbs=spy)
+    assert set(np.ravel(spy.column('lr')))=={.02}
+
+# two that write the same
+
+@pytest.mark.parametrize('cb,sched', [(ReduceLROnPlateau(patience=1), Cycle([Phase('a', 1, mom=(.95, .85))])),
+                                      (ParamScheduler({'lr': SchedLin(.1, .01)}), Cycle([Phase('a', 1, mom=(.95, .85))])),
+                                      (ParamScheduler({'mom': SchedLin(.9, .8)}), constant())])
+def test_a_cycle_that_leaves_it_alone_works_beside(mlp, cb, sched):
+    learn = mlp()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        learn.fit_one_cycle_ext(2, .1, sched=sched, cbs=[cb, spy := Spy()])
+    name = sched.hypers[0]
+    assert_allclose(np.array(spy.column(name)), learn.recorder.plans[-1].table[name])
+
+def test_plain_fit_refuses_two_writers_too(mlp):
+    learn = mlp()
+    cycle = CycleScheduler(Plan(constant(), (.1, .1), 1, 10))
+    with pytest.raises(ValueError, match='beside the cycle that sets lr too'):
+        learn.fit(1, cbs=[cycle, ReduceLROnPlateau(), HistoryRecorder()])
+    assert cycle not in learn.cbs and not learn.recorder.losses
+
+class SetsRate(Callback):
+    "Sets the rate by hand, at an event, from a batch on"
+    def __init__(self, event, at, value, order, key='lr'):
+        self.at,self.value,self.order,self.key = at,value,order,key
+        setattr(self, event, self.write)
+    def write(self):
+        if self.learn.training and self.learn.train_iter>=self.at: self.learn.opt.set_hyper(self.key, self.value)
+
+@pytest.mark.parametrize('event,order', [('before_batch', 70), ('after_pred', 0), ('after_loss', 200), ('before_step', 0)])
+@pytest.mark.parametrize('key,value', [('lr', .007), ('mom', .5)])
+def test_what_another_callback_set_is_what_the_plan_says(mlp, event, order, key, value):
+    learn,spy = mlp(),Spy()
+    with pytest.warns(UserWarning, match=f'Something beside the cycle set {key} in 6 batches: batch 4 was trained with '
+                                         f'{value:g} instead of') as caught:
+        learn.fit_one_cycle_ext(1, .1, cbs=[SetsRate(event, 4, value, order, key), spy])
+    assert caught[0].filename==__file__, 'it points at the fit'
+    plan = learn.recorder.plans[-1]
+    for name in ('lr', 'mom'):
+        assert plan.table[name].tolist()==spy.column(name)
+        assert learn.recorder.hps[name]==[row[-1] for row in spy.column(name)]
+    assert set(plan.table[key][4:].ravel())=={value}
+    assert plan.df[key].tolist()==np.ravel(spy.column(key)).tolist()
+    steps = learn.recorder.history.steps
+    assert steps[f'{key}_0'].tolist()==[row[0] for row in spy.column(key)]
+    drawn = plan.plot(show_moms=False).lines if key=='lr' else plot_plans([plan], 'mom').lines
+    assert set(np.asarray(drawn[0].get_ydata())[4:])=={value}
+
+def test_what_is_trained_as_planned_is_not_warned_of(mlp):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        learn = mlp()
+        learn.fit_one_cycle_ext(2, .1, cbs=[GradRecorder(), SaveModelCallback(fname='x', monitor='train_loss')])
+    assert not learn.recorder.plans[-1].changed
+    Path(learn.path/learn.model_dir/'x.pth').unlink()
+
+# numbers
+
+@pytest.mark.parametrize('kind', [torch.tensor, np.float64, np.float32, np.array])
+def test_numbers_of_numpy_and_torch(mlp, kind):
+    ours,theirs = mlp(),mlp()
+    theirs.fit_one_cycle_ext(2, .5, div=8., wd=.25, pct_start=.25, start_epoch=1)
+    ours.fit_one_cycle_ext(kind(2.), kind(.5), div=kind(8.), wd=kind(.25), pct_start=kind(.25), start_epoch=kind(1.))
+    assert ours.recorder.plans==theirs.recorder.plans
+    assert [p.tolist() for p in ours.model.parameters()]==[p.tolist() for p in theirs.model.parameters()]
+    stage = Stage('a', kind(.5), slice(kind(.125), kind(.5)), -1, wd=[kind(0.), kind(.5)])
+    assert stage==Stage('a', .5, slice(.125, .5), -1, wd=[0., .5])
+    ours.fit_stages([stage])
+
+@pytest.mark.parametrize('attribute', ['lr', 'wd'])
+def test_numbers_of_numpy_as_the_learners_own(mlp, attribute):
+    learn = mlp(**{attribute: np.float32(.125)})
+    learn.fit_one_cycle_ext(1, cbs=(spy := Spy()))
+    if attribute=='wd': assert set(np.ravel(spy.column('wd')))=={.125}
+    else: assert np.max(spy.column('lr'))==.125
+
+@pytest.mark.parametrize('kwargs,says', [
+    (dict(n_epoch=10**9), r'n_epoch must give at most 10,000,000 batches, 10 in each epoch|n_epoch must be .* at most'),
+    (dict(n_epoch=5*10**6), 'n_epoch must give at most 10,000,000 batches, 10 in each epoch; got 5000000'),
+    (dict(lr_max=1e300), r'lr_max must be a rate above 0 and at most 1e\+09'),
+    (dict(sched=lambda: one_cycle().repeat(10**9)), 'n_cycles must be .* at most 3,333'),
+    (dict(sched=lambda: triangular(10**9)), 'n_cycles must be .* at most 5,000'),
+    (dict(sched=lambda: one_cycle().in_steps(10**9)), 'n_steps must be .* at most 10,000')])
+def test_numbers_that_would_fill_the_memory_are_refused_at_once(mlp, kwargs, says):
+    learn,start = mlp(),time.perf_counter()
+    with pytest.raises(ValueError, match=says):
+        learn.fit_one_cycle_ext(**dict(n_epoch=1) | {k: v() if callable(v) else v for k,v in kwargs.items()})
+    assert time.perf_counter()-start<1
+
+# any length
+
+@pytest.mark.filterwarnings('ignore:.*too few for the cycle')
+@pytest.mark.parametrize('n_trn', [1, 2, 3, 5])
+@pytest.mark.parametrize('preset', PRESETS)
+def test_every_preset_trains_every_length(mlp, preset, n_trn):
+    needed = dict(clr_beta_07=(10, 10), clr_07=(10, 4)).get(preset, ())
+    learn,cycle = mlp(n_trn),PRESETS[preset](*needed)
+    learn.fit_one_cycle_ext(1, .1, sched=cycle if needed else preset, cbs=(spy := Spy()))
+    assert len(spy.rows)==n_trn
+    assert np.array(spy.column('lr'))[:,1].tolist()==cycle.table(n_trn, .1)['lr'].tolist()
+
+def test_too_few_batches_are_warned_of_once(mlp):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        learn = mlp(2)
+        learn.fit_one_cycle_ext(1, .1)
+        learn.recorder.plans[-1].plot()
+    said = [w for w in caught if 'too few' in str(w.message)]
+    assert [str(w.message) for w in said]==['2 batches are too few for the cycle. Phases without a batch: cool-down']
+    assert said[0].filename==__file__

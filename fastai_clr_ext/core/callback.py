@@ -7,18 +7,31 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #dcd39018
+# %% ../../nbs/01_core.callback.ipynb #b187d0fc
 from collections.abc import Iterable
 from torch import nn
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
+from fastcore.foundation import L
 from fastcore.xtras import modify_exception
 from fastai.callback.core import (Callback, CancelBackwardException, CancelBatchException, CancelEpochException,
     CancelFitException, CancelStepException, CancelTrainException, CancelValidException)
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
+from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #ba36d42a
+# %% ../../nbs/01_core.callback.ipynb #f8442a6d
+def check_is_free(
+    cb:Callback, # To be added to a learner
+    learn:Learner|None # The learner; None takes the callback out
+):
+    "Raise a `ValueError` if the callback is in another learner, which it would silently leave"
+    other = vars(cb).get('learn')
+    is_free = learn is None or other is None or other is learn or not any(c is cb for c in other.cbs)
+    check(is_free, type(cb).__name__, 'be in one learner only: make one for each, or take it out of the other by '
+          '`remove_cb`', f'one that is in another {type(other).__name__}')
+
 CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
            CancelStepException, CancelTrainException, CancelValidException)
 OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
@@ -30,6 +43,7 @@ class EventCallback(Callback):
 
     def __setattr__(self, name, value):
         # fastai warns where the learner or the model has the name too; we read those as `self.learn.x`
+        if name=='learn': check_is_free(self, value)
         object.__setattr__(self, name, value)
 
     def __call__(self,
@@ -109,3 +123,58 @@ def check_only_one(
     types = [cb if isinstance(cb, type) else type(cb) for cb in cbs]
     same = [t.__name__ for t in types if issubclass(t, kind)]
     check(len(same)==1, 'learn.cbs', f'have one {names}' + (f', or {reason}' if reason else ''), same)
+
+# %% ../../nbs/01_core.callback.ipynb #f58c925c
+def make_callback(
+    cb:object # Callback, or a class of callbacks
+)->object: # A callback of that class; anything else as it is
+    "Make a callback that is given by its class"
+    if not (isinstance(cb, type) and issubclass(cb, Callback)): return cb
+    try: return cb()
+    except TypeError as e:
+        raise ValueError(f'cbs must be Callbacks, or classes that need no argument; got {cb.__name__}: {e}') from e
+
+def make_callbacks(
+    cbs:Callback|type|Iterable|None # Callbacks, or classes of them; a generator is used up
+)->list: # Callbacks
+    "Make the callbacks that are given by their class, once"
+    made = [make_callback(cb) for cb in ([cbs] if isinstance(cbs, (Callback, type)) else L(cbs))]
+    bad = [cb for cb in made if not isinstance(cb, Callback)]
+    check(not bad, 'cbs', 'be Callbacks', bad)
+    return made
+
+def recorded_names(
+    learn:Learner # With a `Recorder`
+)->list: # Names of losses and metrics
+    "List what the `Recorder` will have a column for"
+    recorder = learn.recorder
+    metrics = list(learn.metrics.attrgot('name'))
+    if recorder.train_metrics and recorder.valid_metrics:
+        return [f'{part}_{name}' for part in ('train', 'valid') for name in ['loss', *metrics]]
+    return ['train_loss', *(['valid_loss'] if recorder.valid_metrics else []), *metrics]
+
+# %% ../../nbs/01_core.callback.ipynb #e875f928
+def check_trackers(
+    learn:Learner, # About to fit
+    cbs:list # Callbacks of the learner and of the fit
+):
+    "Raise a `ValueError` if a tracker watches what is not recorded"
+    for cb in cbs:
+        if not isinstance(cb, TrackerCallback): continue
+        check_recorder(learn, cb.name, 'has the columns that it watches')
+        names = recorded_names(learn)
+        check(cb.monitor in names, f'monitor of {cb.name}', f'be recorded, one of {names}', cb.monitor)
+
+def check_callbacks(
+    learn:Learner, # About to fit
+    opt:Optimizer|OptimWrapper, # Its optimizer, or the one it would make
+    cbs:list # Callbacks of the fit, made
+):
+    "Raise a `ValueError` if the callbacks of the learner and of the fit can't work; nothing is changed"
+    all_cbs = [*learn.cbs, *cbs]
+    twice = {cb.name for i,cb in enumerate(all_cbs) if any(cb is other for other in all_cbs[:i])}
+    check(not twice, 'cbs', 'be callbacks that are given once', sorted(twice))
+    for cb in cbs: check_is_free(cb, learn)
+    check_trackers(learn, all_cbs)
+    for cb in all_cbs:
+        if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, all_cbs)

@@ -7,9 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.checks.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/00_core.checks.ipynb #8ac3b74b
-import math, numpy as np, reprlib
+# %% ../../nbs/00_core.checks.ipynb #ce796b5c
+import math, numpy as np, reprlib, sys, warnings
+from collections.abc import Callable
+from functools import wraps
 from numbers import Integral, Real
+from torch import Tensor
 from fastcore.foundation import L
 
 # %% ../../nbs/00_core.checks.ipynb #6aba11b5
@@ -34,25 +37,28 @@ def is_number(
     try: return math.isfinite(x)
     except OverflowError: return False # a whole number or fraction that no float can hold
 
-# %% ../../nbs/00_core.checks.ipynb #fad3fe31
-MAX_COUNT = 10**12 # Counts below this are accepted; more batches or rows than that are a mistake
+# %% ../../nbs/00_core.checks.ipynb #298cbddd
+MAX_COUNT = 10**12 # Counts up to this are accepted where nothing is made for each
 
 def is_count(
     x:object, # Anything
-    least:int=1 # Smallest count that is accepted
-)->bool: # True for a whole number in `[least, MAX_COUNT)`; False for a bool
-    "Is `x` a whole number of at least `least`?"
-    return isinstance(x, Integral) and not isinstance(x, bool) and least<=x<MAX_COUNT
+    least:int=1, # Smallest count that is accepted
+    most:int=MAX_COUNT # Largest count that is accepted
+)->bool: # True for a whole number in `[least, most]`; False for a bool
+    "Is `x` a whole number within the limits?"
+    return isinstance(x, Integral) and not isinstance(x, bool) and least<=x<=most
 
 def check_count(
     name:str, # Name of the parameter
     value:object, # Value that was received
     least:int=1, # Smallest count that is accepted
-    what:str='' # What is counted, such as `'batches'`
+    what:str='', # What is counted, such as `'batches'`
+    most:int=MAX_COUNT # Largest count that is accepted
 ):
-    "Raise a `ValueError` unless `value` is a whole number of at least `least`"
-    rule = f'be a whole number of {what}, at least {least}' if what else f'be a whole number of at least {least}'
-    check(is_count(value, least), name, rule, value)
+    "Raise a `ValueError` unless `value` is a whole number within the limits"
+    limits = f'at least {least} and at most {most:,}'
+    rule = f'be a whole number of {what}, {limits}' if what else f'be a whole number of {limits}'
+    check(is_count(value, least, most), name, rule, value)
 
 def check_flag(
     name:str, # Name of the parameter
@@ -68,3 +74,44 @@ def as_list(
     "Return the items of a sequence of values, or None"
     is_sequence = isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1)
     return list(x) if is_sequence else None
+
+# %% ../../nbs/00_core.checks.ipynb #899267c0
+def plain(
+    x:object # Anything
+)->object: # The same, with Python's numbers
+    "Turn 0-d arrays and tensors and numpy's scalars into Python numbers, also in lists, tuples, dicts and slices"
+    if isinstance(x, np.generic): return x.item()
+    if isinstance(x, (np.ndarray, Tensor)) and x.ndim<2: return x.tolist()
+    if type(x) in (list, tuple, L): return type(x)([plain(item) for item in x])
+    if type(x) is dict: return {k: plain(v) for k,v in x.items()}
+    if isinstance(x, slice): return slice(plain(x.start), plain(x.stop), plain(x.step))
+    return x
+
+def takes_numbers(
+    f:Callable # Function or method
+)->Callable: # With the same signature
+    "Let a function take the numbers of numpy and torch as Python's"
+    @wraps(f)
+    def with_plain(*args, **kwargs):
+        "Call the function with Python's numbers"
+        return f(*map(plain, args), **plain(kwargs))
+    return with_plain
+
+# %% ../../nbs/00_core.checks.ipynb #7ea18a85
+def whole(
+    x:object # Anything
+)->object: # An `int` for a `float` without a fraction; anything else as it is
+    "Turn a float that is whole into an `int`"
+    return int(x) if isinstance(x, float) and x.is_integer() else x
+
+# %% ../../nbs/00_core.checks.ipynb #6976d414
+INSIDE = {'fastai_clr_ext', 'fastai', 'fastcore', 'torch', 'contextlib'} # Whose lines no user wrote
+
+def warn(
+    message:str # What the user should know
+):
+    "Warn, and point at the innermost line that is not in a package of `INSIDE`"
+    frame,level = sys._getframe(1),2
+    while frame.f_back and frame.f_globals.get('__name__', '').partition('.')[0] in INSIDE:
+        frame,level = frame.f_back,level+1
+    warnings.warn(message, stacklevel=level)

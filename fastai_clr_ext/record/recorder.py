@@ -143,7 +143,7 @@ def epoch_metrics(
     if recorder.cancel_valid: valid = []
     return dict(zip(train+valid, recorder.log[1:]))
 
-# %% ../../nbs/24_record.recorder.ipynb #a0861896
+# %% ../../nbs/24_record.recorder.ipynb #88286d6b
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -163,6 +163,12 @@ class RunningFit:
     loss:torch.Tensor|None=None # Loss in the current row, on its device
     n_held:int=0 # Samples that the accumulators held before the batch
     grad:object=None # State of `GradRecorder`
+
+    def read(self,
+        hypers:list # Of each parameter group, as the optimizer has them
+    )->list: # Values in the order of the row
+        "Return the hyper-parameters of a row"
+        return [hypers[group][name] for name,group in self.hypers]
 
 STEP,REASON = BATCH_PLACE.index('step'), BATCH_PLACE.index('skipped') # What a batch changes in its row
 
@@ -222,7 +228,7 @@ def _begin_fit(self:HistoryRecorder):
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
     history.fit_rows.append(self.now.row)
 
-# %% ../../nbs/24_record.recorder.ipynb #a41ffbc8
+# %% ../../nbs/24_record.recorder.ipynb #17fa0121
 @patch
 def before_batch(self:HistoryRecorder):
     "Append a row"
@@ -246,8 +252,7 @@ def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
     loss,hypers = self.learn.loss.detach(),self.learn.opt.hypers
     self.now.loss.copy_(loss if loss.numel()==1 else loss.mean())
-    values = [hypers[group][name] for name,group in self.now.hypers]
-    self.history.batch_log.rows[-1][1] = values
+    self.history.batch_log.rows[-1][1] = self.now.read(hypers)
 
 @patch
 def before_step(self:HistoryRecorder): self.now.in_step = True
@@ -258,6 +263,7 @@ def after_step(self:HistoryRecorder):
     now = self.now
     if not now.in_step: return
     now.where[STEP],now.where[REASON] = now.n_step,STEPPED
+    self.history.batch_log.rows[-1][1] = now.read(self.learn.opt.hypers) # what the step was made with
     now.n_step += 1
     now.in_step = False
     now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)

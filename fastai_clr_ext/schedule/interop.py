@@ -7,55 +7,84 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.interop.html.md""
 # %% auto #0
 __all__ = ['CycleLR']
 
-# %% ../../nbs/14_schedule.interop.ipynb #a62a808e
-import torch
+# %% ../../nbs/14_schedule.interop.ipynb #5b4578cb
+import torch, numpy as np
 from functools import partial
 from torch.optim.lr_scheduler import LRScheduler
 from fastcore.basics import patch
 from fastai.optimizer import OptimWrapper
-from ..core.checks import check, is_count
-from .cycle import ByGroup, Cycle, Schedule, check_lr_max, fill_unset, rates_per_group
+from ..core.checks import check, check_count, is_count, takes_numbers
+from .cycle import ByGroup, Cycle, Schedule, check_lr_max, rates_per_group, warn_left_out
 from .plan import settable_hypers
 
-# %% ../../nbs/14_schedule.interop.ipynb #0b95b3b2
+# %% ../../nbs/14_schedule.interop.ipynb #accde3a9
+def check_torch_optimizer(
+    optimizer:torch.optim.Optimizer, # To be scheduled
+    last_epoch:int # As in `CycleLR`
+):
+    "Raise a `ValueError` unless a scheduler can begin after the batch `last_epoch`"
+    check(isinstance(optimizer, torch.optim.Optimizer), 'optimizer', 'be a torch optimizer', optimizer)
+    check_count('last_epoch', last_epoch, least=-1)
+    missing = [i for i,group in enumerate(optimizer.param_groups) if last_epoch>=0 and 'initial_lr' not in group]
+    check(not missing, 'last_epoch', 'be -1 unless the state of an optimizer with a scheduler was loaded first: '
+          f'parameter groups {missing} have no initial_lr', last_epoch)
+
+# %% ../../nbs/14_schedule.interop.ipynb #6a4b2f0e
 class CycleLR(LRScheduler):
     "torch scheduler that sets what a cycle's table says"
+    @takes_numbers
     def __init__(self,
         optimizer:torch.optim.Optimizer, # What to set
         cycle:Schedule, # `Cycle` or `ByGroup`
         n_iter:int, # Number of batches in the whole cycle
         lr_max:float|list, # Peak learning rate: one, or one for each parameter group
-        last_epoch:int=-1 # Batch trained last; -1 before the first
+        last_epoch:int=-1 # Batch trained last; -1 before the first, otherwise the optimizer's state is loaded first
     ):
-        check(isinstance(optimizer, torch.optim.Optimizer), 'optimizer', 'be a torch optimizer', optimizer)
-        check(is_count(last_epoch, -1), 'last_epoch', 'be a whole number of at least -1', last_epoch)
+        check_torch_optimizer(optimizer, last_epoch)
         check(isinstance(cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', cycle)
         n_groups = len(optimizer.param_groups)
         n_cycles = len(cycle.cycles) if isinstance(cycle, ByGroup) else n_groups
         check(n_cycles==n_groups, 'cycles', f'be one for each of the {n_groups} parameter groups', n_cycles)
-        self.n_iter = n_iter
+        self.n_iter,self.n_groups = n_iter,n_groups
         self.wrapped = OptimWrapper(opt=optimizer)
         table = cycle.table(n_iter, rates_per_group(lr_max, n_groups))
-        self.table = {}
-        for name in settable_hypers(self.wrapped, cycle):
-            self.table[name] = fill_unset(table[name], [hypers.get(name) for hypers in self.wrapped.hypers])
+        warn_left_out(cycle, n_iter)
+        self.table = {name: table[name] for name in settable_hypers(self.wrapped, cycle)}
         super().__init__(optimizer, last_epoch)
 
-    def row(self,
-        name:str # Hyper-parameter
-    )->list: # One value for each parameter group
-        "Return the values at the current batch, the last ones after the end"
-        return self.table[name][min(self.last_epoch, self.n_iter-1)].tolist()
+    def check_groups(self):
+        "Raise a `ValueError` if parameter groups were added or taken away"
+        n = len(self.optimizer.param_groups)
+        check(n==self.n_groups, 'the optimizer', f'have the {self.n_groups} parameter groups that it had when the '
+              'scheduler was made: make a new scheduler for others', n)
 
-    def get_lr(self)->list: # One rate for each parameter group
-        "Return the rates at the current batch, and set the other hyper-parameters"
-        for name in self.table:
-            if name!='lr': self.wrapped.set_hyper(name, self.row(name))
-        return self.row('lr') if 'lr' in self.table else [group['lr'] for group in self.optimizer.param_groups]
+    def step(self,
+        epoch:int|None=None # Batch to go to, as in torch; None means the next
+    ):
+        "Go to the next batch, and set its values"
+        self.check_groups() # before anything moves
+        super().step(epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #62b98fb3
+# %% ../../nbs/14_schedule.interop.ipynb #13d25ccd
 @patch
-def state_dict(self:CycleLR)->dict: # `last_epoch`, `n_iter` and torch's own counters
+def row(self:CycleLR,
+    name:str # Hyper-parameter
+)->list: # One value for each parameter group
+    "Return the values at the current batch, the last ones after the end; what no cycle sets is left as it is"
+    row = self.table[name][min(self.last_epoch, self.n_iter-1)].tolist()
+    return [hypers[name] if np.isnan(v) else v for v,hypers in zip(row, self.wrapped.hypers)]
+
+@patch
+def get_lr(self:CycleLR)->list: # One rate for each parameter group
+    "Return the rates at the current batch, and set the other hyper-parameters"
+    self.check_groups()
+    for name in self.table:
+        if name!='lr': self.wrapped.set_hyper(name, self.row(name))
+    return self.row('lr') if 'lr' in self.table else [group['lr'] for group in self.optimizer.param_groups]
+
+# %% ../../nbs/14_schedule.interop.ipynb #23bfea6d
+@patch
+def state_dict(self:CycleLR)->dict: # `last_epoch`, `n_iter`, `n_groups` and torch's own counters
     "Return the position in the cycle"
     return {k: v for k,v in super(CycleLR, self).state_dict().items() if k not in ('wrapped', 'table')}
 
@@ -63,13 +92,15 @@ def state_dict(self:CycleLR)->dict: # `last_epoch`, `n_iter` and torch's own cou
 def load_state_dict(self:CycleLR,
     state_dict:dict # What `state_dict` gave
 ):
-    "Go to a saved position, and set its values"
+    "Take up a saved position; the optimizer keeps its values until the next `step`"
     check(isinstance(state_dict, dict), 'state_dict', 'be what state_dict gave', state_dict)
-    n_iter,last_epoch = state_dict.get('n_iter'),state_dict.get('last_epoch')
-    check(n_iter==self.n_iter, 'the n_iter of the state', f'be that of this scheduler, {self.n_iter}', n_iter)
-    check(is_count(last_epoch, 0), 'the last_epoch of the state', 'be a whole number of at least 0', last_epoch)
-    super(CycleLR, self).load_state_dict(state_dict)
-    for group,lr in zip(self.optimizer.param_groups, self.get_lr()): group['lr'] = lr
+    for name in ('n_iter', 'n_groups'):
+        here = getattr(self, name)
+        check(state_dict.get(name)==here, f'the {name} of the state', f'be that of this scheduler, {here}',
+              state_dict.get(name))
+    last_epoch = state_dict.get('last_epoch')
+    check(is_count(last_epoch, -1), 'the last_epoch of the state', 'be a whole number of at least -1', last_epoch)
+    super(CycleLR, self).load_state_dict({k: v for k,v in state_dict.items() if k in self.state_dict()})
 
 @patch
 def as_torch(self:Schedule,
@@ -81,7 +112,7 @@ def as_torch(self:Schedule,
     "Make a torch scheduler that sets the rate, momentum and everything else as `table` says"
     return CycleLR(optimizer, self, n_iter, lr_max, last_epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #bed65f24
+# %% ../../nbs/14_schedule.interop.ipynb #72a6b088
 @patch
 def as_scheds(self:Cycle,
     lr_max:float|list=1. # Peak learning rate: one, or one for each parameter group

@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.phase.html.md"""
 # %% auto #0
 __all__ = ['ANNEALERS', 'DEFAULT_POWERS', 'Phase']
 
-# %% ../../nbs/10_schedule.phase.ipynb #5a33a18a
+# %% ../../nbs/10_schedule.phase.ipynb #23fe18c1
 import numpy as np
 from collections.abc import Callable
 from numbers import Real
-from ..core.checks import check, is_number
+from ..core.checks import check, is_number, takes_numbers
 
-# %% ../../nbs/10_schedule.phase.ipynb #8a29568e
+# %% ../../nbs/10_schedule.phase.ipynb #23d40859
 def lerp(
     start:float, # Value at `w=0`
     end:float, # Value at `w=1`
@@ -30,16 +30,26 @@ def anneal_exp(
     "Multiply from `start` to `end` by equal factors"
     return np.where(pos<.5, start*(end/start)**pos, end*(start/end)**(1-pos))
 
-# %% ../../nbs/10_schedule.phase.ipynb #29c83185
+def anneal_inv_sqrt(
+    start:float, # Value at `pos=0`, above 0
+    end:float, # Value at `pos=1`, above 0
+    pos:np.ndarray # Position in the phase, in [0, 1]
+)->np.ndarray: # Values, exact at both ends
+    "Let one over the square of the value move in a straight line"
+    return np.where(pos<1, start/np.sqrt(1 + pos*((start/end)**2-1)), end)
+
+# %% ../../nbs/10_schedule.phase.ipynb #fdf5c670
 #: Annealers by name: `(start, end, pos, power)` to values; `power` is what the pair `(name, power)` gives
 ANNEALERS = {
     'lin':  lambda start, end, pos, power: lerp(start, end, pos),
     'cos':  lambda start, end, pos, power: lerp(start, end, (1-np.cos(np.pi*pos))/2),
     'exp':  lambda start, end, pos, power: anneal_exp(start, end, pos),
+    'inv_sqrt': lambda start, end, pos, power: anneal_inv_sqrt(start, end, pos),
     'poly': lambda start, end, pos, power: lerp(start, end, pos**power),
+    'poly_decay': lambda start, end, pos, power: lerp(start, end, 1-(1-pos)**power),
     'rise': lambda start, end, pos, power: lerp(start, end, pos*power**(pos-1)),
     'fall': lambda start, end, pos, power: lerp(start, end, 1-(1-pos)*power**pos)}
-DEFAULT_POWERS = {'poly': 2., 'rise': 1., 'fall': 1.} # Power of a name that is given alone
+DEFAULT_POWERS = {'poly': 2., 'poly_decay': 1., 'rise': 1., 'fall': 1.} # Power of a name that is given alone
 
 # %% ../../nbs/10_schedule.phase.ipynb #da049348
 def annealer_spec(
@@ -81,7 +91,7 @@ def anneal_values(
     name,power = (anneal, None) if isinstance(anneal, str) else anneal
     return ANNEALERS[name](start, end, pos, power)
 
-# %% ../../nbs/10_schedule.phase.ipynb #3a349102
+# %% ../../nbs/10_schedule.phase.ipynb #7fb9ffbf
 def allowed_values(
     name:str # Hyper-parameter
 )->tuple: # Rule in words; function from an array to the values that keep it
@@ -105,8 +115,8 @@ def hyper_spec(
     rule,is_allowed = allowed_values(name)
     for v in (start, end): check(is_number(v) and is_allowed(v), where, rule, v)
     anneal = annealer_spec(spec[2] if len(spec)==3 else anneal)
-    if anneal=='exp':
-        check(start>0 and end>0, where, "have start and end above 0 with the annealer 'exp'", (start, end))
+    if anneal in ('exp', 'inv_sqrt'):
+        check(start>0 and end>0, where, f'have start and end above 0 with the annealer {anneal!r}', (start, end))
     return float(start), float(end), anneal
 
 def phase_values(
@@ -123,13 +133,14 @@ def phase_values(
     check(not len(bad), f'{name} of phase {phase!r}, as its annealer {anneal!r} gives it,', rule, bad[:1].tolist())
     return v
 
-# %% ../../nbs/10_schedule.phase.ipynb #d3ff56fd
+# %% ../../nbs/10_schedule.phase.ipynb #8d8ffc31
 class Phase:
     "One stretch of a cycle, in which each hyper-parameter goes from a start to an end"
+    @takes_numbers
     def __init__(self,
         name:str, # What plots and tables call it
         pct:float, # Length as a fraction of the cycle, in (0, 1]
-        # Annealer of those that don't name one: `'lin'`, `'cos'`, `'exp'`, `'poly'`, a pair `('poly', power)`,
+        # Annealer of those that don't name one: a name in `ANNEALERS`, a pair such as `('poly', power)`,
         # or a callable `(start, end, pos)`
         anneal:str|tuple|Callable='lin',
         **hypers # By hyper-parameter: a value, `(start, end)`, or `(start, end, anneal)`; `lr` in fractions of `lr_max`

@@ -7,19 +7,19 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #33885d18
-import warnings, numpy as np, pandas as pd
+# %% ../../nbs/13_schedule.plan.ipynb #4a234302
+import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
-from ..core.checks import check, check_count
+from ..core.checks import check, check_count, warn
 from ..core.figures import draw_hyper, legend_on_top, new_axes, shade_phases
 from ..core.labels import ITERATIONS, hyper_label
 from .cycle import ByGroup, Schedule, rates_per_group
 
-# %% ../../nbs/13_schedule.plan.ipynb #6453f259
+# %% ../../nbs/13_schedule.plan.ipynb #0c03f377
 @dataclass(frozen=True)
 class Plan:
     "A cycle for the batches of one fit: what is previewed, trained and drawn"
@@ -30,6 +30,8 @@ class Plan:
     # What is trained: `(train_iter, first, stop)` of each stretch of the cycle's batches; None means all of them
     trained_ranges:tuple|None=None
     scheduled:tuple|None=None # Hyper-parameters to set; None means all that the cycle sets
+    # What was trained with other values: by hyper-parameter, row of the table to one value for each group
+    changed:dict|None=None
 
     def __post_init__(self):
         check(isinstance(self.cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', self.cycle)
@@ -49,7 +51,9 @@ class Plan:
     def table(self)->dict: # By hyper-parameter, an array `(n_epoch*n_iter, n_groups)`
         "Values at every batch of the whole cycle, trained or not"
         table = self.cycle.table(self.n, self.lr_max)
-        return table if self.scheduled is None else {name: table[name] for name in self.scheduled}
+        if self.scheduled is not None: table = {name: table[name] for name in self.scheduled}
+        for name,rows in (self.changed or {}).items(): table[name][list(rows)] = list(rows.values())
+        return table
 
 # %% ../../nbs/13_schedule.plan.ipynb #d9e04761
 @patch(as_prop=True)
@@ -111,7 +115,7 @@ def summary(self:Plan)->pd.DataFrame: # `group, phase, first, last` (batches), s
 @patch
 def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../../nbs/13_schedule.plan.ipynb #e6fec4a9
+# %% ../../nbs/13_schedule.plan.ipynb #8aaed138
 def settable_hypers(
     opt:Optimizer|OptimWrapper, # Optimizer to train with
     cycle:Schedule # What is to be set
@@ -124,9 +128,8 @@ def settable_hypers(
     check(not missing, 'the hyper-parameters of the cycle', rule, missing)
     if 'mom' not in names or any(hypers.get('mom', 0) for hypers in opt.hypers): return names
     why = 'was built with momentum 0' if 'mom' in available else 'has no momentum'
-    warnings.warn(f'The optimizer {why}, so only the other hyper-parameters are cycled; '
-                  'build it with a momentum above 0 to cycle that too, '
-                  'or leave momentum out of the cycle (moms=None in a preset)', stacklevel=2)
+    warn(f'The optimizer {why}, so only the other hyper-parameters are cycled; build it with a momentum above 0 '
+         'to cycle that too, or leave momentum out of the cycle (moms=None in a preset)')
     return [name for name in names if name!='mom']
 
 # %% ../../nbs/13_schedule.plan.ipynb #6b1cb166

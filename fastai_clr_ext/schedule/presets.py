@@ -6,29 +6,31 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.presets.html.md""
 
 # %% auto #0
 __all__ = ['one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_fastai', 'flat_cos', 'one_cycle_torch',
-           'warmup_cosine', 'constant', 'step_decay', 'wsd', 'triangular']
+           'warmup_cosine', 'wsd', 'polynomial', 'inverse_sqrt', 'step_decay', 'constant', 'triangular']
 
-# %% ../../nbs/12_schedule.presets.ipynb #07b683e4
-import numpy as np
+# %% ../../nbs/12_schedule.presets.ipynb #1b6c9c77
+import math, numpy as np
 from collections.abc import Callable
-from ..core.checks import as_list, check, check_count, check_flag, is_number
-from .cycle import Cycle, check_pct
+from ..core.checks import as_list, check, check_count, check_flag, is_number, takes_numbers, warn
+from .cycle import MAX_PHASES, Cycle, check_pct
 from .phase import Phase
 
-# %% ../../nbs/12_schedule.presets.ipynb #7aae46f1
+# %% ../../nbs/12_schedule.presets.ipynb #f1d2e9a8
 def check_div(
     div:object, # Value that was received
     name:str='div' # Name of the parameter
 ):
     "Raise a `ValueError` unless the cycle starts below its peak"
-    check(is_number(div) and div>1, name, 'be above 1, so that the cycle starts below its peak', div)
+    ok = (is_number(div) or div==math.inf) and div>1
+    check(ok, name, 'be above 1, so that the cycle starts below its peak; math.inf starts at 0', div)
 
 def check_final(
     div_final:object, # Value that was received
     name:str='div_final' # Name of the parameter
 ):
     "Raise a `ValueError` unless the last rate is at most the peak"
-    check(is_number(div_final) and div_final>=1, name, 'be at least 1', div_final)
+    ok = (is_number(div_final) or div_final==math.inf) and div_final>=1
+    check(ok, name, 'be at least 1; math.inf ends at 0', div_final)
 
 def check_moms(
     moms:object, # Value that was received
@@ -62,7 +64,8 @@ def moms_of_phases(
     start,middle,end = moms
     return (start, middle), (middle, end), end
 
-# %% ../../nbs/12_schedule.presets.ipynb #507161a9
+# %% ../../nbs/12_schedule.presets.ipynb #d9fe0d1f
+@takes_numbers
 def one_cycle(
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
@@ -82,6 +85,7 @@ def one_cycle(
     check_pct(pct_start, 'pct_start', 1-pct_final, f' when pct_final={pct_final}')
     check(pct_final or div_final is None, 'div_final',
           'be None when pct_final=0: there is no annihilation to end on it', div_final)
+    check(not pct_final or div<math.inf, 'pct_final', 'be 0 when div=inf, where the cool-down ends at 0', pct_final)
     if div_final is None: div_final = div*100
     check_final(div_final)
     up,down,hold = moms_of_phases(check_moms(moms, 3))
@@ -103,33 +107,38 @@ def check_07(
     check_moms((max_mom, min_mom), 2, f'(max_mom, min_mom) of {what}')
     return moms_of_phases((max_mom, min_mom, max_mom))
 
-# %% ../../nbs/12_schedule.presets.ipynb #7aa35e69
+# %% ../../nbs/12_schedule.presets.ipynb #5aefb058
+@takes_numbers
 def clr_beta_07(
     div:float, # `lr_max/lr_start`, above 1
     pct:float, # Percentage (not fraction) of batches spent annihilating, in (0, 100)
     max_mom:float|None=None, # Momentum away from the peak, in [0, 1); None (both) leaves momentum alone
-    min_mom:float|None=None # Momentum at the peak, in [0, 1); None (both) leaves momentum alone
-)->Cycle: # Sampled as `fastai07`, momentum one batch ahead of the rate
+    min_mom:float|None=None, # Momentum at the peak, in [0, 1); None (both) leaves momentum alone
+    sampling:str='fastai07' # A name in `SAMPLINGS`; 0.7's has momentum one batch ahead of the rate
+)->Cycle: # Phases *warm-up*, *cool-down* and *annihilation*
     "Make what `use_clr_beta=` was in fastai 0.7, value by value"
     rule = 'be a percentage in (0, 100); 0.7 divided by zero elsewhere'
     check(is_number(pct) and 0<pct<100, 'pct of use_clr_beta', rule, pct)
+    if pct<1: warn(f'pct of use_clr_beta is a percentage: {pct} means {pct/100:.3g} of the batches')
     up,down,hold = check_07('use_clr_beta', div, max_mom, min_mom)
     half = (1-pct/100)/2
     return Cycle([phase_of('warm-up', half, (1/div, 1), up), phase_of('cool-down', half, (1, 1/div), down),
-                  phase_of('annihilation', 1-2*half, (1/div, .01/div), hold)], 'fastai07')
+                  phase_of('annihilation', 1-2*half, (1/div, .01/div), hold)], sampling)
 
+@takes_numbers
 def clr_07(
     div:float, # `lr_max/lr_start`, above 1
     cut_div:float, # Number of batches over number of batches to the peak, above 1
     max_mom:float|None=None, # Momentum away from the peak, in [0, 1); None (both) leaves momentum alone
-    min_mom:float|None=None # Momentum at the peak, in [0, 1); None (both) leaves momentum alone
-)->Cycle: # Sampled as `fastai07`, momentum one batch ahead of the rate
+    min_mom:float|None=None, # Momentum at the peak, in [0, 1); None (both) leaves momentum alone
+    sampling:str='fastai07' # A name in `SAMPLINGS`; 0.7's has momentum one batch ahead of the rate
+)->Cycle: # Phases *warm-up* and *cool-down*
     "Make what `use_clr=` was in fastai 0.7, value by value: a short rise, a long fall back to the start"
     check(is_number(cut_div) and cut_div>1, 'cut_div of use_clr', 'be above 1', cut_div)
     up,down,_ = check_07('use_clr', div, max_mom, min_mom)
     pct = np.nextafter(1/cut_div, 1) # so that int(n*pct) is n//cut_div also where 1/cut_div is rounded down
     return Cycle([phase_of('warm-up', pct, (1/div, 1), up), phase_of('cool-down', 1-pct, (1, 1/div), down)],
-                 'fastai07')
+                 sampling)
 
 # %% ../../nbs/12_schedule.presets.ipynb #b5ca9d01
 def two_phases(
@@ -145,13 +154,15 @@ def two_phases(
     return Cycle([phase_of('warm-up', pct_start, (1/div, 1), up, anneal),
                   phase_of('annealing', 1-pct_start, (1, 1/div_final), down, anneal)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #fea757ca
+# %% ../../nbs/12_schedule.presets.ipynb #65e730ba
+@takes_numbers
 def one_cycle_v1(
     moms:tuple|None=(.95,.85), # Momentum away from the peak and at it, in [0, 1); None leaves it alone
     div_factor:float=25., # `lr_max/lr_start`, above 1
     pct_start:float=.3, # Fraction of batches up to the peak, in (0, 1)
-    final_div:float|None=None # `lr_max/lr_final`, at least 1; None means `div_factor*1e4`
-)->Cycle: # Sampled as `fastai1`
+    final_div:float|None=None, # `lr_max/lr_final`, at least 1; None means `div_factor*1e4`
+    sampling:str='fastai1' # A name in `SAMPLINGS`
+)->Cycle: # Phases *warm-up* and *annealing*
     "Make what `OneCycleScheduler` of fastai v1 set: two cosine phases stepped by whole batches"
     check_div(div_factor)
     check_pct(pct_start, 'pct_start')
@@ -159,31 +170,37 @@ def one_cycle_v1(
     check_final(final_div, 'final_div')
     moms = check_moms(moms, 2)
     if moms is not None: moms = (*moms, moms[0])
-    return two_phases(pct_start, div_factor, final_div, moms, 'cos', 'fastai1')
+    return two_phases(pct_start, div_factor, final_div, moms, 'cos', sampling)
 
+@takes_numbers
 def one_cycle_fastai(
     div:float=25., # `lr_max/lr_start`, above 1
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
     pct_start:float=.25, # Fraction up to the peak, in (0, 1)
-    moms:tuple|None=(.95,.85,.95) # Momentum at the start, at the peak and at the end; None leaves it alone
-)->Cycle: # Sampled as `fastai`
+    moms:tuple|None=(.95,.85,.95), # Momentum at the start, at the peak and at the end; None leaves it alone
+    sampling:str='fastai' # A name in `SAMPLINGS`
+)->Cycle: # Phases *warm-up* and *annealing*
     "Make what `fit_one_cycle` of fastai 2 trains with, the `float32` positions of `combine_scheds` included"
     check_div(div)
     check_pct(pct_start, 'pct_start')
     check_final(div_final)
-    return two_phases(pct_start, div, div_final, check_moms(moms, 3), 'cos', 'fastai')
+    return two_phases(pct_start, div, div_final, check_moms(moms, 3), 'cos', sampling)
 
+# %% ../../nbs/12_schedule.presets.ipynb #4732bf5d
+@takes_numbers
 def flat_cos(
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
-    pct_start:float=.75 # Fraction at the full rate, in (0, 1)
-)->Cycle: # Sampled as `fastai`
+    pct_start:float=.75, # Fraction at the full rate, in (0, 1)
+    sampling:str='fastai' # A name in `SAMPLINGS`
+)->Cycle: # Phases *flat* and *annealing*
     "Make what `fit_flat_cos` of fastai 2 trains with: flat, then half a cosine"
     check_pct(pct_start, 'pct_start')
     check_final(div_final)
     return Cycle([phase_of('flat', pct_start, 1, anneal='cos'),
-                  phase_of('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], 'fastai')
+                  phase_of('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #f28d36fb
+# %% ../../nbs/12_schedule.presets.ipynb #0d76f09b
+@takes_numbers
 def one_cycle_torch(
     pct_start:float=.3, # Fraction up to the peak, in (0, 1); below .5 with `three_phase`
     anneal_strategy:str='cos', # `'cos'` or `'linear'`
@@ -192,8 +209,9 @@ def one_cycle_torch(
     max_momentum:float=.95, # Momentum away from the peak, in [0, 1)
     div_factor:float=25., # `lr_max/lr_start`, above 1
     final_div_factor:float=1e4, # `lr_start/lr_final`, above 0
-    three_phase:bool=False # Whether to come back to `lr_start` before annihilating
-)->Cycle: # Sampled as `torch`
+    three_phase:bool=False, # Whether to come back to `lr_start` before annihilating
+    sampling:str='torch' # A name in `SAMPLINGS`
+)->Cycle: # Phases *warm-up* and *annealing*, or *warm-up*, *cool-down* and *annihilation*
     "As torch's [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html)"
     check_div(div_factor)
     check_pct(pct_start, 'pct_start')
@@ -209,34 +227,88 @@ def one_cycle_torch(
     floor = low/final_div_factor
     up,down,hold = moms_of_phases((max_momentum, base_momentum, max_momentum) if cycle_momentum else None)
     rise = phase_of('warm-up', pct_start, (low, 1), up, anneal)
-    if not three_phase: return Cycle([rise, phase_of('annealing', 1-pct_start, (1, floor), down, anneal)], 'torch')
+    if not three_phase: return Cycle([rise, phase_of('annealing', 1-pct_start, (1, floor), down, anneal)], sampling)
     check(pct_start<.5, 'pct_start',
           'be below .5 with three_phase: else the last phase, which annihilates, has no place', pct_start)
     return Cycle([rise, phase_of('cool-down', pct_start, (1, low), down, anneal),
-                  phase_of('annihilation', 1-2*pct_start, (low, floor), hold, anneal)], 'torch')
+                  phase_of('annihilation', 1-2*pct_start, (low, floor), hold, anneal)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #91e2a56f
+# %% ../../nbs/12_schedule.presets.ipynb #9301f3b8
+def warm_up(
+    pct_warmup:float, # Fraction spent warming up, in [0, below)
+    div:float, # `lr_max/lr_start`
+    below:float=1., # Upper limit of `pct_warmup`, excluded
+    when:str='' # Added to the rule, such as `' when pct_decay=.2'`
+)->list: # One `Phase`, or none
+    "Make a linear warm-up"
+    check_div(div)
+    if pct_warmup==0: return []
+    check_pct(pct_warmup, 'pct_warmup', below, when)
+    return [phase_of('warm-up', pct_warmup, (1/div, 1))]
+
+# %% ../../nbs/12_schedule.presets.ipynb #36389766
+@takes_numbers
 def warmup_cosine(
-    pct_warmup:float=.05, # Fraction spent warming up linearly, in (0, 1)
+    pct_warmup:float=.05, # Fraction spent warming up linearly, in [0, 1)
     div:float=100., # `lr_max/lr_start`, above 1
-    div_final:float=1e5 # `lr_max/lr_final`, at least 1
+    div_final:float=1e5, # `lr_max/lr_final`, at least 1
+    sampling:str='endpoint' # A name in `SAMPLINGS`
 )->Cycle: # Phases *warm-up* and *annealing*
     "Warm up linearly (Goyal et al. 2017), then follow half a cosine (Loshchilov, Hutter 2016)"
-    check_pct(pct_warmup, 'pct_warmup')
-    check_div(div)
     check_final(div_final)
-    return Cycle([phase_of('warm-up', pct_warmup, (1/div, 1)),
-                  phase_of('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')])
+    first = warm_up(pct_warmup, div)
+    return Cycle([*first, phase_of('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')], sampling)
 
-def constant(
-    moms:float|None=None # Momentum to hold, in [0, 1); None leaves it alone
-)->Cycle: # One phase
-    "Keep the same rate from start to end: what a policy has to beat"
-    return Cycle([phase_of('constant', 1., (1, 1), moms)])
+@takes_numbers
+def wsd(
+    pct_warmup:float=.05, # Fraction spent warming up linearly, in [0, 1-pct_decay)
+    pct_decay:float=.2, # Fraction of the decay at the end, in (0, 1); a fifth as in Hägele et al.
+    decay:str|tuple|Callable='1-sqrt', # Shape of the decay: `'lin'`, `'cos'`, `'1-sqrt'` or another annealer
+    div:float=100., # `lr_max/lr_start`, above 1
+    div_final:float=1e5, # `lr_max/lr_final`, at least 1
+    sampling:str='endpoint' # A name in `SAMPLINGS`
+)->Cycle: # Phases *warm-up*, *stable* and *decay*
+    "Warm up, stay, decay (Hu et al. 2024; `1-sqrt`: Hägele et al. 2024)"
+    check_pct(pct_decay, 'pct_decay')
+    check_final(div_final)
+    first = warm_up(pct_warmup, div, 1-pct_decay, f' when pct_decay={pct_decay}')
+    anneal = ('poly', .5) if decay=='1-sqrt' else decay
+    return Cycle([*first, phase_of('stable', 1-pct_warmup-pct_decay, 1),
+                  phase_of('decay', pct_decay, (1, 1/div_final), anneal=anneal)], sampling)
 
+# %% ../../nbs/12_schedule.presets.ipynb #04ad9dce
+@takes_numbers
+def polynomial(
+    power:float=1., # Power of the fraction that is left, above 0; 1 is a straight line
+    pct_warmup:float=0., # Fraction spent warming up linearly, in [0, 1)
+    div:float=100., # `lr_max/lr_start` of the warm-up, above 1
+    div_final:float=math.inf, # `lr_max/lr_final`, at least 1; `math.inf` ends at 0
+    sampling:str='endpoint' # A name in `SAMPLINGS`; torch's `PolynomialLR` is `'no_endpoint'`
+)->Cycle: # Phases *warm-up* and *decay*
+    "Warm up linearly, then fall as `(1-pos)**power` of the rest"
+    check_final(div_final)
+    check(is_number(power) and power>0, 'power', 'be above 0', power)
+    first = warm_up(pct_warmup, div)
+    anneal = 'poly_decay', power
+    return Cycle([*first, phase_of('decay', 1-pct_warmup, (1, 1/div_final), anneal=anneal)], sampling)
+
+@takes_numbers
+def inverse_sqrt(
+    pct_warmup:float=.1, # Fraction spent warming up linearly, in (0, 1); at four times as many batches the rate is half
+    div:float=100., # `lr_max/lr_start` of the warm-up, above 1
+    sampling:str='endpoint' # A name in `SAMPLINGS`; that of Transformers' schedule is `'no_endpoint'`
+)->Cycle: # Phases *warm-up* and *decay*
+    "Warm up linearly, then fall as one over the root of the batch number (Vaswani et al. 2017)"
+    check_pct(pct_warmup, 'pct_warmup')
+    decay = phase_of('decay', 1-pct_warmup, (1, math.sqrt(pct_warmup)), anneal='inv_sqrt')
+    return Cycle([*warm_up(pct_warmup, div), decay], sampling)
+
+# %% ../../nbs/12_schedule.presets.ipynb #3c6c7075
+@takes_numbers
 def step_decay(
     milestones:tuple=(.5,.75), # Where the rate drops, increasing fractions of the training in (0, 1)
-    gamma:float=.1 # Factor at each drop, in (0, 1)
+    gamma:float=.1, # Factor at each drop, in (0, 1)
+    sampling:str='endpoint' # A name in `SAMPLINGS`
 )->Cycle: # One phase for each level
     "Drop the rate in steps ([He et al. 2015](https://arxiv.org/abs/1512.03385): to a tenth at ½ and ¾)"
     values = as_list(milestones)
@@ -244,24 +316,15 @@ def step_decay(
     check(ok, 'milestones', 'be increasing fractions in (0, 1)', milestones)
     check_pct(gamma, 'gamma')
     lengths = np.diff([0, *values, 1])
-    return Cycle([phase_of(f'step {i+1}', float(pct), gamma**i) for i,pct in enumerate(lengths)])
+    return Cycle([phase_of(f'step {i+1}', float(pct), gamma**i) for i,pct in enumerate(lengths)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #05220930
-def wsd(
-    pct_warmup:float=.05, # Fraction spent warming up linearly, in (0, 1)
-    pct_decay:float=.2, # Fraction of the decay at the end, in (0, 1-pct_warmup); a fifth as in Hägele et al.
-    decay:str|tuple|Callable='1-sqrt', # Shape of the decay: `'lin'`, `'cos'`, `'1-sqrt'` or another annealer
-    div:float=100., # `lr_max/lr_start`, above 1
-    div_final:float=1e5 # `lr_max/lr_final`, at least 1
-)->Cycle: # Phases *warm-up*, *stable* and *decay*
-    "Warm up, stay, decay (Hu et al. 2024; `1-sqrt`: Hägele et al. 2024)"
-    check_pct(pct_decay, 'pct_decay')
-    check_pct(pct_warmup, 'pct_warmup', 1-pct_decay, f' when pct_decay={pct_decay}')
-    check_div(div)
-    check_final(div_final)
-    anneal = ('poly', .5) if decay=='1-sqrt' else decay
-    return Cycle([phase_of('warm-up', pct_warmup, (1/div, 1)), phase_of('stable', 1-pct_warmup-pct_decay, 1),
-                  phase_of('decay', pct_decay, (1, 1/div_final), anneal=anneal)])
+@takes_numbers
+def constant(
+    moms:float|None=None, # Momentum to hold, in [0, 1); None leaves it alone
+    sampling:str='endpoint' # A name in `SAMPLINGS`
+)->Cycle: # One phase
+    "Keep the same rate from start to end: what a policy has to beat"
+    return Cycle([phase_of('constant', 1., (1, 1), moms)], sampling)
 
 # %% ../../nbs/12_schedule.presets.ipynb #7ff5d724
 def triangle(
@@ -288,17 +351,19 @@ def triangle(
     return [phase_of(f'up {c+1}', pct_start/n_cycles, (1/div, peak), mom_up, rise),
             phase_of(f'down {c+1}', (1-pct_start)/n_cycles, (peak, 1/div), mom_down, fall)]
 
-# %% ../../nbs/12_schedule.presets.ipynb #5bdb00b1
+# %% ../../nbs/12_schedule.presets.ipynb #98a3cdd7
+@takes_numbers
 def triangular(
     n_cycles:int=1, # Number of triangles, at least 1
     div:float=10., # `lr_max/lr_start`, above 1
     pct_start:float=.5, # Fraction of each triangle that rises, in (0, 1)
     mode:str='triangular', # `'triangular'`, `'triangular2'` (halves the height each time) or `'exp_range'`
     decay:float=.1, # With `'exp_range'`: what is left of the height at the very end, in (0, 1]
-    moms:tuple|None=None # Momentum at the start of a triangle and at full height, in [0, 1); None leaves it alone
-)->Cycle: # Two phases for each triangle, sampled as `no_endpoint`
+    moms:tuple|None=None, # Momentum at the start of a triangle and at full height, in [0, 1); None leaves it alone
+    sampling:str='no_endpoint' # A name in `SAMPLINGS`
+)->Cycle: # Two phases for each triangle
     "Repeat triangles ([Smith 2015](https://arxiv.org/abs/1506.01186)), as torch's `CyclicLR` sets them"
-    check_count('n_cycles', n_cycles)
+    check_count('n_cycles', n_cycles, most=MAX_PHASES//2)
     check_div(div)
     check_pct(pct_start, 'pct_start')
     modes = ('triangular', 'triangular2', 'exp_range')
@@ -307,4 +372,9 @@ def triangular(
     moms = check_moms(moms, 2)
     phases = []
     for c in range(int(n_cycles)): phases += triangle(c, n_cycles, div, pct_start, mode, decay, moms)
-    return Cycle(phases, 'no_endpoint')
+    return Cycle(phases, sampling)
+
+# %% ../../nbs/12_schedule.presets.ipynb #d9e0f06b
+#: Every cycle by its name
+PRESETS = {f.__name__: f for f in (one_cycle, clr_beta_07, clr_07, one_cycle_v1, one_cycle_fastai, flat_cos,
+    one_cycle_torch, constant, step_decay, warmup_cosine, wsd, polynomial, inverse_sqrt, triangular)}

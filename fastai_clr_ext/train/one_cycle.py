@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../../nbs/30_train.one_cycle.ipynb #c43e2c81
+# %% ../../nbs/30_train.one_cycle.ipynb #75a4e299
 import inspect
 import matplotlib.pyplot as plt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from fastcore.basics import patch
@@ -18,17 +18,19 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import even_mults
-from ..core.callback import FitCallback, running_epoch
-from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number
-from ..schedule.cycle import ByGroup, Schedule, fill_unset, rates_per_group
+from ..core.callback import FitCallback, check_callbacks, make_callbacks, running_epoch
+from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number, plain
+from ..core.checks import takes_numbers, warn, whole
+from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, fill_unset, rates_per_group, warn_left_out
 from ..schedule.plan import Plan, settable_hypers
-from ..schedule.presets import clr_07, clr_beta_07, constant, one_cycle
+from ..schedule.presets import PRESETS, clr_07, clr_beta_07, constant, one_cycle
 from ..record.recorder import HistoryRecorder
 
-# %% ../../nbs/30_train.one_cycle.ipynb #620d19ad
+# %% ../../nbs/30_train.one_cycle.ipynb #0c54d6ec
 def check_no_shape(
     name:str, # Argument that replaces the default cycle
     shape:dict # Arguments that shape the default cycle; None for those not given
@@ -53,7 +55,7 @@ def resolve_cycle(
     n_groups:int, # Parameter groups of the optimizer
     use_clr_beta:tuple|None, # As in `fit_one_cycle_ext`
     use_clr:tuple|None, # As in `fit_one_cycle_ext`
-    sched:Schedule|list|dict|None, # As in `fit_one_cycle_ext`
+    sched:Schedule|str|list|dict|None, # As in `fit_one_cycle_ext`
     shape:dict # Arguments that shape the default cycle; None for those not given
 )->Schedule: # `Cycle` or `ByGroup`
     "Return the cycle that the arguments of `fit_one_cycle_ext` describe"
@@ -68,7 +70,7 @@ def resolve_cycle(
     if use_clr is not None: return clr_07(*tuple_07('use_clr', use_clr, '(div, cut_div)'))
     return schedule_from(sched, n_groups)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #8d3bbf0c
+# %% ../../nbs/30_train.one_cycle.ipynb #0feba729
 def cycles_from_dict(
     sched:dict, # Group number to cycle
     n_groups:int # Parameter groups of the optimizer
@@ -83,14 +85,25 @@ def cycles_from_dict(
     check(len(named)==len(sched), 'the groups of sched', 'name each group once', list(sched))
     return [named.get(group, constant()) for group in range(n_groups)]
 
+def preset_named(
+    sched:object # A name in `PRESETS`; anything else is returned as it is
+)->object: # The cycle of that name
+    "Make a cycle by its name"
+    if not isinstance(sched, str): return sched
+    check(sched in PRESETS, 'sched', f'be a Cycle or one of {list(PRESETS)}', sched)
+    try: return PRESETS[sched]()
+    except TypeError as e: raise ValueError(f'sched must be a cycle that needs no arguments, or be made with its '
+                                            f'arguments; got {sched!r}: {e}') from e
+
 def schedule_from(
-    sched:Schedule|list|dict, # As in `fit_one_cycle_ext`
+    sched:Schedule|str|list|dict, # As in `fit_one_cycle_ext`
     n_groups:int # Parameter groups of the optimizer
 )->Schedule: # `Cycle` or `ByGroup`
     "Return the schedule that `sched=` describes"
+    sched = preset_named(sched)
     if isinstance(sched, dict): sched = cycles_from_dict(sched, n_groups)
-    if as_list(sched) is not None: sched = ByGroup(sched)
-    rule = 'be a Cycle, a list of one for each parameter group, or a dict from group to Cycle'
+    if as_list(sched) is not None: sched = ByGroup([preset_named(s) for s in as_list(sched)])
+    rule = 'be a Cycle, a name, a list of one for each parameter group, or a dict from group to Cycle'
     check(isinstance(sched, Schedule), 'sched', rule, sched)
     n = len(sched.cycles) if isinstance(sched, ByGroup) else n_groups
     check(n==n_groups, 'sched', f'have one cycle for each of the {n_groups} parameter groups', n)
@@ -109,7 +122,7 @@ def group_lrs(
     if lo is None: return rates_per_group([hi/10]*(n_groups-1) + [hi], n_groups)
     return rates_per_group(L(even_mults(lo, hi, n_groups), use_list=None), n_groups)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #27ef6802
+# %% ../../nbs/30_train.one_cycle.ipynb #23cd2430
 def peek_optimizer(
     learn:Learner, # About to fit
     reset_opt:bool=False # Whether the fit would make a new optimizer
@@ -119,48 +132,62 @@ def peek_optimizer(
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func, learn.lr # a new one would clear its state
     before = learn.opt, learn.lr
     try:
+        learn.lr = plain(learn.lr) # fastai's optimizers take no numbers of numpy
         learn.create_opt()
         return learn.opt, learn.lr
     finally: learn.opt,learn.lr = before
 
-def is_callback(
-    cb:object # Anything
-)->bool: # True for a `Callback` or a class of them
-    "Can it be given in `cbs`?"
-    return isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback))
-
-def check_fit_args(
+def check_wd(
     cycle:Schedule, # Cycle of the fit
     wd:float|list|None, # As in `fit_one_cycle_ext`
-    cbs:Callback|list|None, # As in `fit_one_cycle_ext`
     n_groups:int # Parameter groups of the optimizer
 ):
-    "Check what is passed on to fastai's `fit`"
-    if wd is not None:
-        each = as_list(wd) if as_list(wd) is not None else [wd]
-        ok = len(each) in (1, n_groups) and all(is_number(w) and w>=0 for w in each)
-        check(ok, 'wd', 'be at least 0, or one such value for each parameter group', wd)
-        check('wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
-    bad = [cb for cb in L(cbs) if not is_callback(cb)]
-    check(not bad, 'cbs', 'be Callbacks', bad)
+    "Check the weight decay that is passed on to fastai's `fit`"
+    if wd is None: return
+    each = as_list(wd) if as_list(wd) is not None else [wd]
+    ok = len(each) in (1, n_groups) and all(is_number(w) and w>=0 for w in each)
+    check(ok, 'wd', 'be at least 0, or one such value for each parameter group', wd)
+    check('wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #85c20129
+# %% ../../nbs/30_train.one_cycle.ipynb #4190a8af
+def written_by(
+    cb:Callback # Any
+)->set: # Names of hyper-parameters
+    "Return the hyper-parameters that a known callback sets while it trains"
+    if isinstance(cb, ReduceLROnPlateau): return {'lr'}
+    if isinstance(cb, ParamScheduler): return set(cb.scheds)
+    if isinstance(cb, CycleScheduler): return set(cb.plan.scheduled or cb.plan.cycle.hypers)
+    return set()
+
+def check_writers(
+    scheduled:Iterable, # Hyper-parameters that a cycle sets
+    cbs:list # The other callbacks of the learner and of the fit
+):
+    "Raise a `ValueError` if something else would write what a cycle sets"
+    for cb in cbs:
+        both = sorted(written_by(cb) & set(scheduled))
+        check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
+
+# %% ../../nbs/30_train.one_cycle.ipynb #f2fd4b54
+@takes_numbers
 def make_plan(
     learn:Learner, # About to fit
     n_epoch:int, # As in `fit_one_cycle_ext`, like all that follow
     lr_max:float|list|slice|None=None, # Peak learning rate
     wd:float|list|None=None, # Weight decay
-    cbs:Callback|list|None=None, # Callbacks of the fit
+    cbs:list|None=None, # Callbacks of the fit, as `make_callbacks` gives them
     reset_opt:bool=False, # Whether to make a new optimizer
     start_epoch:int=0, # First epoch to train
     *,
+    cut_short:Callable|None=None, # Makes the plan of a fit that ends within an epoch from that of whole epochs
     use_clr_beta:tuple|None=None, # fastai 0.7's
     use_clr:tuple|None=None, # fastai 0.7's
-    sched:Schedule|list|dict|None=None, # Cycle
+    sched:Schedule|str|list|dict|None=None, # Cycle
     **shape # Arguments that shape the default cycle; None for those not given
 )->Plan: # What would be trained
     "Check all arguments of `fit_one_cycle_ext` and plan the fit, changing nothing"
-    check_count('n_epoch', n_epoch)
+    n_epoch,start_epoch = whole(n_epoch),whole(start_epoch)
+    check_count('n_epoch', n_epoch, what='epochs', most=MAX_BATCHES)
     ok = is_count(start_epoch, 0) and start_epoch<n_epoch
     check(ok, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
     check_flag('reset_opt', reset_opt)
@@ -169,22 +196,28 @@ def make_plan(
     opt,lr = peek_optimizer(learn, reset_opt)
     n_groups = len(opt.hypers)
     cycle = resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
-    check_fit_args(cycle, wd, cbs, n_groups)
-    all_cbs = [*learn.cbs, *L(cbs)]
-    for cb in all_cbs:
-        if not isinstance(cb, type) and hasattr(type(cb), 'check_fit'): cb.check_fit(learn, opt, all_cbs)
-    plan = Plan(cycle, group_lrs(lr if lr_max is None else lr_max, n_groups), int(n_epoch), n_iter,
-                trained_ranges=((0, start_epoch*n_iter, n_epoch*n_iter),), scheduled=tuple(settable_hypers(opt, cycle)))
-    plan.table # computed now: an error if a phase gets no batch or an annealer misbehaves
+    check_wd(cycle, wd, n_groups)
+    check_callbacks(learn, opt, cbs or [])
+    lr_max = group_lrs(plain(lr) if lr_max is None else lr_max, n_groups)
+    most = MAX_BATCHES//n_groups
+    check(n_epoch*n_iter<=most, 'n_epoch', f'give at most {most:,} batches, {n_iter} in each epoch', n_epoch)
+    plan = Plan(cycle, lr_max, n_epoch, n_iter, trained_ranges=((0, start_epoch*n_iter, n_epoch*n_iter),),
+                scheduled=tuple(settable_hypers(opt, cycle)))
+    check_writers(plan.scheduled, [*learn.cbs, *(cbs or [])])
+    if cut_short is not None: plan = cut_short(plan)
+    plan.table # computed now: an error if an annealer misbehaves
+    warn_left_out(plan.cycle, plan.n)
     return plan
 
-# %% ../../nbs/30_train.one_cycle.ipynb #17f91083
+# %% ../../nbs/30_train.one_cycle.ipynb #d4e05140
 @dataclass
 class CycleFit:
     "What `CycleScheduler` knows of the fit that is running"
     tables:list # `(name, values)` of each hyper-parameter; values `(n, n_groups)`
     ranges:list=field(default_factory=list) # `[train_iter, first, stop]` of each stretch of the cycle that was trained
     epoch:int=-1 # Number of the epoch
+    row:int=-1 # Row of the tables that the current batch is trained with
+    changed:dict=field(default_factory=dict) # By hyper-parameter, the rows that were trained with other values
 
     def add(self,
         train_iter:int, # Iteration of the fit
@@ -193,38 +226,75 @@ class CycleFit:
         "Note that a batch of the cycle is trained"
         if not self.ranges or self.ranges[-1][2]!=row: self.ranges.append([train_iter, row, row])
         self.ranges[-1][2] = row+1
+        self.row = row
 
-# %% ../../nbs/30_train.one_cycle.ipynb #7f6ee7c6
+    def compare(self,
+        hypers:list # Of each parameter group, as the optimizer has stepped with them
+    ):
+        "Note what is not as it was planned"
+        for name,values in self.tables:
+            trained = [h[name] for h in hypers]
+            if trained!=values[self.row].tolist(): self.changed.setdefault(name, {})[self.row] = trained
+
+# %% ../../nbs/30_train.one_cycle.ipynb #645784b6
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
-    answers = {'before_fit', 'before_batch', 'after_fit'}
+    answers = {'before_fit', 'before_batch', 'after_step', 'after_fit'}
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
     ): self.plan = plan
+
+    def check_fit(self,
+        learn:Learner, # About to fit
+        opt:Optimizer|OptimWrapper, # Its optimizer
+        cbs:list # Callbacks of the learner and of the fit
+    ):
+        "Raise a `ValueError` if another callback sets what the cycle sets"
+        check_writers(written_by(self), [cb for cb in cbs if cb is not self])
 
     def before_fit(self):
         "Fit the plan to the epochs and batches of this fit"
         super().before_fit()
         learn,plan = self.learn,self.plan
+        self.check_fit(learn, learn.opt, learn.cbs)
         sizes = dict(n_epoch=learn.n_epoch, n_iter=len(learn.dls.train))
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-    def before_batch(self):
-        "Write this batch's row into the optimizer"
-        learn,plan = self.learn,self.plan
-        if self.now is None:
-            hypers = learn.opt.hypers
-            tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
-            self.now = CycleFit(tables)
-        now = self.now
-        now.epoch = running_epoch(learn, now.epoch)
-        row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
-        for name,values in now.tables: learn.opt.set_hyper(name, values[row].tolist())
-        now.add(learn.train_iter, row)
+# %% ../../nbs/30_train.one_cycle.ipynb #88852863
+@patch
+def before_batch(self:CycleScheduler):
+    "Write this batch's row into the optimizer"
+    learn,plan = self.learn,self.plan
+    if self.now is None:
+        hypers = learn.opt.hypers
+        tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
+        self.now = CycleFit(tables)
+    now = self.now
+    now.epoch = running_epoch(learn, now.epoch)
+    row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
+    for name,values in now.tables: learn.opt.set_hyper(name, values[row].tolist())
+    now.add(learn.train_iter, row)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #76848137
+@patch
+def after_step(self:CycleScheduler):
+    "See whether the step was made with the values of the plan"
+    if self.now is not None: self.now.compare(self.learn.opt.hypers)
+
+# %% ../../nbs/30_train.one_cycle.ipynb #7017d7f4
+def warn_changed(
+    now:CycleFit # State of a fit that ended
+):
+    "Warn if hyper-parameters were not trained as planned"
+    planned = dict(now.tables)
+    for name,rows in now.changed.items():
+        first = min(rows)
+        group = next(g for g,v in enumerate(rows[first]) if v!=planned[name][first,g])
+        warn(f'Something beside the cycle set {name} in {len(rows)} batches: batch {first} was trained with '
+             f'{rows[first][group]:g} instead of {planned[name][first,group]:g} (parameter group {group}). '
+             'recorder.plans and recorder.hps have what was trained')
+
 @patch
 def after_fit(self:CycleScheduler): self._keep_plan(self.learn, self.ended())
 
@@ -241,23 +311,27 @@ def keep(self:CycleScheduler,
 def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
     "Write what was trained, if anything was"
     if now is None or not now.ranges or 'recorder' not in vars(learn): return
-    plan = replace(self.plan, trained_ranges=tuple(map(tuple, now.ranges)))
+    plan = replace(self.plan, trained_ranges=tuple(map(tuple, now.ranges)), changed=now.changed)
     recorder = learn.recorder
     recorder.plans = vars(recorder).get('plans', []) + [plan] # `getattr` would ask the model
     rows,_ = plan.trained
-    recorder.hps = {name: values[rows,-1].tolist() for name,values in now.tables}
+    recorder.hps = {}
+    for name,values in now.tables:
+        group = values[:,-1].copy()
+        for row,trained in now.changed.get(name, {}).items(): group[row] = trained[-1]
+        recorder.hps[name] = group[rows].tolist()
+    warn_changed(now)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #c440911b
+# %% ../../nbs/30_train.one_cycle.ipynb #d493437c
 def default_recorder(
     learn:Learner, # About to fit
-    cbs:Callback|list|None # Callbacks of the fit
-)->L: # A `HistoryRecorder`, or nothing if there is a recorder already or the learner has no `Recorder`
+    cbs:list # Callbacks of the fit
+)->list: # A `HistoryRecorder`, or nothing if there is a recorder already or the learner has no `Recorder`
     "Make the recorder for a fit that has none"
-    types = [cb if isinstance(cb, type) else type(cb) for cb in [*learn.cbs, *L(cbs)]]
-    has_one = any(issubclass(t, HistoryRecorder) for t in types)
-    return L() if has_one or 'recorder' not in vars(learn) else L(HistoryRecorder())
+    has_one = any(isinstance(cb, HistoryRecorder) for cb in [*learn.cbs, *cbs])
+    return [] if has_one or 'recorder' not in vars(learn) else [HistoryRecorder()]
 
-# %% ../../nbs/30_train.one_cycle.ipynb #343428fb
+# %% ../../nbs/30_train.one_cycle.ipynb #927ef997
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
@@ -278,20 +352,24 @@ def fit_one_cycle_ext(self:Learner,
     anneal:str|tuple|Callable|None=None,
     use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
-    sched:Schedule|list|dict|None=None, # A `Cycle`, a list by group or a dict from group to `Cycle`; replaces the shape
+    # A `Cycle`, its name in `PRESETS`, a list by group or a dict from group to `Cycle`; replaces the shape
+    sched:Schedule|str|list|dict|None=None,
     # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
     sampling:str|None=None
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
+    cbs = make_callbacks(cbs)
     plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch,
                      use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched, div=div, div_final=div_final,
                      pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
     scheduler = CycleScheduler(plan)
-    cbs = L(scheduler) + default_recorder(self, cbs) + L(cbs)
-    try: self.fit(n_epoch, lr=list(plan.lr_max), cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+    cbs = [scheduler, *default_recorder(self, cbs), *cbs]
+    start_epoch = whole(plain(start_epoch))
+    self.lr,wd = plain(self.lr),plain(self.wd if wd is None else wd)
+    try: self.fit(plan.n_epoch, list(plan.lr_max), wd, cbs, reset_opt, start_epoch)
     finally: scheduler.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
-# %% ../../nbs/30_train.one_cycle.ipynb #1e47fb75
+# %% ../../nbs/30_train.one_cycle.ipynb #d56a872e
 @patch
 @delegates(Learner.fit_one_cycle_ext)
 def preview_one_cycle_ext(self:Learner,
@@ -304,6 +382,7 @@ def preview_one_cycle_ext(self:Learner,
     "Draw what `fit_one_cycle_ext` would train with, and return it; nothing is trained or changed"
     given = inspect.signature(Learner.fit_one_cycle_ext).bind(self, n_epoch, *args, **kwargs)
     given.apply_defaults()
-    plan = make_plan(self, **{k: v for k,v in given.arguments.items() if k!='self'})
+    arguments = {k: v for k,v in given.arguments.items() if k!='self'}
+    plan = make_plan(self, **arguments | dict(cbs=make_callbacks(arguments['cbs'])))
     plan.plot(show_moms, ax)
     return plan

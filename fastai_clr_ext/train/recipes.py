@@ -7,18 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.recipes.html.md"""
 # %% auto #0
 __all__ = ['stages_long', 'stages_two_cycles', 'stages_gradual', 'stages_fine_tune']
 
-# %% ../../nbs/33_train.recipes.ipynb #57536cfb
-import numpy as np
-from numbers import Integral
+# %% ../../nbs/33_train.recipes.ipynb #77d9d233
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from ..core.checks import check, is_number
-from ..schedule.cycle import SAMPLINGS, Cycle, Schedule
+from ..core.checks import check, check_count, is_number, takes_numbers
+from ..schedule.cycle import Schedule
 from ..schedule.presets import one_cycle_fastai
 from .one_cycle import peek_optimizer
-from .stages import Stage
+from .stage import MAX_STAGES, Stage
 
 # %% ../../nbs/33_train.recipes.ipynb #e9f44924
 def last_epochs(
@@ -45,7 +43,8 @@ def check_recipe(
     ok = is_number(head_epochs) and head_epochs>=0
     check(ok, "stage 'head': head_epochs", 'be a number of epochs, at least 0', head_epochs)
 
-# %% ../../nbs/33_train.recipes.ipynb #4506af7d
+# %% ../../nbs/33_train.recipes.ipynb #7d7038b3
+@takes_numbers
 def stages_long(
     epochs:float|None=None, # Epochs of the long cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -53,7 +52,7 @@ def stages_long(
     lr_mult:float=100, # `base_lr` over the peak rate nearest the input, at least 1; fastai's default in `fine_tune`
     *,
     budget:float|None=None, # Epochs of the whole run, more than `head_epochs`; None if `epochs` is given
-    sched:Schedule|list|dict|None=None, # Cycle of both stages, as in `fit_one_cycle_ext`; None means its default
+    sched:Schedule|str|list|dict|None=None, # Cycle of both stages, as in `fit_one_cycle_ext`; None means its default
     wd:float|list|None=None, # Weight decay of both stages; None means the learner's `wd`
     keep_opt:bool=False # Whether the head keeps its optimizer state for the long cycle
 )->list: # `Stage`s *head* and *all*
@@ -63,7 +62,8 @@ def stages_long(
     return [Stage('head', head_epochs, slice(base_lr), -1, sched, wd),
             Stage('all', n, slice(base_lr/lr_mult, base_lr), 0, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #bec2c1a5
+# %% ../../nbs/33_train.recipes.ipynb #ae7d8815
+@takes_numbers
 @delegates(stages_long)
 def stages_two_cycles(
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
@@ -80,7 +80,8 @@ def stages_two_cycles(
     if head_epochs is None: head_epochs = 1. # neither is given, which `stages_long` refuses
     return stages_long(epochs, base_lr, head_epochs, lr_mult, budget=budget, **kwargs)
 
-# %% ../../nbs/33_train.recipes.ipynb #c1c85c39
+# %% ../../nbs/33_train.recipes.ipynb #31b23674
+@takes_numbers
 def stages_gradual(
     n_groups:int, # Parameter groups of the optimizer, at least 2
     epochs:float|None=None, # Epochs of the last stage, which trains everything; None if `budget` is given
@@ -89,12 +90,12 @@ def stages_gradual(
     lr_mult:float=100, # `base_lr` over the peak rate nearest the input, at least 1; fastai's default in `fine_tune`
     *,
     budget:float|None=None, # Epochs of the whole run, more than those before the last stage; None if `epochs` is given
-    sched:Schedule|list|dict|None=None, # Cycle of every stage, as in `fit_one_cycle_ext`; None means its default
+    sched:Schedule|str|list|dict|None=None, # Cycle of every stage, as in `fit_one_cycle_ext`; None means its default
     wd:float|list|None=None, # Weight decay of every stage; None means the learner's `wd`
     keep_opt:bool=False # Whether what has been training keeps its optimizer state when a group is added
 )->list: # A `Stage` for each group
     "Return stages that add one group each, from head to input ([Howard, Ruder 2018](https://arxiv.org/abs/1801.06146))"
-    check(isinstance(n_groups, Integral) and n_groups>1, 'n_groups', 'be a whole number of at least 2', n_groups)
+    check_count('n_groups', n_groups, least=2, most=MAX_STAGES)
     check_recipe(base_lr, lr_mult, head_epochs)
     n = last_epochs(epochs, budget, head_epochs*(n_groups-1))
     lrs = slice(base_lr/lr_mult, base_lr)
@@ -103,23 +104,8 @@ def stages_gradual(
         stages.append(Stage(f'groups from {group}', head_epochs, lrs, group-n_groups, sched, wd, keep_opt=keep_opt))
     return [*stages, Stage('all', n, lrs, -n_groups, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #40758cb7
-class LenientCycle(Cycle):
-    "Cycle whose phases may get no batch"
-    def sample(self,
-        n_iter:int # Number of batches in the whole cycle
-    )->tuple: # As `Cycle.sample`
-        "Place each batch in the phases, without a check"
-        pcts = np.array([p.pct for p in self.phases])
-        return SAMPLINGS[self.sampling].place(pcts, int(n_iter))
-
-def lenient(
-    cycle:Cycle # Any
-)->LenientCycle: # The same phases
-    "Let phases get no batch"
-    return LenientCycle(cycle.phases, cycle.sampling)
-
-# %% ../../nbs/33_train.recipes.ipynb #108e5f8a
+# %% ../../nbs/33_train.recipes.ipynb #f8320743
+@takes_numbers
 def stages_fine_tune(
     epochs:float, # Epochs of the unfrozen part
     base_lr:float=2e-3, # Peak rate of the head; half of it after unfreezing
@@ -134,8 +120,8 @@ def stages_fine_tune(
     "Return what `Learner.fine_tune` of fastai 2 trains, batch by batch"
     check_recipe(base_lr, lr_mult)
     lr = base_lr/2
-    head = lenient(one_cycle_fastai(div_final=div_final, pct_start=.99, moms=moms))
-    rest = lenient(one_cycle_fastai(div, div_final, pct_start, moms))
+    head = one_cycle_fastai(div_final=div_final, pct_start=.99, moms=moms)
+    rest = one_cycle_fastai(div, div_final, pct_start, moms)
     return [Stage('head', freeze_epochs, slice(base_lr), -1, head, wd),
             Stage('all', epochs, slice(lr/lr_mult, lr), 0, rest, wd)]
 
