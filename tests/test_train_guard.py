@@ -554,3 +554,22 @@ def test_a_rewind_brings_back_state_that_is_no_tensor(mlp):
     learn = mlp(model=Graph(), splitter=lambda m: [list(m.parameters())])
     fit(learn, 1, 1e-3, cbs=[DivergenceGuard(on='rewind', every=2), Damage('loss', [5])])
     assert learn.model.n==[4 + 2*10//10], 'calls after the rewind only: 4 batches of training, 2 of validation'
+
+@pytest.mark.parametrize('how', ['fit', 'fit_one_cycle_ext', 'fit_stages'])
+@pytest.mark.parametrize('on', ['stop', 'rewind', 'record'])
+def test_the_warning_points_at_the_users_line(mlp, how, on):
+    learn = mlp(cbs=[DivergenceGuard(on=on, every=2), Damage('loss', [4])])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        if how=='fit_stages': learn.fit_stages([Stage('all', 1, .01)])
+        else: getattr(learn, how)(1)
+    found = [w for w in caught if 'The training diverged' in str(w.message)]
+    assert len(found)==1 and found[0].filename==__file__
+
+def test_a_warning_of_a_fit_that_something_else_ended(mlp):
+    class End(Callback):
+        def after_batch(self):
+            if self.learn.train_iter==7: raise CancelFitException
+    with pytest.warns(UserWarning, match='The training diverged') as caught:
+        mlp().fit(2, .01, cbs=[DivergenceGuard(), End(), Damage('loss', [4])])
+    assert caught[0].filename==__file__

@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.measure.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/21_record.measure.ipynb #b39e5338
+# %% ../../nbs/21_record.measure.ipynb #324d9dd5
 import math, torch
 from collections.abc import Callable, Iterable, Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
+from fastcore.basics import patch
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
@@ -25,7 +26,7 @@ def stored_values(
     if t.layout==torch.strided: return t
     return t.coalesce().values() if t.is_sparse else t.values()
 
-# %% ../../nbs/21_record.measure.ipynb #4ef7cf71
+# %% ../../nbs/21_record.measure.ipynb #8d21176f
 class ParamSet:
     "Parameters that one row is about, and tensors kept for them between steps"
     def __init__(self,
@@ -56,19 +57,21 @@ class ParamSet:
 
     def __getstate__(self): return {} # an exported learner needs no tensors; the next fit makes new sets
 
-    def gather(self)->bool: # Whether there is anything to record
-        "Find the trainable parameters that have a gradient"
-        if self.sizes is None: # lazy modules have them only now, and those that are never used don't
-            self.sizes = [0 if is_lazy(p) else p.numel() for p in self.params]
-        self.trainable,self.grads,self.n_params,self.n_unstored = [],[],0,0
-        for p,n in zip(self.params, self.sizes):
-            if not n or p.grad is None or not p.requires_grad: continue
-            values = stored_values(p.grad)
-            self.trainable.append(p)
-            self.grads.append(values)
-            self.n_params += n
-            self.n_unstored += n - values.numel()
-        return bool(self.trainable)
+# %% ../../nbs/21_record.measure.ipynb #48cadedd
+@patch
+def gather(self:ParamSet)->bool: # Whether there is anything to record
+    "Find the trainable parameters that have a gradient"
+    if self.sizes is None: # lazy modules have them only now
+        self.sizes = [0 if is_lazy(p) else p.numel() for p in self.params]
+    self.trainable,self.grads,self.n_params,self.n_unstored = [],[],0,0
+    for p,n in zip(self.params, self.sizes):
+        if not n or p.grad is None or not p.requires_grad: continue
+        values = stored_values(p.grad)
+        self.trainable.append(p)
+        self.grads.append(values)
+        self.n_params += n
+        self.n_unstored += n - values.numel()
+    return bool(self.trainable)
 
 # %% ../../nbs/21_record.measure.ipynb #3e5c5edc
 def user_name(

@@ -14,7 +14,15 @@ from statistics import median
 from fastcore.basics import patch
 from fastai.learner import Learner, Recorder
 
-# %% ../../nbs/31_train.divergence.ipynb #def5f6e6
+# %% ../../nbs/31_train.divergence.ipynb #e768b32b
+def noise_of(
+    moves:list # Differences of successive losses, at least 0
+)->float: # 0 if all are 0
+    "Return the lower quartile of the differences that are not 0"
+    present = sorted(move for move in moves if move)
+    return present[len(present)//4] if present else 0.
+
+# %% ../../nbs/31_train.divergence.ipynb #0cb617af
 MILDER = 2. # Factor of the limit in the first `skip` batches
 MEMORY = 50 # Differences of losses that tell the noise before the best
 CALM = 20 # Differences in a row that tell the noise of a fit that hasn't fallen
@@ -53,39 +61,34 @@ class LossTrend:
             self.best_noise = noise_of(self.moves) if self.n>self.patience else None
         return self.n>=self.patience and self.is_lost()
 
-    @property
-    def scale(self)->float: # At least 0, in units of the loss
-        "Return how far the loss had fallen, or what its noise counts for"
-        noise = self.best_noise
-        if noise is None: noise = noise_of(self.moves) if math.isinf(self.calm_noise) else self.calm_noise
-        rounding = 1e-6*abs(self.best) # of sums in `float32`
-        return max(self.first-self.best, self.noise*noise, rounding)
+# %% ../../nbs/31_train.divergence.ipynb #742f412c
+@patch(as_prop=True)
+def scale(self:LossTrend)->float: # At least 0, in units of the loss
+    "Return how far the loss had fallen, or what its noise counts for"
+    noise = self.best_noise
+    if noise is None: noise = noise_of(self.moves) if math.isinf(self.calm_noise) else self.calm_noise
+    rounding = 1e-6*abs(self.best) # of sums in `float32`
+    return max(self.first-self.best, self.noise*noise, rounding)
 
-    def is_lost(self)->bool: # Whether the rise is too high, and isn't being regained
-        "Has the loss risen too far?"
-        now = median(self.last[-self.patience:])
-        before = median(self.last[:-self.patience] or [now])
-        limit = self.factor*self.scale*(MILDER if self.n<=self.skip else 1)
-        is_falling = now-self.best < .9*(before-self.best)
-        return min(self.smooth, now)-self.best > limit and not is_falling
+@patch
+def is_lost(self:LossTrend)->bool: # Whether the rise is too high, and isn't being regained
+    "Has the loss risen too far?"
+    now = median(self.last[-self.patience:])
+    before = median(self.last[:-self.patience] or [now])
+    limit = self.factor*self.scale*(MILDER if self.n<=self.skip else 1)
+    is_falling = now-self.best < .9*(before-self.best)
+    return min(self.smooth, now)-self.best > limit and not is_falling
 
-    @property
-    def has_fallen(self)->bool: # Whether the fall was a quarter of the scale, and so more than the noise
-        "Did the training learn before it was lost?"
-        return self.n>0 and self.first-self.best > .25*self.scale
+# %% ../../nbs/31_train.divergence.ipynb #7af6b66a
+@patch(as_prop=True)
+def has_fallen(self:LossTrend)->bool: # Whether the fall was a quarter of the scale, and so more than the noise
+    "Did the training learn before it was lost?"
+    return self.n>0 and self.first-self.best > .25*self.scale
 
-    @property
-    def is_good(self)->bool: # Whether the smoothed loss is above its best by at most a tenth of the scale
-        "Are these weights worth keeping?"
-        return self.n==0 or self.smooth-self.best <= .1*self.scale
-
-# %% ../../nbs/31_train.divergence.ipynb #e768b32b
-def noise_of(
-    moves:list # Differences of successive losses, at least 0
-)->float: # 0 if all are 0
-    "Return the lower quartile of the differences that are not 0"
-    present = sorted(move for move in moves if move)
-    return present[len(present)//4] if present else 0.
+@patch(as_prop=True)
+def is_good(self:LossTrend)->bool: # Whether the smoothed loss is above its best by at most a tenth of the scale
+    "Are these weights worth keeping?"
+    return self.n==0 or self.smooth-self.best <= .1*self.scale
 
 # %% ../../nbs/31_train.divergence.ipynb #a23c79ba
 def rate_to_try(

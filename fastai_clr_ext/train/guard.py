@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #0533cd01
-import math, numpy as np, torch, warnings
+# %% ../../nbs/34_train.guard.ipynb #523f7523
+import math, numpy as np, torch
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from torch.nn.parameter import is_lazy
@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
-from ..core.checks import check, check_count, is_number
+from ..core.checks import check, check_count, is_number, warn
 from fastai_clr_ext.record.measure import (adam_sums, joined, keeps_squares, l2_norm, named_params, param_sets,
     stored_values)
 from ..record.recorder import current_plan
@@ -350,12 +350,12 @@ def after_fit(self:DivergenceGuard):
     "Let go of tensors, which only a running fit needs"
     self.ended()
 
-# %% ../../nbs/34_train.guard.ipynb #3081250f
+# %% ../../nbs/34_train.guard.ipynb #dca185eb
 @patch
 def _note(self:DivergenceGuard, found:Divergence):
     "Keep what was found, and warn"
     divergences(self.learn).append(found)
-    if not rank_distrib(): warnings.warn(str(found), stacklevel=2)
+    if not rank_distrib(): warn(str(found))
 
 @patch
 def _act(self:DivergenceGuard, found:Divergence|None):
