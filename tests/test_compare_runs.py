@@ -1,4 +1,5 @@
 "Single runs: their weights, batches, steps, results and files"
+import json, time
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import (
@@ -339,3 +340,89 @@ def test_a_third_loader_may_be_empty():
         learn.dls = DataLoaders(*loaders, loaders[1].new(TensorDataset(torch.zeros(0, 1), torch.zeros(0, 1))))
         return learn
     assert not compare(make, POLICIES, seeds=1, **quick).df.error.any()
+
+# ---- files of runs
+
+def swap(folder, a, b):
+    "The results of two runs change places"
+    paths = [next((folder/'runs').glob(f'{name}-*.json')) for name in (a, b)]
+    texts = [path.read_text() for path in paths]
+    for path,text in zip(paths, reversed(texts)): path.write_text(text)
+
+def edited(folder, **changes):
+    path = next((folder/'runs').glob('constant-0-*.json'))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+def of_other_code(folder):
+    "A run of the same name, seed and rate, in a comparison of other momentum"
+    compare(make_line, POLICIES | {'constant': constant(moms=.5)}, seeds=2, out=folder/'other', **quick)
+    path = next((folder/'runs').glob('constant-0-*.json'))
+    path.write_bytes((folder/'other'/'runs'/path.name).read_bytes())
+
+REPLACED = { # what is done to the folder; what the error says
+    'by another policy': (lambda d: swap(d, 'constant-0', '1cycle-0'), 'policy of .*.json must be .* got'),
+    'by another seed': (lambda d: swap(d, 'constant-0', 'constant-1'), 'seed of .*constant-0.*.json must be 0.* got 1'),
+    'by other code': (of_other_code, 'comparison of .*constant-0.*.json must be'),
+    'no comparison': (lambda d: edited(d, comparison=''), 'comparison of .*constant-0'),
+    'another rate': (lambda d: edited(d, lr_max=.5), r'lr_max of .*constant-0.*.json must be 0\.05.*; got 0\.5'),
+    'a rate as text': (lambda d: edited(d, lr_max='0.05'), "lr_max of .*constant-0.*got '0.05'"),
+    'a rate that is a flag': (lambda d: edited(d, lr_max=True), 'lr_max of .*constant-0.*got True'),
+    'another budget': (lambda d: edited(d, n_batches=40), 'n_batches of .*constant-0.*.json must be 20: remove'),
+    'more steps than batches': (lambda d: edited(d, n_steps=50), r'n_steps, n_tried and n_batches of .*constant-0.*'),
+    'a seed as text': (lambda d: edited(d, seed='0'), "seed of .*constant-0.*.json must be a whole number; got '0'"),
+    'a seed that is a flag': (lambda d: edited(d, seed=False), 'seed of .*constant-0.*.json must be a whole number'),
+    'other scores': (lambda d: edited(d, scores=dict(valid_loss=0.)), 'scores of .*constant-0.*last epoch'),
+    'scores as text': (lambda d: edited(d, scores=dict(valid_loss='low')), 'scores.valid_loss of .*must be a number'),
+    'too large': (lambda d: edited(d, more='x'*20_000_001), 'constant-0.*.json must have at most 20,000,000 bytes')}
+
+@pytest.mark.parametrize('kind', REPLACED)
+def test_a_run_file_that_was_replaced_is_refused_by_name(kind, tmp_path):
+    change,says = REPLACED[kind]
+    first = compare(make_line, POLICIES, seeds=2, out=tmp_path/'c', **quick)
+    change(tmp_path/'c')
+    with pytest.raises(ValueError, match=says): compare(make_line, POLICIES, seeds=2, out=tmp_path/'c', **quick)
+    for path in (tmp_path/'c'/'runs').glob('*.json'): path.unlink() # as the error says
+    same(first, compare(make_line, POLICIES, seeds=2, out=tmp_path/'c', **quick))
+
+# ---- the same batches
+
+def make_random(seed):
+    "Inputs that differ with every learner"
+    learn = make_line(seed)
+    by = time.perf_counter_ns()/1e18
+    learn.dls = DataLoaders(*[dl.new(Shifted(dl.dataset, by)) for dl in learn.dls.loaders])
+    return learn
+
+def lr_find_first(learn):
+    with learn.no_bar(): learn.lr_find(num_it=3, show_plot=False)
+    learn.fit(2, .05)
+
+def other_data(learn):
+    learn.dls = DataLoaders(*[dl.new(Shifted(dl.dataset, 2.)) for dl in learn.dls.loaders])
+    learn.fit(2, .05)
+
+def other_order(learn):
+    learn.dls.train.rng.seed(99)
+    learn.fit(2, .05)
+
+@pytest.mark.parametrize('make,policy,why', [
+    (make_random, lambda learn: learn.fit(2, .05), 'make_learner gives other batches each time'),
+    (make_line, other_data, 'a policy changes the data'), (make_line, other_order, 'draws random numbers before')],
+    ids=['data', 'policy', 'order'])
+def test_batches_that_are_not_the_same_are_said(make, policy, why, tmp_path):
+    policies = {'mine': policy, 'flat': constant()}
+    go = lambda: compare(make, policies, n_epoch=2, seeds=2, lr_max={'flat': .05}, out=tmp_path, with_bar=False)
+    for _ in range(2): # also where the runs are read from disk
+        with pytest.warns(UserWarning, match=rf'not train on the same batches, with seeds \[0, 1\]: .*{why}') as said:
+            assert go().record['situation']['same_batches'] is False
+        assert any(w.filename==__file__ for w in said), 'the warning points at the line that compares'
+
+def test_what_policies_do_to_a_batch_is_no_other_batch(recwarn):
+    "Mixed up, cut off in the first epoch, trained in stages: all begin with the same batch"
+    from fastai.callback.mixup import MixUp
+    policies = {'flat': constant(), 'mixed': lambda learn: learn.fit(2, .05, cbs=MixUp()),
+                'stages': stages_long(budget=2, base_lr=.05, head_epochs=.5)}
+    make = lambda seed: make_two(seed)
+    c = compare(make, policies, n_epoch=2, seeds=2, lr_max={'flat': .05}, with_bar=False)
+    assert not [w for w in recwarn if 'same batches' in str(w.message)] and 'same_batches' not in c.record['situation']
+    assert not c.df.error.notna().any()

@@ -7,11 +7,18 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.identity.html.md""
 # %% auto #0
 __all__ = ['digest', 'weights_digest', 'policy_text', 'canonical_text', 'learner_facts']
 
-# %% ../../nbs/62_compare.identity.ipynb #4a4dcd06
-import hashlib, inspect, numpy as np, re, torch
+# %% ../../nbs/62_compare.identity.ipynb #bb9bbe17
+import dis, hashlib, inspect, numpy as np, re, sys, torch
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from types import CodeType, FunctionType, GeneratorType
+from fastcore.basics import patch
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader as TorchLoader
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.learner import Learner, defaults
 from fastai.torch_core import no_random
 from ..core.checks import as_list, is_number
@@ -37,15 +44,16 @@ def weights_digest(
     "Return a SHA-256 prefix of a model's weights and buffers"
     return digest(model.state_dict())
 
-# %% ../../nbs/62_compare.identity.ipynb #07582064
+# %% ../../nbs/62_compare.identity.ipynb #ac9e9af8
 def policy_text(
     policy:Schedule|list|Callable # A cycle, a list of stages, or a function of a learner
 )->str: # Its phases, its stages or its source
     "Return a policy in words for people; `canonical_text` tells policies apart"
     # Two texts: a cycle reads best as it is typed, but its `repr` does not show what a function in it does.
     if inspect.isfunction(policy): return _source(policy).strip()
-    if callable(policy): return canonical_text(policy).strip()
-    return _without_addresses(repr(policy)).strip()
+    if not callable(policy): return _without_addresses(repr(policy)).strip()
+    try: return Describer(with_code=False).text(policy).strip()
+    except CannotDescribe: return _without_addresses(repr(policy)).strip()
 
 def _without_addresses(text)->str: return re.sub(' at 0x[0-9a-f]+', '', text)
 
@@ -53,39 +61,208 @@ def _source(f)->str:
     try: return inspect.getsource(f)
     except (OSError, TypeError): return f.__qualname__ # it was typed into an interpreter
 
-# %% ../../nbs/62_compare.identity.ipynb #b5427e20
-def canonical_text(
-    x:object, # A policy, a callback, a loss function, an optimizer: anything
-    parents:tuple=() # `id`s of the objects that hold `x`, so that an object that holds itself ends
-)->str: # The same in every process
-    "Return a text that differs between things that behave differently"
-    if inspect.isclass(x) or inspect.ismodule(x) or isinstance(x, Learner): return _without_addresses(repr(x))
-    if isinstance(x, np.generic): x = x.item()
-    if id(x) in parents or len(parents)==20: return type(x).__qualname__
-    inner = partial(canonical_text, parents=(*parents, id(x)))
-    if inspect.isfunction(x): return _source(x) + _code_digest(x, inner)
-    if isinstance(x, (torch.Tensor, bytes)): return digest({'data': x})
-    if isinstance(x, partial): return f'{inner(x.func)} with {inner(x.args)}{inner(x.keywords)}'
-    if isinstance(x, (set, frozenset)): return '{' + ', '.join(sorted(map(inner, x))) + '}'
-    if isinstance(x, dict): return '{' + ', '.join(f'{k}={inner(v)}' for k,v in x.items()) + '}'
-    if isinstance(x, (list, tuple)): return '[' + ', '.join(map(inner, x)) + ']'
-    pickled = _pickled_form(x)
-    if pickled is not None: return inner(pickled)
-    attributes = {k: v for k,v in getattr(x, '__dict__', {}).items() if k!='learn'} # a callback's learner
-    return type(x).__qualname__ + inner(attributes) if attributes else _without_addresses(repr(x))
+# %% ../../nbs/62_compare.identity.ipynb #780e2281
+LIBRARIES = {*sys.stdlib_module_names, 'builtins', 'fastai', 'fastai_clr_ext', 'fastcore', 'torch', 'torchvision'}
 
-def _code_digest(f, inner)->str:
-    "Return a hash of byte code: the source of a lambda may be that of several on its line"
-    code = f.__code__
-    return digest({'code': code.co_code, 'of': inner([code.co_names, code.co_consts])})
+def is_library(
+    name:str|None # Of a module
+)->bool: # False for `__main__`, a notebook, or the user's own module
+    "Does a module belong to Python or to an installed package?"
+    root = (name or '').partition('.')[0]
+    if root in LIBRARIES: return True
+    file = getattr(sys.modules.get(root), '__file__', None) or ''
+    return bool({'site-packages', 'dist-packages'} & {*Path(file).parts})
 
-def _pickled_form(x):
-    "Return what pickle keeps of an object with its own `__reduce__`, such as a logger's name; None of others"
+def nested_codes(
+    code:CodeType # Of a function
+)->list: # With the code itself
+    "List the code of a function and of the functions that are written inside it"
+    found = [code]
+    for const in code.co_consts:
+        if isinstance(const, CodeType): found += nested_codes(const)
+    return found
+
+def used_globals(
+    f:FunctionType # Any
+)->dict: # Value by name; for a module of the user's, what the code may use of it
+    "Find the globals that a function uses, in functions inside it too"
+    found,names = {},set()
+    for code in nested_codes(f.__code__):
+        names |= {*code.co_names}
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname=='IMPORT_NAME' and name in sys.modules: found[name] = sys.modules[name]
+            if instruction.opname in ('LOAD_GLOBAL', 'LOAD_NAME') and name in f.__globals__:
+                found[name] = f.__globals__[name]
+    for name,value in list(found.items()):
+        if not inspect.ismodule(value) or is_library(value.__name__): continue
+        found[name] = {k: vars(value)[k] for k in sorted(names) if k in vars(value)}
+    return dict(sorted(found.items()))
+
+# %% ../../nbs/62_compare.identity.ipynb #e6ca63c0
+UNKNOWN = 'cannot be told apart: ' # Begins the text of what can't be described
+MOST_OBJECTS = 100_000 # That are described
+MOST_TENSOR_BYTES = 500_000_000 # Of arrays and tensors
+MOST_DEPTH = 60 # Objects within each other
+
+class CannotDescribe(Exception):
+    "There is too much to describe, or no way to do it"
+
+_OF_EVERY_MODULE = {*vars(torch.nn.Module())} # Attributes
+
+def object_state(
+    x:object # With attributes or slots
+)->dict: # Value by name, without what an `nn.Module` always has and a callback's learner
+    "Return the attributes of an object"
+    state = dict(getattr(x, '__dict__', {}))
+    for owner in type(x).__mro__:
+        slots = vars(owner).get('__slots__', ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if hasattr(x, name) and name not in ('__dict__', '__weakref__'): state.setdefault(name, getattr(x, name))
+    state.pop('learn', None)
+    if isinstance(x, torch.nn.Module): # without hooks that nobody has set
+        return {name: value for name,value in state.items() if name not in _OF_EVERY_MODULE or value}
+    return state
+
+def pickled_form(
+    x:object # Any
+)->list|None: # None of an object without a `__reduce__` of its own, or that can't be pickled
+    "Return what pickle keeps of an object, such as a logger's name"
     if type(x).__reduce__ is object.__reduce__: return None
     try:
         form = x.__reduce__()
-        return form if isinstance(form, str) else [form[0].__qualname__, *form[1:]]
-    except Exception: return None # such as a lock, which cannot be pickled
+        if isinstance(form, str): return [form, getattr(x, '__wrapped__', None)] # such as of `functools.lru_cache`
+        return [form[0].__qualname__, *form[1:]]
+    except Exception: return None # such as a lock
+
+# %% ../../nbs/62_compare.identity.ipynb #795e7227
+@dataclass
+class Describer:
+    "Makes the text of one thing, and counts what it looks at"
+    with_code:bool=True # Whether the user's code is part of it; without, the text is for people
+    with_tensors:bool=True # Whether the contents of tensors are part of it
+    n_objects:int=0 # Described so far
+    n_bytes:int=0 # Of arrays and tensors so far
+    known:dict=field(default_factory=dict) # By `id`, a function or class and its text
+
+    def text(self,
+        x:object, # Anything
+        parents:tuple=() # `id`s of the objects that hold `x`, so that an object that holds itself ends
+    )->str: # The same in every process
+        "Return a text that differs between things that behave differently"
+        self.n_objects += 1
+        if self.n_objects>MOST_OBJECTS: raise CannotDescribe(f'it holds more than {MOST_OBJECTS:,} objects')
+        if len(parents)>MOST_DEPTH: raise CannotDescribe(f'it holds objects more than {MOST_DEPTH} deep')
+        if isinstance(x, GeneratorType): raise CannotDescribe('it holds a generator')
+        if isinstance(x, np.generic): x = x.item()
+        if inspect.ismodule(x): return f'module {x.__name__}'
+        is_data = isinstance(x, (Learner, DataLoaders, TorchLoader, DataLoader)) # known by `batches_digest`
+        if is_data or id(x) in parents: return type(x).__qualname__
+        parents = (*parents, id(x))
+        if isinstance(x, (FunctionType, type)): return self.code_text(x, parents)
+        if isinstance(x, (torch.Tensor, np.ndarray, bytes)): return self.array_text(x, parents)
+        text = self.container_text(x, partial(self.text, parents=parents))
+        return self.object_text(x, parents) if text is None else text
+
+# %% ../../nbs/62_compare.identity.ipynb #2af6c89a
+@patch
+def container_text(self:Describer,
+    x:object, # Anything
+    inner:Callable # Describes what it holds
+)->str|None: # None if it is no container
+    "Describe what holds other things and nothing else"
+    if isinstance(x, partial): return f'{inner(x.func)} with {inner(x.args)}{inner(x.keywords)}'
+    if inspect.ismethod(x): return f'{inner(x.__func__)} of {inner(x.__self__)}'
+    if isinstance(x, (set, frozenset)): return '{' + ', '.join(sorted(map(inner, x))) + '}'
+    if isinstance(x, dict):
+        return '{' + ', '.join(f'{k if isinstance(k, str) else inner(k)}={inner(v)}' for k,v in x.items()) + '}'
+    if isinstance(x, (list, tuple)): return '[' + ', '.join(map(inner, x)) + ']'
+    if isinstance(x, CodeType): return digest({'code': x.co_code, 'of': inner([x.co_names, x.co_consts])})
+    return None
+
+@patch
+def array_text(self:Describer,
+    x:torch.Tensor|np.ndarray|bytes, # Data
+    parents:tuple # `id`s of the objects that hold it
+)->str:
+    "Describe data by their hash"
+    if isinstance(x, np.ndarray) and x.dtype.hasobject: return self.text(x.tolist(), parents)
+    if isinstance(x, torch.Tensor) and not self.with_tensors: return f'{x.dtype}{tuple(x.shape)}'
+    self.n_bytes += len(x) if isinstance(x, bytes) else x.nbytes
+    if self.n_bytes>MOST_TENSOR_BYTES: raise CannotDescribe(f'it holds more than {MOST_TENSOR_BYTES:,} bytes of data')
+    if isinstance(x, np.ndarray): return digest({'data': x.tobytes(), 'type': x.dtype.str, 'shape': x.shape})
+    return digest({'data': x})
+
+@patch
+def object_text(self:Describer,
+    x:object, # No container, function, class or data
+    parents:tuple # `id`s of the objects that hold it, and its own
+)->str:
+    "Describe an object by its class, what pickle keeps of it, or its attributes"
+    is_plain = not self.with_code or is_library(type(x).__module__)
+    name = type(x).__qualname__ if is_plain else self.text(type(x), parents)
+    pickled = pickled_form(x)
+    if pickled is not None: return ('' if is_plain else name) + self.text(pickled, parents)
+    state = object_state(x)
+    if state: return name + self.text(state, parents)
+    return ('' if is_plain else f'{name} ') + _without_addresses(repr(x))
+
+# %% ../../nbs/62_compare.identity.ipynb #ce005a39
+@patch
+def code_text(self:Describer,
+    x:FunctionType|type, # A function or a class
+    parents:tuple # `id`s of the objects that hold it, and its own
+)->str: # Its name, and a hash if it is the user's
+    "Describe a function or a class"
+    name = f'{x.__module__}.{x.__qualname__}'
+    if id(x) in self.known: return self.known[id(x)][1]
+    if not self.with_code or is_library(x.__module__) and not getattr(x, '__closure__', None): return name
+    self.known[id(x)] = x,x.__qualname__ # for the time being: it may use itself
+    parts = self.class_parts(x, parents) if isinstance(x, type) else self.function_parts(x, parents)
+    self.known[id(x)] = x,f'{x.__qualname__}#{digest(parts)}'
+    return self.known[id(x)][1]
+
+@patch
+def function_parts(self:Describer,
+    f:FunctionType, # Any
+    parents:tuple # `id`s of the objects that hold it, and its own
+)->dict: # Texts by name
+    "Describe all that decides what a function does"
+    cells = {}
+    for name,cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
+        try: cells[name] = cell.cell_contents
+        except ValueError: cells[name] = 'empty' # assigned later
+    parts = dict(closure=cells, defaults=f.__defaults__, kwdefaults=f.__kwdefaults__, attributes=vars(f))
+    if not is_library(f.__module__): parts |= dict(code=f.__code__, globals=used_globals(f))
+    return {name: self.text(part, parents) for name,part in parts.items()}
+
+@patch
+def class_parts(self:Describer,
+    cls:type, # Any
+    parents:tuple # `id`s of the objects that hold it, and its own
+)->dict: # Texts by name
+    "Describe the methods, attributes and bases of a class"
+    parts = {'bases': self.text(cls.__bases__, parents)}
+    for name,member in vars(cls).items():
+        is_ours = isinstance(member, (FunctionType, staticmethod, classmethod, property))
+        is_hidden = name.startswith(('__', '_abc_')) or inspect.isdatadescriptor(member) # a slot has no value here
+        if is_ours or not is_hidden: parts[name] = self.text(_unwrapped(member), parents)
+    return parts
+
+def _unwrapped(member):
+    "Return the functions in a member of a class"
+    if isinstance(member, (staticmethod, classmethod)): return member.__func__
+    if isinstance(member, property): return [member.fget, member.fset, member.fdel]
+    return member
+
+# %% ../../nbs/62_compare.identity.ipynb #ed217d94
+def canonical_text(
+    x:object # A policy, a callback, a loss function, an optimizer: anything
+)->str: # The same in every process; begins with `UNKNOWN` if it can't be described
+    "Return a text that differs between things that behave differently"
+    source = _source(x) if inspect.isfunction(x) else ''
+    try: return source + Describer().text(x)
+    except (CannotDescribe, RecursionError) as e: return f'{UNKNOWN}{e}'
 
 # %% ../../nbs/62_compare.identity.ipynb #082c7f25
 def plain_rate(
@@ -133,7 +310,7 @@ def learner_facts(
     bs = getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None) # fastai's loader or torch's
     return facts | dict(batch_size=bs, n_batches=len(dls.train), device=str(device_of(learn)))
 
-# %% ../../nbs/62_compare.identity.ipynb #3a1f64d4
+# %% ../../nbs/62_compare.identity.ipynb #38263b2f
 def batches_digest(
     learn:Learner # Any
 )->str: # 16 hexadecimal digits
@@ -141,9 +318,20 @@ def batches_digest(
     with no_random(0, reproducible=True): batches = [next(iter(dl)) for dl in learn.dls.loaders[:2]]
     return digest(dict(enumerate(tree_leaves(batches))))
 
+def text_digest(
+    x:object, # Anything
+    with_tensors:bool=True # Whether the contents of tensors are part of it
+)->str: # 16 hexadecimal digits, or a text that begins with `UNKNOWN`
+    "Return a SHA-256 prefix of the canonical text"
+    try: return digest({'text': Describer(with_tensors=with_tensors).text(x)})
+    except (CannotDescribe, RecursionError) as e: return f'{UNKNOWN}{e}'
+
 def settings_digests(
     learn:Learner # Any
-)->dict: # 16 hexadecimal digits by `'batches'`, `'callbacks'`, `'loss'` and `'optimizer'`
+)->dict: # By name: 16 hexadecimal digits, or a text that begins with `UNKNOWN`
     "Return SHA-256 prefixes of what a learner trains on and with"
-    settings = dict(callbacks=own_callbacks(learn), loss=learn.loss_func, optimizer=learn.opt_func)
-    return dict(batches=batches_digest(learn)) | {k: digest({k: canonical_text(v)}) for k,v in settings.items()}
+    others = {name: getattr(learn, name, None) for name in ('splitter', 'moms', 'wd_bn_bias', 'train_bn')}
+    settings = dict(callbacks=own_callbacks(learn), loss=learn.loss_func, optimizer=learn.opt_func,
+                    metrics=list(learn.metrics), settings=others)
+    return dict(batches=batches_digest(learn), model=text_digest(learn.model, with_tensors=False),
+                **{name: text_digest(x) for name,x in settings.items()})

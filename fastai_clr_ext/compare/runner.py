@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #09e35bc0
-import math, numpy as np, os, platform, tempfile, torch, warnings
+# %% ../../nbs/66_compare.runner.ipynb #3c37bcdf
+import json, math, numpy as np, os, platform, tempfile, torch, warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -27,8 +27,8 @@ from fastai_clr_ext.compare.schema import (
     FolderPlan, MAX_NAME, MAX_TEXT, RECORD_KIND, RECORD_VERSION, RESERVED_NAMES, TUNE_SEED, check_model, check_names,
     is_facts, is_line)
 from .identity import (
-    canonical_text, device_of, learner_facts, plain_rate, policy_text, weights_digest)
-from .runs import Run, check_hold_out, check_make_learner, train_all
+    UNKNOWN, canonical_text, device_of, digest, learner_facts, plain_rate, policy_text, weights_digest)
+from .runs import Run, check_hold_out, check_make_learner, train_all, unlike_batches
 from .comparison import Comparison, judging_options
 
 # %% ../../nbs/66_compare.runner.ipynb #d309f52a
@@ -99,7 +99,7 @@ def _check_tune(tune, policies, rates):
     are_rates = all(is_number(lr) and lr>0 for lr in tried)
     check(tried and are_rates and len(set(tried))==len(tried), 'tune', 'be a list of different rates above 0', tune)
 
-# %% ../../nbs/66_compare.runner.ipynb #e712fde4
+# %% ../../nbs/66_compare.runner.ipynb #86bb8b78
 _WRITTEN = '.json', '.npz' # Suffixes of the files in a folder
 
 def open_folder(
@@ -111,7 +111,8 @@ def open_folder(
     check(not out.exists() or out.is_dir(), 'out', 'be a folder', str(out))
     out.mkdir(parents=True, exist_ok=True)
     path = out/'comparison.json'
-    if not path.exists():
+    is_old = path.exists()
+    if not is_old:
         is_ours = all(leftover_target(p)==path.name for p in out.iterdir()) # killed before anything else was written
         check(is_ours, 'out', 'be a new or empty folder, or one that compare has made', str(out))
         write_json(path, plan.model_dump())
@@ -120,8 +121,17 @@ def open_folder(
     differ = [name for name in {**wanted, **there} if there.get(name)!=wanted.get(name)]
     check(not differ, 'out', 'be a new folder, or the folder of this comparison; that one differs in '
           f'{", ".join(sorted(differ))}', str(out))
+    if is_old: _check_is_known(wanted, out)
     _remove_leftovers(out)
     return out
+
+def _check_is_known(plan, out):
+    "Raise a `ValueError` if something may have changed without being noticed"
+    texts = {f'policies[{name!r}]': text for name,text in plan['policies'].items()}
+    texts |= {name: text for name,text in plan.items() if isinstance(text, str)}
+    for name,text in texts.items():
+        why = f'be a new folder, because {name} {text}'
+        check(not text.startswith(UNKNOWN), 'out', why, str(out))
 
 def _remove_leftovers(out):
     "Delete what a killed process was writing"
@@ -188,7 +198,7 @@ def _make_record(make_learner, learn, first_runs, rates, trials, results, situat
         policies=policies, seeds=seeds, **options, tuning=trials, runs=results,
         versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
 
-# %% ../../nbs/66_compare.runner.ipynb #cb6a0603
+# %% ../../nbs/66_compare.runner.ipynb #4cabf3a9
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
@@ -216,21 +226,23 @@ def compare(
                                                    n_threads, kwargs)
     tune = plain_rate(tune)
     temporary = None if out else tempfile.TemporaryDirectory()
-    path = open_folder(out or temporary.name,
-                       _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads))
+    plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
+    path = open_folder(out or temporary.name, plan)
+    plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                     best=(options['metric'], options['higher']))
-    first_runs = [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads)
-                  for name,policy in policies.items()]
+    first_runs = [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads,
+                      comparison=plan_digest) for name,policy in policies.items()]
     trials = []
     if tune: rates,trials = _tune_rates(train, first_runs, tune, options['metric'], options['higher'])
     results = train(_all_runs(first_runs, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
     situation = (situation or {}) | (dict(same_start=True) if same_start else {})
+    if not _has_same_batches(results, settings): situation['same_batches'] = False
     record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
     write_json(path/'record.json', record)
     return Comparison(record, path, temporary)
 
-# %% ../../nbs/66_compare.runner.ipynb #5049e12d
+# %% ../../nbs/66_compare.runner.ipynb #6232755f
 def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
@@ -249,6 +261,16 @@ def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_
     _check_policies(policies, learn, n_epoch, rates)
     default = {name: learn.lr for name,p in policies.items() if isinstance(p, Schedule) and rates[name] is None}
     return learn, settings, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
+
+def _has_same_batches(results, settings)->bool:
+    "Warn unless the runs of every seed began with the same batch"
+    seeds = unlike_batches(results)
+    if not seeds: return True
+    why = ('make_learner gives other batches each time, whatever its seed (is a transform or a sampler random?)'
+           if settings['batches'] is None else 'a policy changes the data, or draws random numbers before it trains')
+    warnings.warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
+                  'What is compared is not the policies alone', stacklevel=3) # the line that calls `compare`
+    return False
 
 def _all_runs(first_runs, seeds, rates, folder)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"

@@ -114,7 +114,7 @@ Curve = Annotated[list[Number|None], Field(max_length=10_000), FailFast()]
 Seeds = Annotated[list[Count], Field(max_length=MOST_SEEDS), FailFast(),
                   keeps_rule(lambda o: len(set(o))==len(o), 'be different')]
 
-# %% ../../nbs/61_compare.schema.ipynb #e15105ab
+# %% ../../nbs/61_compare.schema.ipynb #9d2311ca
 class Fields(BaseModel):
     "Base class of the parts of a record: strict types; unknown fields are kept in the file and never used"
     model_config = ConfigDict(strict=True, extra='ignore')
@@ -149,6 +149,8 @@ class RunFile(RunRecord):
     "A file in the folder `runs` or `tuning`, which counts the budget as well"
     n_tried:Count # Optimizer steps, and those that were cancelled
     n_batches:Count # Training batches
+    comparison:str='' # Hash of what makes two comparisons the same; '' for a run that is trained alone
+    batches:str|None=None # Hash of the first batch that was trained on; null if there was none
 
 # %% ../../nbs/61_compare.schema.ipynb #aee76ae2
 class Record(Fields):
@@ -170,7 +172,7 @@ class Record(Fields):
     tuning:Annotated[list[TrialRecord], Field(max_length=10_000), FailFast()] # Trials of learning rates
     runs:Annotated[list[RunRecord], Field(max_length=10_000), FailFast()] # One for each policy and seed
 
-# %% ../../nbs/61_compare.schema.ipynb #8e4890e3
+# %% ../../nbs/61_compare.schema.ipynb #ea0587da
 class FolderPlan(BaseModel):
     "What a comparison is: `comparison.json` in its folder"
     model_config = ConfigDict(strict=True, extra='allow')
@@ -187,6 +189,9 @@ class FolderPlan(BaseModel):
     callbacks:str|None # Hash of the learner's own callbacks and their settings
     loss:str|None # Hash of the loss function
     optimizer:str|None # Hash of the optimizer
+    model:str|None=None # Hash of the network's structure and code
+    metrics:str|None=None # Hash of the metrics
+    settings:str|None=None # Hash of splitter, momentum and the like
 
 # %% ../../nbs/61_compare.schema.ipynb #d8a0f77e
 #: What a field must do or be, by pydantic's type of error
