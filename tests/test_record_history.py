@@ -1,5 +1,5 @@
 "The tables of a history"
-import pytest
+import inspect, pytest
 from fastai.callback.core import CancelFitException
 from fastai.metrics import mse
 from fastai_clr_ext.record import *
@@ -38,11 +38,27 @@ def test_kinds_of_rows_in_one_history(mlp):
 
 BAD = {
     'block_size': (lambda: RunHistory(0), 'block_size must'),
-    'steps': (lambda: RunHistory().steps, 'No training is recorded'),
-    'stages': (lambda: RunHistory().stages, 'No training is recorded'),
-    'grads': (lambda: RunHistory().grads, 'No gradients are recorded'),
 }
 
 @pytest.mark.parametrize('call,says', BAD.values(), ids=BAD.keys())
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says): call()
+
+@pytest.mark.filterwarnings('ignore:No gradients')
+def test_tables_of_nothing_have_their_columns(mlp):
+    for history in (RunHistory(), mlp().recorder.history):
+        for name,column in (('steps', 'loss'), ('stages', 'outcome'), ('grads', 'group')):
+            table = getattr(history, name)
+            assert not len(table) and column in table, f'{name}: {list(table)}'
+        assert not len(history.epochs) and not len(history.fits)
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('trained', [False, True])
+def test_every_attribute_of_a_recorder_can_be_looked_at(mlp, trained):
+    learn = mlp()
+    if trained: learn.fit_one_cycle_ext(1)
+    for x in (learn, learn.recorder, learn.recorder.history):
+        names = dict(inspect.getmembers(x))
+        assert hasattr(x, 'no_such_name') is False
+        assert all(hasattr(x, name) for name in names)
+    assert {'history', 'grads', 'plot_grads', 'summary'}<=set(dict(inspect.getmembers(learn.recorder)))

@@ -1,4 +1,5 @@
 "The recorder: one row for each batch, whatever else happens in the fit"
+import warnings
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,7 +10,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
-from fastai.learner import load_learner
+from fastai.learner import Metric, load_learner
 from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.schedule import *
@@ -108,7 +109,7 @@ def test_outcome(mlp, event, what, outcome):
 def test_what_begins_a_fit_and_trains_nothing(mlp):
     learn = mlp(cbs=GradRecorder())
     learn.validate(); learn.get_preds()
-    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+    assert not len(learn.recorder.history)
     learn.fit(1); before = learn.recorder.history.steps
     learn.lr_find(show_plot=False)
     assert_allclose(learn.recorder.lr_find_history.steps.lr_1[:len(learn.recorder.lrs)],
@@ -160,7 +161,7 @@ def test_a_fit_that_is_cancelled_at_once(mlp, tmp_path):
     learn = mlp(cbs=[GradRecorder('clipped'), SaveHistory(tmp_path/'x.npz'), CSVLogger(append=True), ForwardHistory()],
                 path=tmp_path)
     learn.remove_cb(CSVLogger); learn.fit(1, cbs=CancelAtOnce())
-    with pytest.raises(ValueError, match='No training is recorded'): learn.recorder.history
+    assert not len(learn.recorder.history)
 
 def test_one_recorder_only(mlp):
     learn = mlp(cbs=[HistoryRecorder(), GradRecorder()])
@@ -281,3 +282,33 @@ def test_metrics_of_one_name(mlp):
     learn.fit(1)
     row = learn.recorder.history.epochs.iloc[0]
     assert [row[k] for k in ('valid_loss_2', '<lambda>', '<lambda>_2')]==[0, 1, 2] and row.valid_loss>0
+
+class PerClass(Metric):
+    "A metric with a value for each class, as scikit-learn's with `average=None`"
+    def __init__(self, values): self.values = values
+    def reset(self): pass
+    def accumulate(self, learn): pass
+    @property
+    def value(self): return self.values
+    @property
+    def name(self): return 'per_class'
+
+@pytest.mark.parametrize('values', [np.array([.5, .6]), torch.tensor([.5, .6]), np.eye(2), [.5, .6], 'good', {'a': 1}],
+                         ids=lambda v: type(v).__name__)
+def test_what_is_not_one_number_is_left_out_by_name(mlp, values):
+    learn = mlp(metrics=[PerClass(values), mse], cbs=HistoryRecorder())
+    with pytest.warns(UserWarning, match='leaves out per_class: not one number') as caught: learn.fit(2)
+    assert caught[0].filename==__file__
+    history = learn.recorder.history
+    assert list(history.epochs)==['fit', 'stage', 'epoch', 'train_loss', 'valid_loss', 'mse']
+    assert history.epochs.mse.notna().all(), 'the others are in their own columns'
+    assert len(learn.recorder.plot_metrics())==1
+    with pytest.raises(ValueError, match="names must be among .*got 'per_class'"): learn.recorder.plot_metrics('per_class')
+
+@pytest.mark.parametrize('value', [None, float('nan'), torch.tensor(.5), np.float32(.5), 1])
+def test_one_number_of_any_kind_is_kept(mlp, value):
+    learn = mlp(metrics=PerClass(value), cbs=HistoryRecorder())
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        learn.fit(1)
+    assert 'per_class' in learn.recorder.history.epochs

@@ -28,12 +28,18 @@ def check(
     "Raise a `ValueError` that names the parameter, the rule and the value, unless `ok`"
     if not ok: raise ValueError(f'{name} must {rule}; got {SHORT_REPR.repr(value)}')
 
-# %% ../../nbs/00_core.checks.ipynb #f3f166bf
+# %% ../../nbs/00_core.checks.ipynb #a48d4adb
+def is_real(
+    x:object # Anything
+)->bool: # True for a real number, NaN and infinity too; False for a bool
+    "Is `x` a real number?"
+    return isinstance(x, Real) and not isinstance(x, bool)
+
 def is_number(
     x:object # Anything
 )->bool: # True for a finite real number that fits a float; False for a bool
     "Is `x` a finite number?"
-    if not isinstance(x, Real) or isinstance(x, bool): return False
+    if not is_real(x): return False
     try: return math.isfinite(x)
     except OverflowError: return False # a whole number or fraction that no float can hold
 

@@ -182,13 +182,13 @@ class AfterClip(EventCallback):
         grad = self.recorder.now.grad
         for i,u in grad.pending: grad.values[i, at] = l2_norm(joined([p.grad.to_dense() for p in u.trainable]))
 
-# %% ../../nbs/25_record.gradients.ipynb #a4f2e8a0
+# %% ../../nbs/25_record.gradients.ipynb #cdcf96f2
 @patch(as_prop=True)
 def grads(self:Recorder)->pd.DataFrame: # As `RunHistory.grads`
     "What `GradRecorder` recorded in this learner's fits: one row for each step and group, layer or parameter"
-    return history_of(self, RunHistory()).grads
+    return self.history.grads
 
-# %% ../../nbs/25_record.gradients.ipynb #4773181b
+# %% ../../nbs/25_record.gradients.ipynb #e0b3e3af
 @patch
 def grad_quantiles(self:RunHistory,
     qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
@@ -208,4 +208,4 @@ def grad_quantiles(self:Recorder,
     qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # As `RunHistory.grad_quantiles`
     "Return quantiles of |g| in all fits of this learner"
-    return history_of(self, RunHistory()).grad_quantiles(qs)
+    return self.history.grad_quantiles(qs)

@@ -7,12 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'RunHistory']
 
-# %% ../../nbs/23_record.history.ipynb #99615a13
+# %% ../../nbs/23_record.history.ipynb #87ffec18
 import numpy as np, pandas as pd
 from numbers import Integral
 from typing import NamedTuple
 from fastcore.basics import patch
-from ..core.checks import check_count
+from ..core.checks import check_count, warn
 from .log import Log, pack_parts
 from .statistics import add_up, can_add_up, derive, derive_one, smooth
 
@@ -144,8 +144,17 @@ def grad_parts(self:RunHistory,
         found.append(GradPart(rows, where[keep], names['units'], raw))
     return found
 
-# %% ../../nbs/23_record.history.ipynb #8a618dff
+# %% ../../nbs/23_record.history.ipynb #ed4a6a36
 GRAD_KEYS = [*STEP_PLACE, 'group', 'layer'] # Columns that say what a row of gradients is about
+#: Columns of `steps` and of `stages` that are always there
+BATCH_KEYS = ['fit', 'stage', 'phase', 'epoch', 'step', 'train_iter', 'skipped', 'loss', 'smooth_loss']
+STAGE_KEYS = ['stage', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds', 'outcome', 'smooth_loss']
+
+def empty_table(
+    columns:list # Names
+)->pd.DataFrame: # Without rows
+    "Return the table of what was not recorded"
+    return pd.DataFrame({name: [] for name in columns})
 
 @patch
 def raw_grads(self:RunHistory)->pd.DataFrame: # `GRAD_KEYS`, raw columns, `n_params`
@@ -164,6 +173,9 @@ def raw_grads(self:RunHistory)->pd.DataFrame: # `GRAD_KEYS`, raw columns, `n_par
 @patch(as_prop=True)
 def grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` (unless per group), statistics
     "What `GradRecorder` recorded: one row for each optimizer step and group, layer or parameter"
+    if not len(self.grad_log):
+        warn(NO_GRADIENTS)
+        return empty_table(GRAD_KEYS)
     raw = self.raw_grads()
     keys = GRAD_KEYS if (raw.layer!='').any() else [k for k in GRAD_KEYS if k!='layer']
     return pd.concat([raw[keys], pd.DataFrame(derive(raw))], axis=1)
@@ -235,11 +247,12 @@ def group_columns(
             if is_per_group or can_add_up(what): found += [(group, what) for group in groups]
     return list(dict.fromkeys(found))
 
-# %% ../../nbs/23_record.history.ipynb #a22acc7e
+# %% ../../nbs/23_record.history.ipynb #7ccbb3f2
 @patch(as_prop=True)
 def steps(self:RunHistory
 )->pd.DataFrame: # `fit, stage, phase, epoch, step, train_iter, skipped, loss, smooth_loss`, hypers and grads by group
     "One row for each training batch of all fits; `step` is missing if none was taken"
+    if not len(self): return empty_table(BATCH_KEYS)
     batches = self.batches()
     parts = self.grad_parts(batches)
     stages = list(dict.fromkeys(row['stage'] for row in self.fit_rows))
@@ -257,7 +270,7 @@ def steps(self:RunHistory
         columns[f'{what}_{group}'] = self.grad_series(batches, parts, what, group)
     return pd.DataFrame(columns, copy=False)
 
-# %% ../../nbs/23_record.history.ipynb #9a5a1601
+# %% ../../nbs/23_record.history.ipynb #4f604355
 @patch
 def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit without batches
     "Return the smoothed loss at the end of each fit"
@@ -269,7 +282,7 @@ def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit withou
 def stages(self:RunHistory
 )->pd.DataFrame: # Stage, first and last fit, epochs, batches, steps, seconds; last outcome, smoothed loss, metrics
     "One row for each stage: successive fits of one stage are one, a fit without a stage is its own"
-    if not self.fit_rows: raise ValueError(NOTHING_RECORDED)
+    if not self.fit_rows: return empty_table(STAGE_KEYS)
     fits = self.fits
     last = self.last_losses()
     is_new = (fits.stage!=fits.stage.shift()) | (fits.stage=='')

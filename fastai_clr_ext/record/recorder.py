@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['history_of', 'HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #ea4f8d1c
+# %% ../../nbs/24_record.recorder.ipynb #cae151d3
 import fastai, platform, time, torch, uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,12 +20,11 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from .. import __version__
 from ..core.callback import OUTER_EVENTS, FitCallback, check_only_one, check_recorder, is_lr_find
-from ..core.checks import check
+from ..core.checks import check, is_real, plain, warn
 from ..schedule.plan import Plan
-from fastai_clr_ext.record.history import (ACCUMULATED, BATCH_PLACE, CANCELLED, INTERRUPTED, NOTHING_RECORDED, OVERFLOW,
-    STEPPED, RunHistory)
+from .history import ACCUMULATED, BATCH_PLACE, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED, RunHistory
 
-# %% ../../nbs/24_record.recorder.ipynb #beef74e0
+# %% ../../nbs/24_record.recorder.ipynb #62c4d49b
 def history_of(
     recorder:Recorder, # fastai's `Recorder` of a learner
     default:RunHistory|None=None # What to return if nothing was recorded
@@ -33,10 +32,7 @@ def history_of(
     "Return the history that a `Recorder` keeps, without an error if there is none"
     return vars(recorder).get('run_history', default)
 
-def _get_history(recorder)->RunHistory:
-    history = history_of(recorder)
-    if history is None: raise ValueError(NOTHING_RECORDED)
-    return history
+def _get_history(recorder)->RunHistory: return vars(recorder).setdefault('run_history', RunHistory())
 
 def _set_history(recorder, history):
     check(isinstance(history, RunHistory), 'history', 'be a RunHistory', history)
@@ -113,7 +109,7 @@ def describe_fit(
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
                 outcome='unfinished')
 
-# %% ../../nbs/24_record.recorder.ipynb #99343122
+# %% ../../nbs/24_record.recorder.ipynb #79679e77
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
 RESERVED_COLUMNS = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds',
                     'outcome', 'smooth_loss'}
@@ -132,16 +128,25 @@ def unique_names(
         out.append(candidate)
     return out
 
+def is_scalar(
+    value:object # Of a metric; None of one that had nothing to measure
+)->bool: # False for several values, such as one for each class
+    "Can a value be a point of a curve?"
+    return value is None or is_real(plain(value))
+
 def epoch_metrics(
     recorder:Recorder # At the end of an epoch
-)->dict: # Value by name; those of a cancelled part of the epoch are missing
+)->dict: # Value by name; those of a cancelled part of the epoch and those that are not one number are missing
     "Return the losses and metrics of the epoch, without the time"
     names = unique_names(recorder.metric_names[1:len(recorder.metric_names)-recorder.add_time])
     n_train = 1+len(recorder.metrics) if recorder.train_metrics else 1
     train,valid = names[:n_train],names[n_train:]
     if recorder.cancel_train: train = []
     if recorder.cancel_valid: valid = []
-    return dict(zip(train+valid, recorder.log[1:]))
+    values = dict(zip(train+valid, recorder.log[1:]))
+    several = [name for name,value in values.items() if not is_scalar(value)]
+    if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
+    return {name: value for name,value in values.items() if name not in several}
 
 # %% ../../nbs/24_record.recorder.ipynb #88286d6b
 @dataclass
@@ -188,7 +193,7 @@ class HistoryRecorder(FitCallback):
     answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
                *OUTER_EVENTS}
 
-# %% ../../nbs/24_record.recorder.ipynb #ccea8056
+# %% ../../nbs/24_record.recorder.ipynb #6986022f
 @patch
 def check_fit(self:HistoryRecorder,
     learn:Learner, # About to fit
@@ -215,7 +220,6 @@ def _begin_fit(self:HistoryRecorder):
         if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
     recorder = learn.recorder
     if is_lr_find(learn): history = recorder.lr_find_history = RunHistory()
-    elif history_of(recorder) is None: history = recorder.history = RunHistory()
     else: history = recorder.history
     self.history = history
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
