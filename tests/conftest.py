@@ -68,6 +68,11 @@ def make_mlp(n_trn=10, model=None, **kwargs):
 def mlp(): return make_mlp
 
 @pytest.fixture(autouse=True)
+def folder_for_comparisons(request, tmp_path_factory, monkeypatch):
+    "`compare` without `out` makes a folder where it is called"
+    if request.module.__name__.startswith('test_compare'): monkeypatch.chdir(tmp_path_factory.mktemp('current'))
+
+@pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close('all')

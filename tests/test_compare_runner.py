@@ -9,7 +9,7 @@ from fastai.metrics import AvgMetric
 from compare_helpers import *
 from fastai_clr_ext.compare import *
 from fastai_clr_ext.record import RunHistory
-from fastai_clr_ext.schedule import clr_beta_07, constant, one_cycle
+from fastai_clr_ext.schedule import constant, one_cycle
 from fastai_clr_ext.train import stages_long
 
 def test_the_learners_rate_is_said():
@@ -94,7 +94,7 @@ kept = make_line(0)
     (dict(policies={'a': constant(), 'A': constant()}), 'differ in more than capitals'),
     (dict(policies={'a': constant(), 'b ': constant()}), 'one line of 1 to 80'),
     (dict(policies={'a': constant(), 'b': 3}), r"policies\['b'\] must be a cycle"),
-    (dict(policies={'a': constant(), 'b': clr_beta_07(10, 95)}), 'give every phase a batch'),
+    (dict(lr_max=1e10), r"policies\['constant'\]: lr_max must be"),
     (dict(seeds=0), 'seeds must'), (dict(seeds=[]), 'seeds must'), (dict(seeds=[1, 1]), 'different whole numbers'),
     (dict(seeds=-1), 'seeds must'), (dict(seeds=[2**31-1]), 'seeds must'), (dict(seeds='5'), 'seeds must'),
     (dict(n_epoch=0), 'n_epoch must'), (dict(n_threads=0), 'n_threads must'),
@@ -212,3 +212,22 @@ def test_a_folder_from_before_there_was_a_version_goes_on(tmp_path):
     path.write_text(json.dumps(plan | dict(n_epoch='two')))
     with pytest.raises(ValueError, match='^n_epoch of .*comparison.json must be a whole number'):
         compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+
+def test_without_out_a_named_folder_is_made_and_printed(tmp_path, monkeypatch, capsys):
+    "It is there after the result is gone, a second call makes another one, and what is printed goes on in it"
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3): compare(make_line, POLICIES, seeds=1, **quick)
+    said = capsys.readouterr().out.splitlines()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names==[names[0], f'{names[0]}-2', f'{names[0]}-3'] and names[0].startswith('comparison-')
+    assert said==[f'compare writes its runs to {tmp_path/name}; out={name!r} goes on there' for name in names]
+    for name in names: assert len(read_record(name).df)==2==len(list((tmp_path/name/'runs').glob('*.json')))
+    before = read_record(names[1]).df.seconds.tolist()
+    again = compare(make_line, POLICIES, seeds=2, out=names[1], **quick)
+    assert again.df.seconds.tolist()[:2]==before and not capsys.readouterr().out and again.path==Path(names[1])
+
+def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match='lr_max must'):
+        compare(make_line, POLICIES, seeds=1, **quick | dict(lr_max={'1cycle': 1.}))
+    assert not list(tmp_path.iterdir()) and not capsys.readouterr().out

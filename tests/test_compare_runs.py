@@ -234,11 +234,12 @@ def test_callbacks_of_stages_are_fresh_in_every_run(tmp_path):
 
 def test_what_callbacks_save_is_their_run_s(tmp_path, monkeypatch):
     from fastai.callback.tracker import SaveModelCallback
-    monkeypatch.chdir(tmp_path)
+    (tmp_path/'here').mkdir()
+    monkeypatch.chdir(tmp_path/'here')
     make = lambda seed: make_with(seed, SaveModelCallback)
-    a,b = [compare(make, POLICIES, seeds=2, n_workers=n, **quick) for n in (None, 2)]
+    a,b = [compare(make, POLICIES, seeds=2, n_workers=n, out=tmp_path/f'{n}', **quick) for n in (None, 2)]
     same(a, b)
-    assert not a.df.error.any() and not list(tmp_path.iterdir())
+    assert not a.df.error.any() and not list((tmp_path/'here').iterdir())
 
 @pytest.mark.parametrize('value', [torch.ones(3), 'high', np.ones(3)], ids=str)
 def test_a_metric_that_is_no_number(value):

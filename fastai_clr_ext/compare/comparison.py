@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.comparison.html.md
 # %% auto #0
 __all__ = ['MOST_BYTES', 'judging_options', 'Comparison', 'draw_comparison', 'read_record']
 
-# %% ../../nbs/65_compare.comparison.ipynb #8ffaa01b
+# %% ../../nbs/65_compare.comparison.ipynb #1512e3c3
 import numpy as np, pandas as pd, re
 import matplotlib.pyplot as plt
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.checks import check
@@ -43,13 +43,12 @@ def judging_options(
     if higher is None: higher = not _LOWER_IS_BETTER.search(metric)
     return dict(baseline=baseline, metric=metric, higher=higher) | check_options(level, method, margin)
 
-# %% ../../nbs/65_compare.comparison.ipynb #3d5e2fec
+# %% ../../nbs/65_compare.comparison.ipynb #dc6b4ef9
 @dataclass(eq=False)
 class Comparison:
     "The result of a comparison: `df`, `summary()`, `verdicts()`, `plot()`, `to_html(path)`"
     record:dict # Plain values, as in `Record`
     path:Path|None=None # Folder of its runs; None for a record alone
-    temporary:object=field(default=None, repr=False) # Deletes the folder at its own end, if nobody named one
 
     @property
     def df(self)->pd.DataFrame: # `policy, seed`, losses, each metric, `diverged, n_steps, seconds, error`

@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #3c37bcdf
-import json, math, numpy as np, os, platform, tempfile, torch, warnings
+# %% ../../nbs/66_compare.runner.ipynb #65b8087c
+import json, math, numpy as np, os, platform, torch, warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -198,7 +198,18 @@ def _make_record(make_learner, learn, first_runs, rates, trials, results, situat
         policies=policies, seeds=seeds, **options, tuning=trials, runs=results,
         versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
 
-# %% ../../nbs/66_compare.runner.ipynb #4cabf3a9
+# %% ../../nbs/66_compare.runner.ipynb #956adeaf
+def _new_folder(name)->Path:
+    "Make a folder in the current one, and print where it is"
+    n = 1
+    while True:
+        path = Path(name if n==1 else f'{name}-{n}')
+        try: path.mkdir()
+        except FileExistsError: n += 1
+        else: break
+    print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
+    return path
+
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
@@ -206,7 +217,8 @@ def compare(
     n_epoch:int, # Epochs of every run
     seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1)
     lr_max:float|list|slice|dict|None=None, # Peak rate of all cycles, or by policy; None means the learner's `lr`
-    # Folder for the runs; if it holds the same comparison, `compare` goes on there. None means a temporary one
+    # Folder for the runs; if it holds the same comparison, `compare` goes on there. None means a new one in the current
+    # directory, named `comparison-…` and printed
     out:str|Path|None=None,
     *,
     tune:list|None=None, # Rates to try each policy at, on a part of the training set; None means no tuning
@@ -225,10 +237,9 @@ def compare(
     learn,settings,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
                                                    n_threads, kwargs)
     tune = plain_rate(tune)
-    temporary = None if out else tempfile.TemporaryDirectory()
     plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
-    path = open_folder(out or temporary.name, plan)
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
+    path = open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan)
     train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                     best=(options['metric'], options['higher']))
     first_runs = [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads,
@@ -240,7 +251,7 @@ def compare(
     if not _has_same_batches(results, settings): situation['same_batches'] = False
     record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
     write_json(path/'record.json', record)
-    return Comparison(record, path, temporary)
+    return Comparison(record, path)
 
 # %% ../../nbs/66_compare.runner.ipynb #6232755f
 def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
