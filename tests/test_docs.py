@@ -73,7 +73,7 @@ def test_only_documented_names_are_linked(build):
     ('schedule/cycle.py', 'Cycle.table', 'def table(self'),
     ('train/one_cycle.py', 'Learner.fit_one_cycle_ext', 'def fit_one_cycle_ext(self:Learner'),
     ('record/files.py', 'RunHistory.save', 'def save(self:RunHistory'),
-    ('record/files.py', 'FILE_FORMAT', 'FILE_FORMAT = ')])
+    ('record/archive.py', 'FILE_FORMAT', 'FILE_FORMAT = ')])
 def test_a_source_link_goes_to_the_line_of_the_definition(build, path, symbol, line):
     path = f'fastai_clr_ext/{path}'
     escaped = symbol.replace('_', '\\_')

@@ -164,7 +164,7 @@ class Describer:
         text = self.container_text(x, partial(self.text, parents=parents))
         return self.object_text(x, parents) if text is None else text
 
-# %% ../../nbs/62_compare.identity.ipynb #2af6c89a
+# %% ../../nbs/62_compare.identity.ipynb #258da604
 @patch
 def container_text(self:Describer,
     x:object, # Anything
@@ -180,6 +180,7 @@ def container_text(self:Describer,
     if isinstance(x, CodeType): return digest({'code': x.co_code, 'of': inner([x.co_names, x.co_consts])})
     return None
 
+# %% ../../nbs/62_compare.identity.ipynb #231a0235
 @patch
 def array_text(self:Describer,
     x:torch.Tensor|np.ndarray|bytes, # Data
@@ -193,6 +194,7 @@ def array_text(self:Describer,
     if isinstance(x, np.ndarray): return digest({'data': x.tobytes(), 'type': x.dtype.str, 'shape': x.shape})
     return digest({'data': x})
 
+# %% ../../nbs/62_compare.identity.ipynb #e98db05a
 @patch
 def object_text(self:Describer,
     x:object, # No container, function, class or data
@@ -207,7 +209,7 @@ def object_text(self:Describer,
     if state: return name + self.text(state, parents)
     return ('' if is_plain else f'{name} ') + _without_addresses(repr(x))
 
-# %% ../../nbs/62_compare.identity.ipynb #ce005a39
+# %% ../../nbs/62_compare.identity.ipynb #1417a941
 @patch
 def code_text(self:Describer,
     x:FunctionType|type, # A function or a class
@@ -236,6 +238,7 @@ def function_parts(self:Describer,
     if not is_library(f.__module__): parts |= dict(code=f.__code__, globals=used_globals(f))
     return {name: self.text(part, parents) for name,part in parts.items()}
 
+# %% ../../nbs/62_compare.identity.ipynb #7a56680a
 @patch
 def class_parts(self:Describer,
     cls:type, # Any

@@ -198,7 +198,7 @@ def _make_record(make_learner, learn, first_runs, rates, trials, results, situat
         policies=policies, seeds=seeds, **options, tuning=trials, runs=results,
         versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
 
-# %% ../../nbs/66_compare.runner.ipynb #956adeaf
+# %% ../../nbs/66_compare.runner.ipynb #98e82296
 def _new_folder(name)->Path:
     "Make a folder in the current one, and print where it is"
     n = 1
@@ -210,6 +210,7 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
+# %% ../../nbs/66_compare.runner.ipynb #9640f97c
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
@@ -217,8 +218,7 @@ def compare(
     n_epoch:int, # Epochs of every run
     seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1)
     lr_max:float|list|slice|dict|None=None, # Peak rate of all cycles, or by policy; None means the learner's `lr`
-    # Folder for the runs; if it holds the same comparison, `compare` goes on there. None means a new one in the current
-    # directory, named `comparison-…` and printed
+    # Folder for the runs; one of the same comparison goes on. None means a new one, `comparison-…`, which is printed
     out:str|Path|None=None,
     *,
     tune:list|None=None, # Rates to try each policy at, on a part of the training set; None means no tuning
@@ -242,18 +242,16 @@ def compare(
     path = open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan)
     train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
                     best=(options['metric'], options['higher']))
-    first_runs = [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads,
-                      comparison=plan_digest) for name,policy in policies.items()]
+    first_runs = _tuning_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
     trials = []
     if tune: rates,trials = _tune_rates(train, first_runs, tune, options['metric'], options['higher'])
     results = train(_all_runs(first_runs, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
-    situation = (situation or {}) | (dict(same_start=True) if same_start else {})
-    if not _has_same_batches(results, settings): situation['same_batches'] = False
+    situation = (situation or {}) | _facts_of_runs(results, settings, same_start)
     record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
     write_json(path/'record.json', record)
     return Comparison(record, path)
 
-# %% ../../nbs/66_compare.runner.ipynb #6232755f
+# %% ../../nbs/66_compare.runner.ipynb #1520fb4c
 def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
@@ -273,15 +271,22 @@ def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_
     default = {name: learn.lr for name,p in policies.items() if isinstance(p, Schedule) and rates[name] is None}
     return learn, settings, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
 
-def _has_same_batches(results, settings)->bool:
-    "Warn unless the runs of every seed began with the same batch"
+def _tuning_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)->list:
+    "Return a run of each policy with the seed of the trials, from which all others are made"
+    return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
+            for name,policy in policies.items()]
+
+# %% ../../nbs/66_compare.runner.ipynb #931fbacb
+def _facts_of_runs(results, settings, same_start)->dict:
+    "Return what a record says of all runs together; warn unless those of each seed began with the same batch"
+    facts = dict(same_start=True) if same_start else {}
     seeds = unlike_batches(results)
-    if not seeds: return True
+    if not seeds: return facts
     why = ('make_learner gives other batches each time, whatever its seed (is a transform or a sampler random?)'
            if settings['batches'] is None else 'a policy changes the data, or draws random numbers before it trains')
     warnings.warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
                   'What is compared is not the policies alone', stacklevel=3) # the line that calls `compare`
-    return False
+    return facts | dict(same_batches=False)
 
 def _all_runs(first_runs, seeds, rates, folder)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"
