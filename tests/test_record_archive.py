@@ -107,8 +107,8 @@ BOMBS = { # how to write it; what the error says
         fits=[m['fits'][0] | dict(phases=[['a', 0, 9], ['b', 9, 5]])]))), 'phases must'),
     'steps out of order': (lambda p, a, m: write(p, packed_up(*swapped(a, m, 'batch_log', 'step', 3, 7))),
                            'rows must be in order; not so by step in batch_log'),
-    'iterations out of order': (lambda p, a, m: write(p, packed_up(*swapped(a, m, 'batch_log', 'train_iter', 0, 9))),
-                                'not so by train_iter in batch_log'),
+    'epochs of batches out of order': (lambda p, a, m: write(p, packed_up(*swapped(a, m, 'batch_log', 'epoch', 0, 9))),
+                                       'not so by epoch in batch_log'),
     'gradients out of order': (lambda p, a, m: write(p, packed_up(*swapped(a, m, 'grad_log', 'step', 3, 4))),
                                'not so by step in grad_log'),
     'epochs out of order': (lambda p, a, m: write(p, packed_up(a, m | dict(

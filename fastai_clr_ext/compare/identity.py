@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.identity.html.md""
 # %% auto #0
 __all__ = ['digest', 'weights_digest', 'policy_text', 'canonical_text', 'learner_facts']
 
-# %% ../../nbs/62_compare.identity.ipynb #bb9bbe17
-import dis, hashlib, inspect, numpy as np, re, sys, torch
+# %% ../../nbs/62_compare.identity.ipynb #57880574
+import dis, hashlib, inspect, numpy as np, re, site, sys, sysconfig, torch
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,7 +61,8 @@ def _source(f)->str:
     try: return inspect.getsource(f)
     except (OSError, TypeError): return f.__qualname__ # it was typed into an interpreter
 
-# %% ../../nbs/62_compare.identity.ipynb #780e2281
+# %% ../../nbs/62_compare.identity.ipynb #ec29330f
+INSTALLED = {*site.getsitepackages(), site.getusersitepackages(), *map(sysconfig.get_path, ('purelib', 'platlib'))}
 LIBRARIES = {*sys.stdlib_module_names, 'builtins', 'fastai', 'fastai_clr_ext', 'fastcore', 'torch', 'torchvision'}
 
 def is_library(
@@ -71,7 +72,7 @@ def is_library(
     root = (name or '').partition('.')[0]
     if root in LIBRARIES: return True
     file = getattr(sys.modules.get(root), '__file__', None) or ''
-    return bool({'site-packages', 'dist-packages'} & {*Path(file).parts})
+    return any(Path(file).is_relative_to(folder) for folder in INSTALLED)
 
 def nested_codes(
     code:CodeType # Of a function

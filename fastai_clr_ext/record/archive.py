@@ -341,7 +341,7 @@ def read_history_file(
         try: return meta, read_logs(archive, meta, file.seek(0, 2)) if with_rows else {}
         except Exception as e: raise unreadable(path, e) from e
 
-# %% ../../nbs/26_record.archive.ipynb #2a54b909
+# %% ../../nbs/26_record.archive.ipynb #14f7db5b
 def is_rising(
     blocks:list, # Blocks of a log, in order
     high:int, # Column that counts first
@@ -367,7 +367,7 @@ def check_order(
     found = {}
     for log,place,strict in (('batch_log', BATCH_PLACE, {'step'}), ('grad_log', STEP_PLACE, {'step'})):
         blocks = getattr(history, log).blocks
-        for name in ('epoch', 'train_iter', 'step'):
+        for name in ('epoch', 'step'):
             is_fine = is_rising(blocks, place.index('fit'), place.index(name), name in strict)
             found[f'{name} in {log}'] = is_fine
     epochs = [(row['fit'], row['epoch']) for row in history.epoch_rows]

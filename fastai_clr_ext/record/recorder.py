@@ -24,7 +24,7 @@ from ..core.checks import check, is_real, plain, warn
 from ..schedule.plan import Plan
 from .history import ACCUMULATED, BATCH_PLACE, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED, RunHistory
 
-# %% ../../nbs/24_record.recorder.ipynb #62c4d49b
+# %% ../../nbs/24_record.recorder.ipynb #c56dcf86
 def history_of(
     recorder:Recorder, # fastai's `Recorder` of a learner
     default:RunHistory|None=None # What to return if nothing was recorded
@@ -32,7 +32,10 @@ def history_of(
     "Return the history that a `Recorder` keeps, without an error if there is none"
     return vars(recorder).get('run_history', default)
 
-def _get_history(recorder)->RunHistory: return vars(recorder).setdefault('run_history', RunHistory())
+def _get_history(recorder)->RunHistory:
+    if history_of(recorder) is None: recorder.run_history = RunHistory()
+    return history_of(recorder)
+
 
 def _set_history(recorder, history):
     check(isinstance(history, RunHistory), 'history', 'be a RunHistory', history)
