@@ -96,7 +96,7 @@ def test_what_was_not_sent_goes_with_the_next_fit(mlp, tmp_path):
     assert pd.read_csv(tmp_path/'history_steps.csv').iteration.tolist()==list(range(17))
 
 def test_bad_input(mlp):
-    with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1; got 0'):
+    with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1 and at most .*; got 0'):
         ForwardHistory(0)
     learn = mlp()
     with pytest.raises(ValueError, match="ForwardHistory must have one of"):

@@ -16,6 +16,7 @@ from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
+from fastai_clr_ext.plot import *
 from conftest import CpuAmp, Raise, Spy, ValidateAt
 from record_helpers import *
 

@@ -148,7 +148,7 @@ def test_as_scheds_drive_fastai():
     assert_allclose(np.array(spy.column('lr'))[:,0], c.table(16, .3)['lr'], rtol=1e-5)
     assert_allclose(np.array(spy.column('mom'))[:,0], c.table(16, .3)['mom'], rtol=1e-5)
 
-TORCH_BAD = [(lambda o: one_cycle().as_torch(None, 10, 1.), 'optimizer must be a torch optimizer'),
+TORCH_BAD = [(lambda o: one_cycle().as_torch(None, 10, 1.), 'optimizer must be of the class Optimizer'),
              (lambda o: one_cycle().as_torch(o, 10, 1., last_epoch=-5), 'last_epoch must'),
              (lambda o: one_cycle().as_torch(o, 10, 1.).load_state_dict(None), 'state_dict must')]
 

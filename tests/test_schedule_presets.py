@@ -136,7 +136,7 @@ BAD = {
     'milestones': (lambda: step_decay((.5, .5)), 'milestones must be increasing'),
     'gamma': (lambda: step_decay(gamma=1), r'gamma must lie in \(0, 1\)'),
     'mode': (lambda: triangular(mode='saw'), 'mode must be'),
-    'wsd': (lambda: wsd(.5, .5), r'pct_warmup must lie in \(0, 0.5\)'),
+    'wsd': (lambda: wsd(.5, .5), r'pct_warmup must lie in \[0, 0.5\)'),
 }
 
 @pytest.mark.parametrize('call,says', BAD.values(), ids=BAD.keys())

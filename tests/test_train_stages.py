@@ -241,7 +241,6 @@ RUN_BAD = {
     'rate': ([TWO[0], Stage('all', 1, -.1)], "stage 'all': lr_max must"),
     'no batch': ([Stage('head', .01, .1, -1), TWO[1]],
                  "stage 'head': n_epoch must give at least one batch: an epoch has 10; got 0.01"),
-    'wd': ([TWO[0], Stage('all', 1, .1, wd=-1)], "stage 'all': wd must be at least 0"),
     'wd list': ([TWO[0], Stage('all', 1, .1, wd=[.1, .2])], "stage 'all': wd must"),
     'sched': ([TWO[0], Stage('all', 1, .1, sched='cos')], "stage 'all': sched must be a Cycle"),
     'cbs': ([TWO[0], Stage('all', 1, .1, cbs='save')], "stage 'all': cbs must be Callbacks"),
@@ -277,6 +276,9 @@ BAD = {
     'freeze_to': (lambda: Stage('a', 1, freeze_to=[0, 1]), "stage 'a': freeze_to must be the number"),
     'freeze_to bool': (lambda: Stage('a', 1, freeze_to=True), 'freeze_to must'),
     'keep_opt': (lambda: Stage('a', 1, keep_opt=1), 'keep_opt must be True or False'),
+    'wd': (lambda: Stage('a', 1, wd=-1), "stage 'a': wd must be at least 0, or one such value"),
+    'wd text': (lambda: Stage('a', 1, wd=['x']), 'wd must be at least 0'),
+    'sched': (lambda: Stage('a', 1, sched=1), "stage 'a': sched must be a Cycle, a name, a list"),
 }
 
 @pytest.mark.parametrize('make_bad,says', BAD.values(), ids=BAD.keys())

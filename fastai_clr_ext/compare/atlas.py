@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 # %% auto #0
 __all__ = ['merge_records', 'merged_html', 'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #a6036a30
+# %% ../../nbs/68_compare.atlas.ipynb #25c8f2b8
 import json, pandas as pd
 from pathlib import Path
-from ..core.checks import as_list, check
+from ..core.checks import as_list, check, checked
 from .schema import check_record
 from .comparison import Comparison, read_record
 from .report import CSS, HEAD, PAGES, TABLE, markdown_table, show_number, visible, write_page
@@ -49,10 +49,11 @@ def merge_records(
     for comparison in distinct.values(): rows += _policy_rows(comparison)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/68_compare.atlas.ipynb #5ab89467
+# %% ../../nbs/68_compare.atlas.ipynb #a77be53d
 def _text_rows(table)->list:
     return [{name: show_number(value) for name,value in row.items()} for row in table.to_dict('records')]
 
+@checked
 def merged_html(
     table:pd.DataFrame, # As `merge_records` returns it
     path:str|Path|None=None, # File to write; None for none
@@ -63,6 +64,7 @@ def merged_html(
     page = template.render(title='Where it worked and where it did not', css=CSS, rows=_text_rows(table))
     return write_page(page, path, overwrite)
 
+@checked
 def merged_markdown(
     table:pd.DataFrame # As `merge_records` returns it
 )->str: # Markdown

@@ -8,10 +8,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.verdict.html.md"""
 __all__ = ['INTERVALS', 'MOST_SEEDS', 'wilson_interval', 'mean_interval', 't_power', 'seeds_needed', 'decide_verdict',
            'paired_summary', 'verdict_sentences']
 
-# %% ../../nbs/60_compare.verdict.ipynb #3e935c09
+# %% ../../nbs/60_compare.verdict.ipynb #d6c3d677
 import math, numpy as np, pandas as pd
 from scipy import stats
-from ..core.checks import check, is_number
+from ..core.checks import check, checked, is_number
 
 # %% ../../nbs/60_compare.verdict.ipynb #9de72898
 def wilson_interval(
@@ -64,9 +64,10 @@ def t_power(
     power = stats.nct.sf(t, n-1, shift) + stats.nct.cdf(-t, n-1, shift)
     return np.where(shift>t+30, 1., power) # scipy's distribution function gives NaN that far out
 
-# %% ../../nbs/60_compare.verdict.ipynb #7c99377f
+# %% ../../nbs/60_compare.verdict.ipynb #5ea30be4
 MOST_SEEDS = 1000 # Most seeds of a comparison, and the most that `seeds_needed` recommends
 
+@checked
 def seeds_needed(
     effect:float, # Mean of the differences so far
     sd:float, # Their standard deviation, above 0
@@ -74,6 +75,10 @@ def seeds_needed(
     power:float=.8 # Wanted chance to find the effect, in (0, 1)
 )->int|None: # Seeds in all, at least 2; None if more than `MOST_SEEDS`
     "Return the fewest seeds that find an effect with the wanted power"
+    check(is_number(effect), 'effect', 'be a number', effect)
+    check(is_number(sd) and sd>0, 'sd', 'be above 0', sd)
+    for name,share in dict(alpha=alpha, power=power).items():
+        check(is_number(share) and 0<share<1, name, 'lie in (0, 1)', share)
     n = np.arange(2, MOST_SEEDS+1)
     is_enough = t_power(effect, sd, n, alpha) >= power
     return int(n[is_enough.argmax()]) if is_enough.any() else None
@@ -144,10 +149,11 @@ def _describe_outcomes(outcomes, level)->dict:
     return dict(n_seeds=len(outcomes), mean=outcomes.mean(), sd=outcomes.std(), n_lost=n_lost, lost_lo=low,
                 lost_hi=high)
 
-# %% ../../nbs/60_compare.verdict.ipynb #ccc47937
+# %% ../../nbs/60_compare.verdict.ipynb #1954ef20
 _SUMMARY_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi',
                     'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better', 'verdict', 'seeds_needed']
 
+@checked
 def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a lost run
     baseline:str|None=None, # Policy that the others are compared with; None means the first
@@ -157,8 +163,9 @@ def paired_summary(
     margin:float=0. # Smallest gain that matters, in the outcome's unit, at least 0
 )->pd.DataFrame: # A row for each policy; `gain` is positive where the policy is better
     "Return means, lost runs, gains over the baseline and verdicts"
+    check(outcomes.size, 'outcomes', 'have a column for each policy and a row for each seed', outcomes.shape)
     baseline = outcomes.columns[0] if baseline is None else baseline
-    check(baseline in outcomes, 'baseline', f'be one of {list(outcomes)}', baseline)
+    check(baseline in list(outcomes), 'baseline', f'be one of {list(outcomes)}', baseline)
     check_options(level, method, margin)
     sign = 1 if higher else -1
     n_compared = max(outcomes.shape[1]-1, 1)

@@ -7,11 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.checks.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/00_core.checks.ipynb #ce796b5c
+# %% ../../nbs/00_core.checks.ipynb #5bfb0ab1
 import math, numpy as np, reprlib, sys, warnings
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
+from inspect import unwrap
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from typing import get_args
 from torch import Tensor
 from fastcore.foundation import L
 
@@ -81,7 +86,7 @@ def as_list(
     is_sequence = isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1)
     return list(x) if is_sequence else None
 
-# %% ../../nbs/00_core.checks.ipynb #899267c0
+# %% ../../nbs/00_core.checks.ipynb #a5d7c675
 def plain(
     x:object # Anything
 )->object: # The same, with Python's numbers
@@ -93,15 +98,64 @@ def plain(
     if isinstance(x, slice): return slice(plain(x.start), plain(x.stop), plain(x.step))
     return x
 
-def takes_numbers(
+# %% ../../nbs/00_core.checks.ipynb #4cc00b2e
+def kind_rule(
+    annotation:object # Of a parameter
+)->tuple|None: # Rule in words; classes that keep it. None if the annotation says too little
+    "Return what the annotation of a parameter asks for"
+    kinds = set(get_args(annotation) or [annotation])
+    may_be_none = type(None) in kinds
+    kinds.discard(type(None))
+    only = next(iter(kinds)) if len(kinds)==1 else None
+    if kinds=={str, Path}: rule,classes = 'be a path', (str, PathLike)
+    elif only is bool: rule,classes = 'be True or False', (bool,)
+    elif only is str: rule,classes = 'be a text', (str,)
+    elif only is dict: rule,classes = 'be a dict', (dict,)
+    elif has_objects(only): rule,classes = f'be of the class {only.__name__}', (only,)
+    else: return None
+    return (f'{rule} or None', (*classes, type(None))) if may_be_none else (rule, classes)
+
+def has_objects(
+    cls:object # Class in an annotation, or a special form
+)->bool: # False for numbers, containers and everything abstract
+    "Is it a class whose objects are made on purpose?"
+    return isinstance(cls, type) and cls.__module__ not in ('builtins', 'collections.abc', 'numpy', 'typing')
+
+# %% ../../nbs/00_core.checks.ipynb #55452a0a
+def check_kind_of(
+    name:str, # Name of the parameter
+    kind:tuple|None, # As `kind_rule` gives it
+    value:object # Value that was received
+):
+    "Raise a `ValueError` unless the value is of the kind"
+    rule,classes = kind or ('', object)
+    check(isinstance(value, classes), name, rule, value)
+
+def checked(
     f:Callable # Function or method
 )->Callable: # With the same signature
-    "Let a function take the numbers of numpy and torch as Python's"
+    "Let a function take the numbers of numpy and torch, and refuse arguments of another kind than annotated"
+    rules = {name: kind_rule(kind) for name,kind in f.__annotations__.items() if name not in ('self', 'cls')}
+    code = unwrap(f).__code__
+    names = code.co_varnames[:code.co_argcount]
     @wraps(f)
-    def with_plain(*args, **kwargs):
-        "Call the function with Python's numbers"
-        return f(*map(plain, args), **plain(kwargs))
-    return with_plain
+    def with_checks(*args, **kwargs):
+        "Call the function once its arguments are checked"
+        args,kwargs = [plain(arg) for arg in args],plain(kwargs)
+        for name,value in [*zip(names, args), *kwargs.items()]: check_kind_of(name, rules.get(name), value)
+        return f(*args, **kwargs)
+    return with_checks
+
+# %% ../../nbs/00_core.checks.ipynb #9ee04e1a
+def check_own_fields(
+    data:object, # Object of a dataclass, frozen or not
+    where:str='' # What its fields are called in an error, such as `"stage 'a': "`
+):
+    "Turn the numbers of a dataclass into Python's, and check its fields by their annotations"
+    for each in fields(data):
+        value = plain(getattr(data, each.name))
+        object.__setattr__(data, each.name, value)
+        check_kind_of(where+each.name, kind_rule(each.type), value)
 
 # %% ../../nbs/00_core.checks.ipynb #7ea18a85
 def whole(

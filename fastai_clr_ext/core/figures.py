@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #4d0a3b5a
+# %% ../../nbs/04_core.figures.ipynb #6eb4eacb
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
@@ -31,9 +31,10 @@ def panels(
     if axs is None:
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
         return np.atleast_1d(axs)
-    axs = np.atleast_1d(np.asarray(axs, dtype=object)).ravel()
-    check(len(axs)==n, 'axs', f'be {n} axes', len(axs))
-    return axs
+    given = np.atleast_1d(np.asarray(axs, dtype=object)).ravel()
+    check(len(given)==n, 'axs', f'be {n} axes', len(given))
+    for ax in given: check(isinstance(ax, plt.Axes), 'axs', 'hold Axes', ax)
+    return given
 
 def label_iterations(
     axs:Iterable # Axes below each other
@@ -138,7 +139,7 @@ def draw_hyper(
             draw_line(ax, x, y, **own | style)
     return ax
 
-# %% ../../nbs/04_core.figures.ipynb #bd60c265
+# %% ../../nbs/04_core.figures.ipynb #207268e2
 PHASES = 'clr-phases' # Group id of what marks phases and borders
 LETTER = .018 # Width of a small letter as a fraction of the x axis, about
 
@@ -177,10 +178,10 @@ def shade_phases(
     for name,middle,written in zip(names, middles, has_room(starts, names, width)):
         if not (with_names and written): continue
         ax.annotate(name, (middle, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
-                    fontsize='small')
+                    fontsize='small', parse_math=False)
     return ax
 
-# %% ../../nbs/04_core.figures.ipynb #2f882b11
+# %% ../../nbs/04_core.figures.ipynb #7960d294
 MANY_NAMES = 12 # A longer legend shows the first, the middle and the last name
 MANY_TO_PLACE = 50_000 # With more points, matplotlib's search for the best place takes seconds
 
@@ -199,7 +200,8 @@ def add_legend(
     pick = range(len(labels)) if len(labels)<=MANY_NAMES else (0, len(labels)//2, len(labels)-1)
     n_points = sum(len(line.get_xdata()) for line in ax.lines)
     style = dict(fontsize='small', loc='best' if n_points<MANY_TO_PLACE else 'upper right') | kwargs
-    ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
+    legend = ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
+    for text in legend.get_texts(): text.set_parse_math(False) # a name means itself, with a $ too
     return ax
 
 # %% ../../nbs/04_core.figures.ipynb #0c332b8a

@@ -7,9 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #df4bfaac
+# %% ../../nbs/41_plot.gradients.ipynb #4202e49f
 import numpy as np
 import matplotlib.pyplot as plt
+from numbers import Integral
 from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -73,7 +74,7 @@ def mean_in_bins(
     total,_ = np.histogram(x[ok]+.5, edges, weights=y[ok])
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
 
-# %% ../../nbs/41_plot.gradients.ipynb #155b4351
+# %% ../../nbs/41_plot.gradients.ipynb #1258a120
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -100,7 +101,7 @@ def plot_grad_heatmap(self:RunHistory,
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
     every = -(-len(names)//MOST_TICKS)
     ax.set(xlabel=ITERATIONS, ylabel='layer' if layers else 'parameter group', ylim=(len(names), 0))
-    ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every])
+    ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every], parse_math=False)
     ax.set_facecolor('.85') # nothing recorded
     return ax
 
@@ -126,7 +127,7 @@ def quantiles_of(
     check(rows, "GradRecorder's stats", "have included 'hist' for quantiles", 'none of that')
     return np.concatenate(xs), np.concatenate(rows, axis=1)
 
-# %% ../../nbs/41_plot.gradients.ipynb #3cd1c960
+# %% ../../nbs/41_plot.gradients.ipynb #4f48dc95
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -141,6 +142,7 @@ def plot_grad_spread(self:RunHistory,
     ok = each and len(each)%2==1 and all(isinstance(q, float) and 0<q<1 for q in each) and each==sorted(each)
     check(ok, 'qs', 'be an odd number of ascending quantiles in (0, 1)', qs)
     view = HistoryView(self, **kwargs)
+    check(of is None or isinstance(of, (Integral, str)), 'of', 'be a parameter group, a name, or None', of)
     x,values = quantiles_of(view, of, each)
     if ax is None: ax = new_axes()
     middle = len(each)//2

@@ -201,7 +201,7 @@ def draw_curve(
     if not is_raw: draw_line(ax, x, smooth(y, beta), color=line.get_color(), label=label)
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
-# %% ../../nbs/42_plot.overview.ipynb #a70b577e
+# %% ../../nbs/42_plot.overview.ipynb #85a6abe7
 @patch
 @on_recorder
 @delegates(HistoryView, but=['history', 'fit'])
@@ -226,7 +226,8 @@ def plot_vs_lr(self:RunHistory,
     if ax is None: ax = new_axes()
     ylabel = GRAD_LABELS.get(what, what)
     draw_curve(ax, lr[x], y, beta, label or ylabel, is_metric)
-    ax.set(xlabel=HYPER_LABELS['lr'], ylabel=ylabel, xscale='log' if log_x else 'linear')
+    ax.set(xlabel=HYPER_LABELS['lr'], xscale='log' if log_x else 'linear')
+    ax.set_ylabel(ylabel, parse_math=False)
     return add_legend(ax)
 
 # %% ../../nbs/42_plot.overview.ipynb #8a040d2e

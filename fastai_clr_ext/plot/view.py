@@ -7,22 +7,23 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 # %% auto #0
 __all__ = ['HistoryView']
 
-# %% ../../nbs/40_plot.view.ipynb #15d1fc39
+# %% ../../nbs/40_plot.view.ipynb #f49a4cc8
 import inspect, numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from fastcore.basics import patch
 from fastai.learner import Recorder
-from ..core.checks import as_list, check, is_count, is_number
+from ..core.checks import as_list, check, checked, is_count, is_number
 from ..core.figures import (PHASES, add_legend, draw_line, has_phases, has_positive, has_room,
     mark_nonfinite, shade_phases)
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS, can_add_up, smooth
 
-# %% ../../nbs/40_plot.view.ipynb #4b4cd7a2
+# %% ../../nbs/40_plot.view.ipynb #8cab9dcf
 class HistoryView:
     "Part of a history, as arrays"
+    @checked
     def __init__(self,
         history:RunHistory, # What was recorded
         stage:str|None=None, # Name of the stage to draw; None draws all
@@ -172,7 +173,7 @@ def trained_segments(
         groups.append([(x[lo:hi], y[lo:hi]) for lo,hi in view.fit_bounds(x)])
     return groups
 
-# %% ../../nbs/40_plot.view.ipynb #0074df68
+# %% ../../nbs/40_plot.view.ipynb #d9351310
 def mark_borders(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
@@ -194,7 +195,8 @@ def mark_borders(
     written = has_room([start for start,_ in named], [stage for _,stage in named], width)
     for (start,stage),is_written in zip(named, written):
         if not is_written: continue
-        ax.annotate(stage, (start, 1.1), xycoords=('data', 'axes fraction'), fontsize='small', fontweight='bold')
+        ax.annotate(stage, (start, 1.1), xycoords=('data', 'axes fraction'), fontsize='small', fontweight='bold',
+                    parse_math=False)
 
 def decorate(
     ax:plt.Axes, # Axes with curves
@@ -205,7 +207,7 @@ def decorate(
     legend:bool=True # Whether to add a legend
 )->plt.Axes: # The axes
     "Add labels, phases, and borders of fits and stages"
-    ax.set_ylabel(ylabel)
+    ax.set_ylabel(ylabel, parse_math=False)
     if log_y and has_positive(ax): ax.set_yscale('log')
     if not has_phases(ax): mark_borders(ax, view, names) # those of a second history would not fit
     return add_legend(ax) if legend else ax
@@ -246,11 +248,12 @@ def select_curves(
     check(ok, 'layers', f'be among {known}', layers)
     return {name: name for name in names}
 
-# %% ../../nbs/40_plot.view.ipynb #002a839b
+# %% ../../nbs/40_plot.view.ipynb #36d207e3
 def on_recorder(
     f:Callable # Method of `RunHistory`
 )->Callable: # The method
-    "Give fastai's `Recorder` the same method, for its history"
+    "Check the arguments, and give fastai's `Recorder` the same method, for its history"
+    f = checked(f)
     def _method(self, *args, **kwargs): return f(self.history, *args, **kwargs)
     setattr(Recorder, f.__name__, update_wrapper(_method, f))
     return f

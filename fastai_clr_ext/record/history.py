@@ -7,12 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'RunHistory']
 
-# %% ../../nbs/23_record.history.ipynb #87ffec18
+# %% ../../nbs/23_record.history.ipynb #9277f85e
 import numpy as np, pandas as pd
 from numbers import Integral
 from typing import NamedTuple
 from fastcore.basics import patch
-from ..core.checks import check_count, warn
+from ..core.checks import check_count, checked, warn
 from .log import Log, pack_parts
 from .statistics import add_up, can_add_up, derive, derive_one, smooth
 
@@ -144,7 +144,7 @@ def grad_parts(self:RunHistory,
         found.append(GradPart(rows, where[keep], names['units'], raw))
     return found
 
-# %% ../../nbs/23_record.history.ipynb #ed4a6a36
+# %% ../../nbs/23_record.history.ipynb #00bfcaab
 GRAD_KEYS = [*STEP_PLACE, 'group', 'layer'] # Columns that say what a row of gradients is about
 #: Columns of `steps` and of `stages` that are always there
 BATCH_KEYS = ['fit', 'stage', 'phase', 'epoch', 'step', 'train_iter', 'skipped', 'loss', 'smooth_loss']
@@ -156,6 +156,7 @@ def empty_table(
     "Return the table of what was not recorded"
     return pd.DataFrame({name: [] for name in columns})
 
+# %% ../../nbs/23_record.history.ipynb #acb5cb6e
 @patch
 def raw_grads(self:RunHistory)->pd.DataFrame: # `GRAD_KEYS`, raw columns, `n_params`
     "Return one row for each recorded step and set of parameters that had gradients, as recorded"
@@ -180,6 +181,7 @@ def grads(self:RunHistory)->pd.DataFrame: # `fit, step, train_iter, epoch, group
     keys = GRAD_KEYS if (raw.layer!='').any() else [k for k in GRAD_KEYS if k!='layer']
     return pd.concat([raw[keys], pd.DataFrame(derive(raw))], axis=1)
 
+# %% ../../nbs/23_record.history.ipynb #73344a1b
 @patch
 def grad_series(self:RunHistory,
     batches:Batches, # Of this history
@@ -297,13 +299,16 @@ def stages(self:RunHistory
     ends = epochs.groupby('fit').last().drop(columns=['stage', 'epoch'])
     return out.join(ends, on='last_fit').reset_index(drop=True)
 
-# %% ../../nbs/23_record.history.ipynb #ca08c9d9
+# %% ../../nbs/23_record.history.ipynb #d3591a92
 @patch
+@checked
 def tail(self:RunHistory,
     n_batches:int, # Rows of batches left out at the start
     n_grads:int=0 # Rows of gradients left out at the start
 )->RunHistory: # With the same fits and epochs; it shares nothing that is still being written
     "Return the history without its first rows, to send or write what is new"
+    check_count('n_batches', n_batches, least=0, what='rows')
+    check_count('n_grads', n_grads, least=0, what='rows')
     new = RunHistory()
     new.fit_rows = [dict(row) for row in self.fit_rows]
     new.epoch_rows = list(self.epoch_rows)

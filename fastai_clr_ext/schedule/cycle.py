@@ -7,11 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.cycle.html.md"""
 # %% auto #0
 __all__ = ['Schedule', 'Cycle', 'ByGroup']
 
-# %% ../../nbs/11_schedule.cycle.ipynb #922ee0fd
+# %% ../../nbs/11_schedule.cycle.ipynb #775a9c1c
 import numpy as np
 from collections.abc import Callable
 from fastcore.basics import patch
-from ..core.checks import as_list, check, check_count, is_number, plain, warn
+from ..core.checks import as_list, check, check_count, checked, is_number, plain, warn
 from .phase import Phase, phase_values
 from .sampling import SAMPLINGS, locate, pcts_of, place_endpoint
 
@@ -116,8 +116,9 @@ def table(self:Cycle,
         out[name] = np.multiply.outer(values, lr_max if name=='lr' else np.ones_like(lr_max))
     return out
 
-# %% ../../nbs/11_schedule.cycle.ipynb #e4378e5a
+# %% ../../nbs/11_schedule.cycle.ipynb #8b8af166
 @patch
+@checked
 def at(self:Cycle,
     pos:float, # Position in the cycle, in [0, 1]
     name:str='lr', # Hyper-parameter
@@ -150,20 +151,21 @@ def scaled(
     "Make phases shorter or longer"
     return [Phase(p.name, p.pct*factor, **p.hypers) for p in phases]
 
-# %% ../../nbs/11_schedule.cycle.ipynb #a61c1228
+# %% ../../nbs/11_schedule.cycle.ipynb #e2281c41
 @patch
+@checked
 def then(self:Cycle,
     other:Cycle, # What follows; it sets the same hyper-parameters with the same sampling
     pct:float=.5 # Fraction of the whole that goes to the first cycle, in (0, 1)
 )->Cycle: # The phases of both
     "Return this cycle, then another"
-    check(isinstance(other, Cycle), 'other', 'be a Cycle', other)
     check_pct(pct, 'pct')
     check(other.sampling==self.sampling, 'sampling of the second cycle', f'be that of the first, {self.sampling!r}',
           other.sampling)
     return Cycle(scaled(self.phases, pct) + scaled(other.phases, 1-pct), self.sampling)
 
 @patch
+@checked
 def repeat(self:Cycle,
     n_cycles:int # How many times, at least 1
 )->Cycle: # The phases of all
@@ -172,6 +174,7 @@ def repeat(self:Cycle,
     return Cycle(scaled(self.phases, 1/n_cycles)*int(n_cycles), self.sampling)
 
 @patch
+@checked
 def in_steps(self:Cycle,
     n_steps:int # How many values are trained, at least 1; the number of epochs holds each for an epoch
 )->Cycle: # One constant phase for each step, named after the phase that its value is of
@@ -340,8 +343,9 @@ def phase_from_dict(
     specs = {k: (start, end, annealer_from_plain(anneal, annealers)) for k,(start,end,anneal) in hypers.items()}
     return Phase(d['name'], d['pct'], **specs)
 
-# %% ../../nbs/11_schedule.cycle.ipynb #97c071ef
+# %% ../../nbs/11_schedule.cycle.ipynb #1d219f4f
 @patch(cls_method=True)
+@checked
 def from_dict(cls:Cycle,
     d:dict, # What `to_dict` gave
     annealers:dict|None=None # Callables by name, for a cycle that was made with some; None means none
@@ -353,6 +357,7 @@ def from_dict(cls:Cycle,
     return cls([phase_from_dict(f, annealers or {}) for f in fields], d['sampling'])
 
 @patch(cls_method=True)
+@checked
 def from_dict(cls:ByGroup,
     d:dict, # What `to_dict` gave
     annealers:dict|None=None # As in `Cycle.from_dict`

@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.interop.html.md""
 # %% auto #0
 __all__ = ['CycleLR']
 
-# %% ../../nbs/14_schedule.interop.ipynb #5b4578cb
+# %% ../../nbs/14_schedule.interop.ipynb #d2665001
 import torch, numpy as np
 from functools import partial
 from torch.optim.lr_scheduler import LRScheduler
 from fastcore.basics import patch
 from fastai.optimizer import OptimWrapper
-from ..core.checks import check, check_count, is_count, takes_numbers
+from ..core.checks import check, check_count, checked, is_count
 from .cycle import ByGroup, Cycle, Schedule, check_lr_max, rates_per_group, warn_left_out
 from .plan import settable_hypers
 
@@ -29,10 +29,10 @@ def check_torch_optimizer(
     check(not missing, 'last_epoch', 'be -1 unless the state of an optimizer with a scheduler was loaded first: '
           f'parameter groups {missing} have no initial_lr', last_epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #6a4b2f0e
+# %% ../../nbs/14_schedule.interop.ipynb #de350760
 class CycleLR(LRScheduler):
     "torch scheduler that sets what a cycle's table says"
-    @takes_numbers
+    @checked
     def __init__(self,
         optimizer:torch.optim.Optimizer, # What to set
         cycle:Schedule, # `Cycle` or `ByGroup`

@@ -7,11 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.phase.html.md"""
 # %% auto #0
 __all__ = ['ANNEALERS', 'DEFAULT_POWERS', 'Phase']
 
-# %% ../../nbs/10_schedule.phase.ipynb #23fe18c1
+# %% ../../nbs/10_schedule.phase.ipynb #1b3cb567
 import numpy as np
 from collections.abc import Callable
 from numbers import Real
-from ..core.checks import check, is_number, takes_numbers
+from ..core.checks import check, checked, is_number
 
 # %% ../../nbs/10_schedule.phase.ipynb #23d40859
 def lerp(
@@ -133,10 +133,10 @@ def phase_values(
     check(not len(bad), f'{name} of phase {phase!r}, as its annealer {anneal!r} gives it,', rule, bad[:1].tolist())
     return v
 
-# %% ../../nbs/10_schedule.phase.ipynb #8d8ffc31
+# %% ../../nbs/10_schedule.phase.ipynb #a514759a
 class Phase:
     "One stretch of a cycle, in which each hyper-parameter goes from a start to an end"
-    @takes_numbers
+    @checked
     def __init__(self,
         name:str, # What plots and tables call it
         pct:float, # Length as a fraction of the cycle, in (0, 1]

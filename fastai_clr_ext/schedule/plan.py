@@ -7,19 +7,19 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #4a234302
+# %% ../../nbs/13_schedule.plan.ipynb #1cfb3da1
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
-from ..core.checks import check, check_count, warn
+from ..core.checks import as_list, check, check_count, checked, is_number, warn
 from ..core.figures import draw_hyper, legend_on_top, new_axes, shade_phases
 from ..core.labels import ITERATIONS, hyper_label
-from .cycle import ByGroup, Schedule, rates_per_group
+from .cycle import MAX_BATCHES, ByGroup, Schedule, rates_per_group
 
-# %% ../../nbs/13_schedule.plan.ipynb #0c03f377
+# %% ../../nbs/13_schedule.plan.ipynb #be49b35f
 @dataclass(frozen=True)
 class Plan:
     "A cycle for the batches of one fit: what is previewed, trained and drawn"
@@ -35,12 +35,17 @@ class Plan:
 
     def __post_init__(self):
         check(isinstance(self.cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', self.cycle)
-        check_count('n_epoch', self.n_epoch)
-        check_count('n_iter', self.n_iter)
+        check_count('n_epoch', self.n_epoch, most=MAX_BATCHES)
+        check_count('n_iter', self.n_iter, most=MAX_BATCHES)
         rule = 'be a tuple with a rate for each parameter group'
-        check(isinstance(self.lr_max, tuple), 'lr_max', rule, self.lr_max)
-        ok = self.trained_ranges is None or len(self.trained_ranges)
-        check(ok, 'trained_ranges', 'be None or name at least one stretch of batches', self.trained_ranges)
+        check(isinstance(self.lr_max, tuple) and self.lr_max, 'lr_max', rule, self.lr_max)
+        ranges = as_list(self.trained_ranges)
+        ok = ranges and all(as_list(r) is not None and len(r)==3 and all(map(is_number, r)) for r in ranges)
+        check(self.trained_ranges is None or ok, 'trained_ranges',
+              'be None or name at least one stretch of batches, (train_iter, first, stop)', self.trained_ranges)
+        names = as_list(self.scheduled)
+        ok = names is not None and all(isinstance(name, str) and name in self.cycle.hypers for name in names)
+        check(self.scheduled is None or ok, 'scheduled', f'be None or some of {self.cycle.hypers}', self.scheduled)
 
     @property
     def n(self)->int: # `n_epoch*n_iter`
@@ -162,7 +167,16 @@ def shared_spans(
         start += int(plan.trained[1][-1])+1
     return out
 
-# %% ../../nbs/13_schedule.plan.ipynb #4e95cfe6
+# %% ../../nbs/13_schedule.plan.ipynb #e325354d
+def check_plans(
+    plans:object # As `plot_plans` takes it
+):
+    "Raise a `ValueError` unless there is a plan to draw"
+    ok = as_list(plans) and all(isinstance(plan, Plan) for plan in as_list(plans))
+    check(ok, 'plans', 'be a list of at least one Plan', plans)
+
+# %% ../../nbs/13_schedule.plan.ipynb #7b7419af
+@checked
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
@@ -171,6 +185,7 @@ def plot_plans(
     **kwargs # Passed to the lines
 )->plt.Axes: # The axes drawn on
     "Draw one hyper-parameter of fits that followed each other"
+    check_plans(plans)
     known = sorted({name for plan in plans for name in plan.table})
     check(key in known, 'key', f'be a hyper-parameter that was scheduled, {known}', key)
     if ax is None: ax = new_axes()
@@ -181,9 +196,11 @@ def plot_plans(
     for plan in plans[:-1]:
         border += int(plan.trained[1][-1])+1
         ax.axvline(border-.5, color='.5', ls=':', lw=1) # where the next fit begins
-    ax.set(xlabel=ITERATIONS, ylabel=hyper_label(key))
+    ax.set_xlabel(ITERATIONS)
+    ax.set_ylabel(hyper_label(key), parse_math=False)
     return ax
 
+@checked
 def plot_schedule(
     plans:list, # `Plan`s of fits that followed each other
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
@@ -197,8 +214,9 @@ def plot_schedule(
         twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.3')]
     return legend_on_top(ax, twins)
 
-# %% ../../nbs/13_schedule.plan.ipynb #e04ba346
+# %% ../../nbs/13_schedule.plan.ipynb #ecbf5f53
 @patch
+@checked
 def plot(self:Plan,
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
@@ -208,6 +226,7 @@ def plot(self:Plan,
     return plot_schedule([self], show_moms, ax, **kwargs)
 
 @patch
+@checked
 def plot(self:Schedule,
     n_iter:int=1001, # Number of batches
     lr_max:float|list=1., # Peak learning rate: one, or one for each parameter group

@@ -8,20 +8,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.presets.html.md""
 __all__ = ['one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_fastai', 'flat_cos', 'one_cycle_torch',
            'warmup_cosine', 'wsd', 'polynomial', 'inverse_sqrt', 'step_decay', 'constant', 'triangular']
 
-# %% ../../nbs/12_schedule.presets.ipynb #1b6c9c77
+# %% ../../nbs/12_schedule.presets.ipynb #b39467fb
 import math, numpy as np
 from collections.abc import Callable
-from ..core.checks import as_list, check, check_count, check_flag, is_number, takes_numbers, warn
+from ..core.checks import as_list, check, check_count, check_flag, checked, is_number, is_real, warn
 from .cycle import MAX_PHASES, Cycle, check_pct
 from .phase import Phase
 
-# %% ../../nbs/12_schedule.presets.ipynb #f1d2e9a8
+# %% ../../nbs/12_schedule.presets.ipynb #8d64e48f
 def check_div(
     div:object, # Value that was received
     name:str='div' # Name of the parameter
 ):
     "Raise a `ValueError` unless the cycle starts below its peak"
-    ok = (is_number(div) or div==math.inf) and div>1
+    ok = is_real(div) and div>1
     check(ok, name, 'be above 1, so that the cycle starts below its peak; math.inf starts at 0', div)
 
 def check_final(
@@ -29,7 +29,7 @@ def check_final(
     name:str='div_final' # Name of the parameter
 ):
     "Raise a `ValueError` unless the last rate is at most the peak"
-    ok = (is_number(div_final) or div_final==math.inf) and div_final>=1
+    ok = is_real(div_final) and div_final>=1
     check(ok, name, 'be at least 1; math.inf ends at 0', div_final)
 
 def check_moms(
@@ -64,8 +64,8 @@ def moms_of_phases(
     start,middle,end = moms
     return (start, middle), (middle, end), end
 
-# %% ../../nbs/12_schedule.presets.ipynb #d9fe0d1f
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #2999f522
+@checked
 def one_cycle(
     div:float=10., # `lr_max/lr_start`, above 1
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
@@ -107,8 +107,8 @@ def check_07(
     check_moms((max_mom, min_mom), 2, f'(max_mom, min_mom) of {what}')
     return moms_of_phases((max_mom, min_mom, max_mom))
 
-# %% ../../nbs/12_schedule.presets.ipynb #5aefb058
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #14892e29
+@checked
 def clr_beta_07(
     div:float, # `lr_max/lr_start`, above 1
     pct:float, # Percentage (not fraction) of batches spent annihilating, in (0, 100)
@@ -125,7 +125,7 @@ def clr_beta_07(
     return Cycle([phase_of('warm-up', half, (1/div, 1), up), phase_of('cool-down', half, (1, 1/div), down),
                   phase_of('annihilation', 1-2*half, (1/div, .01/div), hold)], sampling)
 
-@takes_numbers
+@checked
 def clr_07(
     div:float, # `lr_max/lr_start`, above 1
     cut_div:float, # Number of batches over number of batches to the peak, above 1
@@ -154,8 +154,8 @@ def two_phases(
     return Cycle([phase_of('warm-up', pct_start, (1/div, 1), up, anneal),
                   phase_of('annealing', 1-pct_start, (1, 1/div_final), down, anneal)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #65e730ba
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #649be8bc
+@checked
 def one_cycle_v1(
     moms:tuple|None=(.95,.85), # Momentum away from the peak and at it, in [0, 1); None leaves it alone
     div_factor:float=25., # `lr_max/lr_start`, above 1
@@ -172,7 +172,7 @@ def one_cycle_v1(
     if moms is not None: moms = (*moms, moms[0])
     return two_phases(pct_start, div_factor, final_div, moms, 'cos', sampling)
 
-@takes_numbers
+@checked
 def one_cycle_fastai(
     div:float=25., # `lr_max/lr_start`, above 1
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
@@ -186,8 +186,8 @@ def one_cycle_fastai(
     check_final(div_final)
     return two_phases(pct_start, div, div_final, check_moms(moms, 3), 'cos', sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #4732bf5d
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #a17c60ee
+@checked
 def flat_cos(
     div_final:float=1e5, # `lr_max/lr_final`, at least 1
     pct_start:float=.75, # Fraction at the full rate, in (0, 1)
@@ -199,8 +199,8 @@ def flat_cos(
     return Cycle([phase_of('flat', pct_start, 1, anneal='cos'),
                   phase_of('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #0d76f09b
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #df33a649
+@checked
 def one_cycle_torch(
     pct_start:float=.3, # Fraction up to the peak, in (0, 1); below .5 with `three_phase`
     anneal_strategy:str='cos', # `'cos'` or `'linear'`
@@ -233,7 +233,7 @@ def one_cycle_torch(
     return Cycle([rise, phase_of('cool-down', pct_start, (1, low), down, anneal),
                   phase_of('annihilation', 1-2*pct_start, (low, floor), hold, anneal)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #9301f3b8
+# %% ../../nbs/12_schedule.presets.ipynb #7d7535f0
 def warm_up(
     pct_warmup:float, # Fraction spent warming up, in [0, below)
     div:float, # `lr_max/lr_start`
@@ -242,12 +242,13 @@ def warm_up(
 )->list: # One `Phase`, or none
     "Make a linear warm-up"
     check_div(div)
+    ok = is_number(pct_warmup) and 0<=pct_warmup<below
+    check(ok, 'pct_warmup', f'lie in [0, {below:.4g}){when}', pct_warmup)
     if pct_warmup==0: return []
-    check_pct(pct_warmup, 'pct_warmup', below, when)
     return [phase_of('warm-up', pct_warmup, (1/div, 1))]
 
-# %% ../../nbs/12_schedule.presets.ipynb #36389766
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #157d43ac
+@checked
 def warmup_cosine(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in [0, 1)
     div:float=100., # `lr_max/lr_start`, above 1
@@ -259,7 +260,7 @@ def warmup_cosine(
     first = warm_up(pct_warmup, div)
     return Cycle([*first, phase_of('annealing', 1-pct_warmup, (1, 1/div_final), anneal='cos')], sampling)
 
-@takes_numbers
+@checked
 def wsd(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in [0, 1-pct_decay)
     pct_decay:float=.2, # Fraction of the decay at the end, in (0, 1); a fifth as in Hägele et al.
@@ -276,8 +277,8 @@ def wsd(
     return Cycle([*first, phase_of('stable', 1-pct_warmup-pct_decay, 1),
                   phase_of('decay', pct_decay, (1, 1/div_final), anneal=anneal)], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #04ad9dce
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #0c573ea6
+@checked
 def polynomial(
     power:float=1., # Power of the fraction that is left, above 0; 1 is a straight line
     pct_warmup:float=0., # Fraction spent warming up linearly, in [0, 1)
@@ -292,7 +293,7 @@ def polynomial(
     anneal = 'poly_decay', power
     return Cycle([*first, phase_of('decay', 1-pct_warmup, (1, 1/div_final), anneal=anneal)], sampling)
 
-@takes_numbers
+@checked
 def inverse_sqrt(
     pct_warmup:float=.1, # Fraction spent warming up linearly, in (0, 1); at four times as many batches the rate is half
     div:float=100., # `lr_max/lr_start` of the warm-up, above 1
@@ -303,8 +304,8 @@ def inverse_sqrt(
     decay = phase_of('decay', 1-pct_warmup, (1, math.sqrt(pct_warmup)), anneal='inv_sqrt')
     return Cycle([*warm_up(pct_warmup, div), decay], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #3c6c7075
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #0e56c8c9
+@checked
 def step_decay(
     milestones:tuple=(.5,.75), # Where the rate drops, increasing fractions of the training in (0, 1)
     gamma:float=.1, # Factor at each drop, in (0, 1)
@@ -318,7 +319,7 @@ def step_decay(
     lengths = np.diff([0, *values, 1])
     return Cycle([phase_of(f'step {i+1}', float(pct), gamma**i) for i,pct in enumerate(lengths)], sampling)
 
-@takes_numbers
+@checked
 def constant(
     moms:float|None=None, # Momentum to hold, in [0, 1); None leaves it alone
     sampling:str='endpoint' # A name in `SAMPLINGS`
@@ -351,8 +352,8 @@ def triangle(
     return [phase_of(f'up {c+1}', pct_start/n_cycles, (1/div, peak), mom_up, rise),
             phase_of(f'down {c+1}', (1-pct_start)/n_cycles, (peak, 1/div), mom_down, fall)]
 
-# %% ../../nbs/12_schedule.presets.ipynb #98a3cdd7
-@takes_numbers
+# %% ../../nbs/12_schedule.presets.ipynb #1bc598b5
+@checked
 def triangular(
     n_cycles:int=1, # Number of triangles, at least 1
     div:float=10., # `lr_max/lr_start`, above 1

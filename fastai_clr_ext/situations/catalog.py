@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #e13b5dd0
+# %% ../../nbs/52_situations.catalog.ipynb #dad91d3e
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,17 +19,42 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import no_random, params
-from ..core.checks import check, is_count
-from ..schedule.cycle import Cycle
+from ..core.checks import check, check_count, check_own_fields, is_count, is_number
+from ..schedule.cycle import MAX_BATCHES, Cycle, check_lr_max
 from ..schedule.presets import clr_beta_07, one_cycle
-from ..train.one_cycle import CycleScheduler # importing it gives `Learner` its method # noqa: F401
-from .nets import cifar_resnet
-from .images import RandomMirror, RandomShift, digits_images, images_dls, load_images
+from ..train.one_cycle import tuple_07 # importing it gives `Learner` its method
+from .nets import check_resnet, cifar_resnet
+from .images import MAX_SHIFT, RandomMirror, RandomShift, digits_images, images_dls, load_images
 
-# %% ../../nbs/52_situations.catalog.ipynb #a6b9406b
+# %% ../../nbs/52_situations.catalog.ipynb #861ee728
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
+# %% ../../nbs/52_situations.catalog.ipynb #a1c14506
+def check_situation(
+    sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
+):
+    "Raise a `ValueError` unless its values make sense"
+    check(sit.optimizer in OPTIMIZERS, 'optimizer', f'be one of {list(OPTIMIZERS)}', sit.optimizer)
+    check(isinstance(sit.data, (str, Path, DataLoaders)), 'data', 'be a name, a folder or DataLoaders', sit.data)
+    for name in ('n_train', 'n_epoch', 'pretrain_epochs'):
+        value = getattr(sit, name)
+        check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
+    check_count('shift', sit.shift, least=0, what='pixels', most=MAX_SHIFT)
+    check_count('bs', sit.bs, what='images', most=MAX_BATCHES)
+    check(is_number(sit.wd) and sit.wd>=0, 'wd', 'be at least 0', sit.wd)
+    check_lr_max(sit.lr_max)
+    check_resnet(sit.depth, 1, 1, sit.option)
+    clr_beta_07(*tuple_07('use_clr_beta', sit.use_clr_beta, '(div, pct)'))
+    for name in ('classes', 'pretrain_on'):
+        chosen = getattr(sit, name)
+        ok = chosen is None or (isinstance(chosen, (tuple, list)) and chosen)
+        check(ok, name, 'be a tuple of classes or None', chosen)
+    wants_part = sit.classes or sit.pretrain_on or sit.n_train
+    check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
+          'be a name or a folder for a part of its images', sit.data)
+
+# %% ../../nbs/52_situations.catalog.ipynb #cc964096
 @dataclass(frozen=True)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -51,15 +76,8 @@ class Situation:
     use_clr_beta:tuple=(10, 10, .95, .85) # Its cycle in fastai 0.7's form
 
     def __post_init__(self):
-        check(self.optimizer in OPTIMIZERS, 'optimizer', f'be one of {list(OPTIMIZERS)}', self.optimizer)
-        check(isinstance(self.data, (str, Path, DataLoaders)), 'data', 'be a name, a folder or DataLoaders', self.data)
-        for name in ('n_train', 'n_epoch', 'pretrain_epochs'):
-            value = getattr(self, name)
-            check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
-        check(is_count(self.shift, 0), 'shift', 'be a whole number of pixels', self.shift)
-        wants_part = self.classes or self.pretrain_on or self.n_train
-        check(not (isinstance(self.data, DataLoaders) and wants_part), 'data',
-              'be a name or a folder for a part of its images', self.data)
+        check_own_fields(self)
+        check_situation(self)
 
     @property
     def cycle(self)->Cycle: # What `use_clr_beta=` means

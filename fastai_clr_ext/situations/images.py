@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.images.html.md"
 __all__ = ['RandomShift', 'RandomMirror', 'Scale', 'Images', 'digits_images', 'read_idx', 'idx_images', 'folder_images',
            'load_images', 'images_dls', 'digits_dls']
 
-# %% ../../nbs/51_situations.images.ipynb #413a598f
+# %% ../../nbs/51_situations.images.ipynb #f24c3ded
 import gzip, numpy as np, torch
 from PIL import Image
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ from fasttransform import ItemTransform
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.external import URLs, untar_data
 from fastai.torch_core import default_device
-from ..core.checks import check, is_count, is_number
+from ..core.checks import check, check_count, checked, is_count, is_number
+
+# %% ../../nbs/51_situations.images.ipynb #49b5e0bb
+MAX_SHIFT = 1_000 # Pixels; more is a mistake
 
 # %% ../../nbs/51_situations.images.ipynb #f0b25da6
 class RandomShift(ItemTransform):
@@ -115,7 +118,7 @@ def digits_images(
     y = torch.tensor(y)
     return Images(x[train], y[train], x[valid], y[valid], tuple(map(str, range(10))))
 
-# %% ../../nbs/51_situations.images.ipynb #dbb82cfd
+# %% ../../nbs/51_situations.images.ipynb #45088a9d
 def read_idx(
     path:Path # File, gzipped if it ends in `.gz`
 )->torch.Tensor: # Bytes, in the shape that the file gives
@@ -137,10 +140,12 @@ def _plain_or_gzipped(folder, name)->Path|None:
         if path.exists(): return path
     return None
 
+@checked
 def idx_images(
-    path:Path # Folder with MNIST's four files, each with or without `.gz`
+    path:str|Path # Folder with MNIST's four files, each with or without `.gz`
 )->Images: # `(n, 1, height, width)`, bytes
     "Return images from files in MNIST's form"
+    path = Path(path)
     found = [_plain_or_gzipped(path, name) for name in _IDX_NAMES]
     there = [p.name for p in found if p]
     check(all(found), str(path), f'have {list(_IDX_NAMES)}, gzipped or not', there)
@@ -151,7 +156,7 @@ def idx_images(
     vocab = tuple(map(str, range(int(y.max())+1)))
     return Images(x[:,None], y.long(), valid_x[:,None], valid_y.long(), vocab)
 
-# %% ../../nbs/51_situations.images.ipynb #f41b03ea
+# %% ../../nbs/51_situations.images.ipynb #892b4cd5
 def _read_part(path:Path, vocab:list)->tuple: # Images as bytes `(n, 3, height, width)`, classes
     files,classes = [],[]
     for c,name in enumerate(vocab):
@@ -164,16 +169,20 @@ def _read_part(path:Path, vocab:list)->tuple: # Images as bytes `(n, 3, height, 
     check(len(shapes)==1, str(path), 'have images of one size', sorted(shapes)[:3])
     return torch.tensor(np.stack(x)).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)
 
+@checked
 def folder_images(
-    path:Path # Folder with `train/CLASS/*.png` and `test/CLASS/*.png`, of one size
+    path:str|Path # Folder with `train/CLASS/*.png` and `test/CLASS/*.png`, of one size
 )->Images: # `(n, 3, height, width)`, bytes
     "Return images from folders by class"
+    path = Path(path)
+    check((path/'train').is_dir() and (path/'test').is_dir(), 'path', 'have the folders train and test', path)
     vocab = sorted(p.name for p in (path/'train').iterdir() if p.is_dir())
     return Images(*_read_part(path/'train', vocab), *_read_part(path/'test', vocab), tuple(vocab))
 
-# %% ../../nbs/51_situations.images.ipynb #5947b31b
+# %% ../../nbs/51_situations.images.ipynb #aebbbb3f
 _DEBIAN_FASHION = Path('/usr/share/datasets/fashion-mnist') # Where Debian's `dataset-fashion-mnist` puts the files
 
+@checked
 @lru_cache(maxsize=2)
 def load_images(
     data:str|Path # `'fashion-mnist'`, `'cifar10'`, or a folder
@@ -185,7 +194,8 @@ def load_images(
           'or a folder that exists', str(data))
     return folder_images(path) if (path/'train').is_dir() else idx_images(path)
 
-# %% ../../nbs/51_situations.images.ipynb #41b388cd
+# %% ../../nbs/51_situations.images.ipynb #5c7cb60c
+@checked
 def images_dls(
     images:Images, # To train and validate on
     bs:int=64, # Training batch size
@@ -207,6 +217,7 @@ def images_dls(
     dls.c = len(images.vocab)
     return dls
 
+@checked
 def digits_dls(
     bs:int=64, # Training batch size
     shift:int=1, # Largest shift of a training image in pixels, each way; 0 for none
@@ -214,6 +225,6 @@ def digits_dls(
     seed:int=42 # Of the split and of the order of training batches
 )->DataLoaders: # Images `(bs, 1, 8, 8)`, mean 0 and standard deviation 1; classes 0 to 9
     "Return loaders over scikit-learn's digits, split with equal shares of each class"
-    check(is_count(shift, 0), 'shift', 'be a whole number of pixels', shift)
+    check_count('shift', shift, least=0, what='pixels', most=MAX_SHIFT)
     tfms = [RandomShift(shift)] if shift else []
     return images_dls(digits_images(pct_valid, seed), bs, tfms, seed)

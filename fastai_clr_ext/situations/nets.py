@@ -7,11 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.nets.html.md"""
 # %% auto #0
 __all__ = ['WIDTHS', 'BasicBlock', 'cifar_resnet']
 
-# %% ../../nbs/50_situations.nets.ipynb #94ff29ec
+# %% ../../nbs/50_situations.nets.ipynb #b39305c0
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..core.checks import check, is_count
+from ..core.checks import check, check_count, checked, is_count
 
 # %% ../../nbs/50_situations.nets.ipynb #74175ed8
 def _projection(n_in, n_out, stride)->nn.Sequential:
@@ -51,16 +51,27 @@ class BasicBlock(nn.Module):
         pixels = x[:, :, ::self.stride, ::self.stride]
         return F.pad(pixels, (0, 0, 0, 0, n_before, self.n_pad-n_before))
 
-# %% ../../nbs/50_situations.nets.ipynb #894c4cc9
-WIDTHS = 16, 32, 64 # Channels of the three stages
+# %% ../../nbs/50_situations.nets.ipynb #74bdf876
+MAX_DEPTH = 1202 # The deepest of the paper
+MAX_WIDTH = 100_000 # Channels or classes; more is a mistake
 
-def _check_resnet(depth, n_in, n_out, option):
-    is_depth = is_count(depth) and depth>=8 and (depth-2)%6==0
-    check(is_depth, 'depth', 'be 6n+2 for a whole n: 8, 14, 20, 32, 44, 56, 110, …', depth)
-    check(is_count(n_in), 'n_in', 'be a whole number of at least 1', n_in)
-    check(is_count(n_out), 'n_out', 'be a whole number of at least 1', n_out)
+def check_resnet(
+    depth:int, # As in `cifar_resnet`, like all that follow
+    n_in:int, # Channels of the image
+    n_out:int, # Classes
+    option:str # Shortcuts
+):
+    "Check the arguments of a residual network"
+    is_depth = is_count(depth, 8, MAX_DEPTH) and (depth-2)%6==0
+    check(is_depth, 'depth', f'be 6n+2 for a whole n: 8, 14, 20, 32, 44, 56, 110, … at most {MAX_DEPTH}', depth)
+    check_count('n_in', n_in, what='channels', most=MAX_WIDTH)
+    check_count('n_out', n_out, what='classes', most=MAX_WIDTH)
     check(option in ('A', 'B'), 'option', "be 'A' or 'B'", option)
 
+# %% ../../nbs/50_situations.nets.ipynb #47f71be2
+WIDTHS = 16, 32, 64 # Channels of the three stages
+
+@checked
 def cifar_resnet(
     depth:int=20, # Layers with weights, `6n+2`: 20, 32, 44, 56, 110 in the paper; 8 is the smallest
     n_in:int=3, # Channels of the image
@@ -68,7 +79,7 @@ def cifar_resnet(
     option:str='A' # Shortcuts: `'A'` as in the paper's CIFAR networks, `'B'` with 1×1 convolutions
 )->nn.Sequential: # Stem, three stages, head
     "Return the residual network for CIFAR of [He et al. 2015](https://arxiv.org/abs/1512.03385), He initialisation"
-    _check_resnet(depth, n_in, n_out, option)
+    check_resnet(depth, n_in, n_out, option)
     n_blocks = (depth-2)//6
     width = WIDTHS[0]
     stem = nn.Sequential(nn.Conv2d(n_in, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())

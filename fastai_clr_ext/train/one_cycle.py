@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../../nbs/30_train.one_cycle.ipynb #75a4e299
+# %% ../../nbs/30_train.one_cycle.ipynb #635e6ab1
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import even_mults
 from ..core.callback import FitCallback, check_callbacks, make_callbacks, running_epoch
 from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number, plain
-from ..core.checks import takes_numbers, warn, whole
+from ..core.checks import checked, warn, whole
 from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, fill_unset, rates_per_group, warn_left_out
 from ..schedule.plan import Plan, settable_hypers
 from ..schedule.presets import PRESETS, clr_07, clr_beta_07, constant, one_cycle
@@ -168,8 +168,8 @@ def check_writers(
         both = sorted(written_by(cb) & set(scheduled))
         check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #f2fd4b54
-@takes_numbers
+# %% ../../nbs/30_train.one_cycle.ipynb #df1d7fb6
+@checked
 def make_plan(
     learn:Learner, # About to fit
     n_epoch:int, # As in `fit_one_cycle_ext`, like all that follow
@@ -236,11 +236,12 @@ class CycleFit:
             trained = [h[name] for h in hypers]
             if trained!=values[self.row].tolist(): self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.one_cycle.ipynb #645784b6
+# %% ../../nbs/30_train.one_cycle.ipynb #bdf0baab
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
     answers = {'before_fit', 'before_batch', 'after_step', 'after_fit'}
+    @checked
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
     ): self.plan = plan
@@ -369,8 +370,9 @@ def fit_one_cycle_ext(self:Learner,
     try: self.fit(plan.n_epoch, list(plan.lr_max), wd, cbs, reset_opt, start_epoch)
     finally: scheduler.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
-# %% ../../nbs/30_train.one_cycle.ipynb #d56a872e
+# %% ../../nbs/30_train.one_cycle.ipynb #7358e4c4
 @patch
+@checked
 @delegates(Learner.fit_one_cycle_ext)
 def preview_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1

@@ -7,12 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.recipes.html.md"""
 # %% auto #0
 __all__ = ['stages_long', 'stages_two_cycles', 'stages_gradual', 'stages_fine_tune']
 
-# %% ../../nbs/33_train.recipes.ipynb #77d9d233
+# %% ../../nbs/33_train.recipes.ipynb #c04f9d18
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from ..core.checks import check, check_count, is_number, takes_numbers
+from ..core.checks import check, check_count, checked, is_number
 from ..schedule.cycle import Schedule
 from ..schedule.presets import one_cycle_fastai
 from .one_cycle import peek_optimizer
@@ -43,8 +43,8 @@ def check_recipe(
     ok = is_number(head_epochs) and head_epochs>=0
     check(ok, "stage 'head': head_epochs", 'be a number of epochs, at least 0', head_epochs)
 
-# %% ../../nbs/33_train.recipes.ipynb #7d7038b3
-@takes_numbers
+# %% ../../nbs/33_train.recipes.ipynb #d61c7ed0
+@checked
 def stages_long(
     epochs:float|None=None, # Epochs of the long cycle; None if `budget` is given
     base_lr:float=2e-3, # Peak rate of the head; fastai's default in `fine_tune`
@@ -62,8 +62,8 @@ def stages_long(
     return [Stage('head', head_epochs, slice(base_lr), -1, sched, wd),
             Stage('all', n, slice(base_lr/lr_mult, base_lr), 0, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #ae7d8815
-@takes_numbers
+# %% ../../nbs/33_train.recipes.ipynb #ecc8ef95
+@checked
 @delegates(stages_long)
 def stages_two_cycles(
     epochs:float|None=None, # Epochs of the second cycle; None if `budget` is given
@@ -80,8 +80,8 @@ def stages_two_cycles(
     if head_epochs is None: head_epochs = 1. # neither is given, which `stages_long` refuses
     return stages_long(epochs, base_lr, head_epochs, lr_mult, budget=budget, **kwargs)
 
-# %% ../../nbs/33_train.recipes.ipynb #31b23674
-@takes_numbers
+# %% ../../nbs/33_train.recipes.ipynb #1cab26dc
+@checked
 def stages_gradual(
     n_groups:int, # Parameter groups of the optimizer, at least 2
     epochs:float|None=None, # Epochs of the last stage, which trains everything; None if `budget` is given
@@ -104,8 +104,8 @@ def stages_gradual(
         stages.append(Stage(f'groups from {group}', head_epochs, lrs, group-n_groups, sched, wd, keep_opt=keep_opt))
     return [*stages, Stage('all', n, lrs, -n_groups, sched, wd, keep_opt=keep_opt)]
 
-# %% ../../nbs/33_train.recipes.ipynb #f8320743
-@takes_numbers
+# %% ../../nbs/33_train.recipes.ipynb #1a868589
+@checked
 def stages_fine_tune(
     epochs:float, # Epochs of the unfrozen part
     base_lr:float=2e-3, # Peak rate of the head; half of it after unfreezing

@@ -7,21 +7,21 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stage.html.md"""
 # %% auto #0
 __all__ = ['Stage']
 
-# %% ../../nbs/31a_train.stage.ipynb #82e7e50e
+# %% ../../nbs/31a_train.stage.ipynb #55340ff7
 from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Integral
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback
-from ..core.checks import check, check_flag, is_number, plain
+from ..core.checks import as_list, check, check_own_fields, checked, is_number
 from ..schedule.cycle import ByGroup, Cycle, Schedule, check_fields
 
 # %% ../../nbs/31a_train.stage.ipynb #bdf8ebd2
 MAX_EPOCHS = 1_000_000 # Of a stage
 MAX_STAGES = 1_000 # Of a run
 
-# %% ../../nbs/31a_train.stage.ipynb #6e759cbd
+# %% ../../nbs/31a_train.stage.ipynb #a4de5ffd
 @dataclass(frozen=True)
 class Stage:
     "One `freeze_to` and one fit, as data"
@@ -39,16 +39,20 @@ class Stage:
     keep_opt:bool = False
 
     def __post_init__(self):
-        for name in ('n_epoch', 'lr_max', 'freeze_to', 'wd', 'keep_opt'):
-            object.__setattr__(self, name, plain(getattr(self, name)))
         if self.cbs is not None: object.__setattr__(self, 'cbs', list(L(self.cbs))) # a generator gives them once
         check(isinstance(self.name, str) and self.name, 'the name of a stage', 'be a non-empty string', self.name)
         where = f'stage {self.name!r}: '
+        check_own_fields(self, where)
         ok = is_number(self.n_epoch) and 0<=self.n_epoch<=MAX_EPOCHS
         check(ok, where+'n_epoch', f'be a number of epochs, at least 0 and at most {MAX_EPOCHS:,}', self.n_epoch)
         ok = isinstance(self.freeze_to, Integral) and not isinstance(self.freeze_to, bool)
         check(ok, where+'freeze_to', 'be the number of the first parameter group to train', self.freeze_to)
-        check_flag(where+'keep_opt', self.keep_opt)
+        each = [self.wd] if as_list(self.wd) is None else as_list(self.wd)
+        ok = self.wd is None or all(is_number(w) and w>=0 for w in each)
+        check(ok, where+'wd', 'be at least 0, or one such value for each parameter group', self.wd)
+        ok = self.sched is None or isinstance(self.sched, (Schedule, str, dict)) or as_list(self.sched)
+        check(ok, where+'sched', 'be a Cycle, a name, a list of one for each parameter group, or a dict from group to '
+              'Cycle', self.sched)
 
 # %% ../../nbs/31a_train.stage.ipynb #919240a2
 def sched_to_plain(
@@ -70,7 +74,7 @@ def sched_from_plain(
     if 'groups' in plain_sched: return {group: read(cycle) for group,cycle in plain_sched['groups']}
     return (ByGroup if 'cycles' in plain_sched else Cycle).from_dict(plain_sched, annealers)
 
-# %% ../../nbs/31a_train.stage.ipynb #b4aa5cdc
+# %% ../../nbs/31a_train.stage.ipynb #f505ad2f
 @patch
 def to_dict(self:Stage)->dict: # What `from_dict` takes and `json` writes
     "Return the stage as plain dicts, lists, numbers and strings"
@@ -80,6 +84,7 @@ def to_dict(self:Stage)->dict: # What `from_dict` takes and `json` writes
     return values | {'sched': sched_to_plain(self.sched)}
 
 @patch(cls_method=True)
+@checked
 def from_dict(cls:Stage,
     d:dict, # What `to_dict` gave
     annealers:dict|None=None # Callables by name, as in `Cycle.from_dict`

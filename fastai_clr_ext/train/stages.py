@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stages.html.md"""
 # %% auto #0
 __all__ = ['n_batches', 'StagedPlan', 'plan_stages']
 
-# %% ../../nbs/32_train.stages.ipynb #517343d1
+# %% ../../nbs/32_train.stages.ipynb #b57f54e7
 import math, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import make_callbacks
-from ..core.checks import check, plain
+from ..core.checks import check, checked, plain
 from ..schedule.cycle import Schedule
 from ..schedule.plan import Plan, plot_schedule
 from .divergence import divergences
@@ -204,7 +204,8 @@ def plan_stage(
     return make_plan(learn, n_begun, stage.lr_max, stage.wd, [*cbs, *stage.cbs], sched=stage.sched,
                      cut_short=None if n==n_begun*n_iter else cut_short)
 
-# %% ../../nbs/32_train.stages.ipynb #9dd88203
+# %% ../../nbs/32_train.stages.ipynb #133167b2
+@checked
 def plan_stages(
     learn:Learner, # Who would train
     stages:list, # `Stage`s in order
@@ -295,7 +296,7 @@ def fit_stages(self:Learner,
             if any(d.action=='stopped' for d in divergences(self)): break
             keep_best(trackers, [*self.cbs, *stage_cbs])
 
-# %% ../../nbs/32_train.stages.ipynb #14dbd397
+# %% ../../nbs/32_train.stages.ipynb #03860ac2
 @patch
 def plot(self:StagedPlan,
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
@@ -307,10 +308,11 @@ def plot(self:StagedPlan,
     ends = np.cumsum([0, *[len(plan.trained[0]) for plan in self.plans]])
     for stage,first,stop in zip(self.stages, ends, ends[1:]):
         ax.annotate(stage.name, ((first+stop)/2, .02), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
-                    fontsize='small', style='italic')
+                    parse_math=False, fontsize='small', style='italic')
     return ax
 
 @patch
+@checked
 def preview_stages(self:Learner,
     stages:list, # `Stage`s in order
     cbs:Callback|list|None=None, # `Callback`s for all stages; only checked here
