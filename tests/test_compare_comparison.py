@@ -2,9 +2,12 @@
 import json, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
+from fastai import metrics
+from fastai.learner import mk_metric
 from fastai.metrics import AvgMetric
 from compare_helpers import *
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare.comparison import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 def test_one_row_a_run():
     c = compare(make_line, POLICIES, seeds=[4, 9], **quick)
@@ -41,8 +44,7 @@ def test_the_record_is_the_comparison(tmp_path):
             and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20, 'n_threads': 1})
 
 @pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False),
-                                         ('mse', False), ('_rmse', False), ('mae', False), ('RMSE', False),
-                                         ('f1_score', True)])
+                                         ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
 def test_which_way_is_better(name, higher):
     c = compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
     assert c.record['higher'] is higher
@@ -139,3 +141,27 @@ def test_a_large_record_can_be_read(tmp_path):
     "1000 seeds of two policies, 100 epochs: 5 MB"
     (tmp_path/'r.json').write_text(json.dumps(all_runs(1000, 500), indent=1))
     assert len(read_record(tmp_path/'r.json').record['runs'])==2000
+
+def fastai_metrics():
+    "Every metric that fastai has, made; those of `LossMetric` are named by the user"
+    skip = {'AccumMetric', 'skm_to_fastai', 'optim_metric', 'LossMetric', 'LossMetrics'}
+    for name in set(metrics.__all__)-skip:
+        made = getattr(metrics, name)
+        if name[0].isupper(): made = made(beta=1) if name.startswith('FBeta') else made()
+        yield mk_metric(made).name
+
+def test_every_metric_of_fastai_has_its_direction():
+    names = set(fastai_metrics())
+    assert len(names)>30
+    assert names<=LOWER_IS_BETTER | HIGHER_IS_BETTER and not LOWER_IS_BETTER & HIGHER_IS_BETTER
+    errors = {name for name in names if any(word in name for word in ('error', 'loss', 'mse', 'mae', 'msle', 'rmspe', 'perplexity'))}
+    assert errors==names & LOWER_IS_BETTER, 'a distance is better if it is less, a score if it is more'
+
+@pytest.mark.parametrize('name', ['mape', 'nll', 'wer', 'fid', 'ece', 'RMSE', 'lossless_ratio', 'my error'])
+def test_another_metric_needs_its_direction(name):
+    make = lambda seed: make_line(seed, metrics=AvgMetric(named(name)))
+    with pytest.raises(ValueError, match=f"higher must be given for the metric '{name}': True if"):
+        compare(make, POLICIES, seeds=1, **quick)
+    assert not list(Path().iterdir()), 'nothing was trained'
+    for higher in (True, False): assert compare(make, POLICIES, seeds=1, higher=higher, **quick).record['higher'] is higher
+    assert compare(make, POLICIES, seeds=1, metric='valid_loss', **quick).record['higher'] is False

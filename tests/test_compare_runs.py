@@ -245,8 +245,12 @@ def test_what_callbacks_save_is_their_run_s(tmp_path, monkeypatch):
 def test_a_metric_that_is_no_number(value):
     metric = AvgMetric(named('odd'))
     metric = type('Odd', (AvgMetric,), dict(value=property(lambda self: value)))(named('odd'))
-    c = compare(lambda seed: make_line(seed, metrics=metric), POLICIES, seeds=1, **quick)
-    assert c.df.error.str.contains("the metric 'odd' must be a number; got").all()
+    good = AvgMetric(named('mae'))
+    with pytest.warns(UserWarning, match='leaves out odd'):
+        c = compare(lambda seed: make_line(seed, metrics=[good, metric]), POLICIES, seeds=1, **quick)
+    assert not c.df.error.any() and 'odd' not in c.df and c.record['metric']=='mae'
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="metric must be one number in each epoch, which 'odd' is not"):
+        compare(lambda seed: make_line(seed, metrics=[metric, good]), POLICIES, seeds=1, higher=True, **quick)
 
 def test_data_of_which_no_part_can_be_held_out(tmp_path):
     from fastai.tabular.all import TabularDataLoaders, tabular_learner

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runs.html.md"""
 # %% auto #0
 __all__ = ['run_policy', 'Run', 'fresh_learner', 'hold_out', 'train_run', 'check_make_learner', 'train_all']
 
-# %% ../../nbs/64_compare.runs.ipynb #493c49c5
+# %% ../../nbs/64_compare.runs.ipynb #d4942a3e
 import copy, json, numpy as np, pandas as pd, re, tempfile, time, torch
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -28,7 +28,7 @@ from ..core.checks import check
 from ..core.files import MAX_NUMBER, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
 from ..record.history import CANCELLED, OVERFLOW, Batches, RunHistory
-from ..record.recorder import HistoryRecorder, history_of
+from ..record.recorder import HistoryRecorder
 from ..record.gradients import GradRecorder
 from ..train import stages # gives `Learner` its methods `fit_one_cycle_ext` and `fit_stages` # noqa: F401
 from .schema import GRADS_CURVE, RunFile, check_model
@@ -76,18 +76,12 @@ def run_counts(
         counts['n_batches'] += len(history)
     return counts
 
-# %% ../../nbs/64_compare.runs.ipynb #578c9448
+# %% ../../nbs/64_compare.runs.ipynb #3dde2956
 def _stretch_means(values, n:int=100)->list:
     "Return the means of up to `n` equal stretches"
     if not len(values): return []
     stretches = np.array_split(np.asarray(values, dtype=float), min(n, len(values)))
     return [float(stretch.mean()) for stretch in stretches]
-
-def _check_score(name, value)->float|None:
-    "Return a metric as a number; None of one that had nothing to measure"
-    try: return value if value is None else float(value)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f'the metric {name!r} must be a number; got {value!r}') from e
 
 def epoch_scores(
     history:RunHistory # Of a run
@@ -95,10 +89,11 @@ def epoch_scores(
     "Return the losses and metrics of every epoch"
     epochs = []
     for row in history.epoch_rows:
-        epochs.append({k: _check_score(k, v) for k,v in row.items() if k not in ('fit', 'epoch')})
+        scores = {k: v for k,v in row.items() if k not in ('fit', 'epoch')}
+        epochs.append({k: v if v is None else float(v) for k,v in scores.items()})
     return epochs
 
-# %% ../../nbs/64_compare.runs.ipynb #887a9231
+# %% ../../nbs/64_compare.runs.ipynb #68daf27d
 def last_loss(
     history:RunHistory # Of a run
 )->float|None: # None if nothing was trained
@@ -110,7 +105,7 @@ def last_loss(
 
 def _has_diverged(learn, last_scores)->bool:
     losses = [value for name,value in last_scores.items() if name.endswith('loss') and value is not None]
-    last = last_loss(history_of(learn.recorder, RunHistory())) # of a run that was stopped within an epoch
+    last = last_loss(learn.recorder.history) # of a run that was stopped within an epoch
     if last is not None: losses.append(last)
     divergence = learn.recorder.divergence
     if getattr(divergence, 'action', None)=='stopped': return True
@@ -118,7 +113,7 @@ def _has_diverged(learn, last_scores)->bool:
 
 def _outcome(learn, epochs, error)->dict:
     "Return how a run ended, what it cost, and its curves"
-    history = history_of(learn.recorder, RunHistory()) # empty if nothing was trained
+    history = learn.recorder.history # empty if nothing was trained
     last_scores = epochs[-1] if epochs else {}
     names = epochs[0] if epochs else {}
     curves = {name: [epoch.get(name) for epoch in epochs] for name in names}
@@ -226,7 +221,7 @@ class FirstBatch(EventCallback):
         "Look at the first batch"
         if self.seen is None: self.seen = digest(dict(enumerate(tree_leaves([*self.learn.xb, *self.learn.yb]))))
 
-# %% ../../nbs/64_compare.runs.ipynb #6a572859
+# %% ../../nbs/64_compare.runs.ipynb #f6e4d3b7
 def _prepare(make_learner, run, folder)->Learner:
     "Return the learner of a run, with a recorder"
     learn = fresh_learner(make_learner, run.seed)
@@ -239,16 +234,14 @@ def _prepare(make_learner, run, folder)->Learner:
 def _error_text(error)->str: return f'{type(error).__name__}: {error}'[:500]
 
 def _train(learn, run)->tuple: # Scores of every epoch; the text of an error, or None
-    epochs,error = [],None
+    error = None
     try:
         policy = copy.deepcopy(run.policy) # callbacks of stages are this run's own
         run_policy(learn, policy, run.n_epoch, run.lr_max)
     except Exception as e: error = _error_text(e)
-    try: epochs = epoch_scores(history_of(learn.recorder, RunHistory()))
-    except ValueError as e: error = error or _error_text(e)
-    return epochs, error
+    return epoch_scores(learn.recorder.history), error
 
-# %% ../../nbs/64_compare.runs.ipynb #953235eb
+# %% ../../nbs/64_compare.runs.ipynb #d1db208e
 def train_run(
     make_learner:Callable, # From a seed to a learner
     run:Run # What to train
@@ -266,7 +259,7 @@ def train_run(
                       comparison=run.comparison, batches=first_batch.seen)
         result |= _outcome(learn, epochs, error)
         run.folder.mkdir(parents=True, exist_ok=True)
-        history_of(learn.recorder, RunHistory()).save(run.path.with_suffix('.npz'), overwrite=True)
+        learn.recorder.history.save(run.path.with_suffix('.npz'), overwrite=True)
         write_json(run.path, result)
     return to_plain(result)
 
@@ -363,7 +356,16 @@ def _check_consistent(result, n_batches, path):
     wrong = [name for name,value in last.items() if value!=result['scores'].get(name)]
     check(not wrong, f'scores of {path}', f'be those of the last epoch: {hint}', wrong)
 
-# %% ../../nbs/64_compare.runs.ipynb #d6c8989b
+# %% ../../nbs/64_compare.runs.ipynb #a04c1c92
+def check_scored(
+    result:dict, # Of a run
+    metric:str # What is compared
+):
+    "Raise a `ValueError` if a run ended well and what is compared is not among its scores"
+    is_there = result['error'] or result['diverged'] or metric in result['scores']
+    check(is_there, 'metric', f'be one number in each epoch, which {metric!r} is not: compare one of these',
+          list(result['scores']))
+
 def _best_so_far(results, metric, higher)->str:
     "Return the policy with the best mean, for the progress bar"
     ended_well = [result for result in results if not result['error'] and not result['diverged']]
@@ -381,7 +383,7 @@ def _explain_pickling():
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
                          f'a lambda over such; got {e}') from e
 
-# %% ../../nbs/64_compare.runs.ipynb #c69b4267
+# %% ../../nbs/64_compare.runs.ipynb #e3a25e1d
 def train_all(
     make_learner:Callable, # From a seed to a learner
     runs:list, # `Run`s
@@ -401,5 +403,6 @@ def train_all(
         for path,result in bar:
             done[path] = result
             check_budget(done.values(), n_batches)
+            check_scored(result, best[0])
             if with_bar: bar.comment = _best_so_far(done.values(), *best)
     return [done[run.path] for run in runs]

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.saving.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/28_record.saving.ipynb #80a74841
+# %% ../../nbs/28_record.saving.ipynb #232167c4
 import os, warnings
 from dataclasses import dataclass, field
 from glob import escape
@@ -23,7 +23,7 @@ from .archive import Extent, log_lengths, part_number, to_arrays
 from .files import (
     all_paths, check_overwrite, file_path, holds_beginning, read_written, remove_parts, write_arrays, write_new)
 from .history import RunHistory
-from .recorder import HistoryRecorder, history_of
+from .recorder import HistoryRecorder
 
 # %% ../../nbs/28_record.saving.ipynb #537af21a
 N_MERGED = 32 # Parts of one size that become one
@@ -162,7 +162,7 @@ def open_writer(
     n_next = part_number(parts[-1].path)+1 if parts else 0
     return HistoryWriter(path, history, stamp, extent, parts, n_next)
 
-# %% ../../nbs/28_record.saving.ipynb #dee8868e
+# %% ../../nbs/28_record.saving.ipynb #8e4be7c6
 class SaveHistory(FitCallback):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right behind it
@@ -183,11 +183,11 @@ class SaveHistory(FitCallback):
         cbs:list # Callbacks of the learner and of the fit
     )->'SaveHistory': # Itself
         "Raise a `ValueError` if another history would be overwritten"
-        history = history_of(learn.recorder) if 'recorder' in vars(learn) else None
+        history = learn.recorder.history if 'recorder' in vars(learn) else None
         if is_writer(): check_overwrite(self.save_path, history, self.overwrite)
         return self
 
-# %% ../../nbs/28_record.saving.ipynb #fded18e8
+# %% ../../nbs/28_record.saving.ipynb #9e781a7b
 @patch
 def before_batch(self:SaveHistory):
     "When the fit begins to train, find out what is written already"
@@ -196,7 +196,7 @@ def before_batch(self:SaveHistory):
     is_recorded = any(isinstance(cb, HistoryRecorder) for cb in learn.cbs) # it has called `check_fit`
     check(is_recorded, 'SaveHistory', 'have a HistoryRecorder or GradRecorder beside it', [cb.name for cb in learn.cbs])
     remove_leftovers(self.save_path)
-    self.now = open_writer(self.save_path, history_of(learn.recorder), self.overwrite)
+    self.now = open_writer(self.save_path, learn.recorder.history, self.overwrite)
 
 @patch
 def after_batch(self:SaveHistory):
