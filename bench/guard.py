@@ -1,8 +1,8 @@
 """How often `DivergenceGuard` is right, and how soon: `python -m bench.guard`, some minutes on one core, no network
 
 Eleven kinds of fits that train, in which every alarm is false, and ten kinds into which a divergence is planted, each
-with 20 seeds. The guard only records, so that every fit goes on to its end and shows whether it was lost. Printed as the
-tables of `nbs/34_train.guard.ipynb`. The rule was chosen with seeds 100 to 111, which are not among the 20.
+with 20 seeds. The guard only records, so that every fit goes on to its end and shows whether it was lost. Printed
+as the tables of `nbs/34_train.guard.ipynb`. The rule was chosen with seeds 100 to 111, not among the 20.
 `python -m bench.guard cost` measures the share of the guard in the time of a step."""
 import argparse, time, warnings
 from collections.abc import Callable
@@ -232,7 +232,8 @@ def table(kinds, what, n_seeds, first_seed, with_end=False, **rules):
         total += n
         print(text, flush=True)
     n_fits = len(kinds)*n_seeds
-    print(f'| **all** | **{total} of {n_fits}** ({100*total/n_fits:.1f} %) | | |' + (' |' if with_end else '') + '\n', flush=True)
+    last = ' |' if with_end else ''
+    print(f'| **all** | **{total} of {n_fits}** ({100*total/n_fits:.1f} %) | | |{last}\n', flush=True)
 
 class Timed(DivergenceGuard):
     "Counts the time spent inside"

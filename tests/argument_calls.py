@@ -38,15 +38,17 @@ history = learn.recorder.history
 plan = learn.recorder.plans[0]
 outcomes = pd.DataFrame({'a': [.5, .6, .7], 'b': [.6, .7, .9]})
 
-CALLS = {f'{name}()': Call(f, **defaults(f) | dict(clr_beta_07=dict(div=10, pct=10), clr_07=dict(div=10, cut_div=4)).get(name, {}))
-         for name,f in schedule.presets.PRESETS.items()}
+NEEDED = dict(clr_beta_07=dict(div=10, pct=10), clr_07=dict(div=10, cut_div=4)) # of presets without a default
+CALLS = {}
+for name,f in schedule.presets.PRESETS.items(): CALLS[f'{name}()'] = Call(f, **defaults(f) | NEEDED.get(name, {}))
 RECIPES = dict(epochs=1, base_lr=.1, head_epochs=1, lr_mult=10, budget=None, sched=None, wd=None, keep_opt=False)
 CALLS |= {
     'Phase': Call(Phase, name='a', pct=1., lr=1), 'Cycle': Call(Cycle, phases=[Phase('a', 1., lr=1)], sampling='torch'),
     'ByGroup': Call(ByGroup, cycles=[constant()]), 'Cycle.table': Call(one_cycle().table, n_iter=10, lr_max=1.),
     'ByGroup.table': Call(ByGroup([constant(), wsd()]).table, n_iter=10, lr_max=1.),
     'Cycle.at': Call(one_cycle().at, pos=.5, name='lr', lr_max=1.), 'Cycle.spans': Call(one_cycle().spans, n_iter=10),
-    'Cycle.then': Call(one_cycle().then, other=one_cycle(), pct=.5), 'Cycle.repeat': Call(one_cycle().repeat, n_cycles=2),
+    'Cycle.then': Call(one_cycle().then, other=one_cycle(), pct=.5),
+    'Cycle.repeat': Call(one_cycle().repeat, n_cycles=2),
     'Cycle.in_steps': Call(one_cycle().in_steps, n_steps=2),
     'Cycle.plot': Call(one_cycle().plot, n_iter=10, lr_max=1., show_moms=True, ax=None),
     'Cycle.from_dict': Call(Cycle.from_dict, d=one_cycle().to_dict(), annealers=None),
@@ -56,10 +58,11 @@ CALLS |= {
     'CycleLR': Call(CycleLR, optimizer=torch_opt(), cycle=one_cycle(), n_iter=10, lr_max=1., last_epoch=-1),
     'Plan': Call(Plan, cycle=one_cycle(), lr_max=(1.,), n_epoch=1, n_iter=10, trained_ranges=None, scheduled=None),
     'plot_schedule': Call(plot_schedule, plans=[plan], show_moms=True, ax=None),
-    'fit_one_cycle_ext': on_learner('fit_one_cycle_ext', n_epoch=1, **defaults(Learner.fit_one_cycle_ext) | dict(lr_max=.1)),
+    'fit_one_cycle_ext': on_learner('fit_one_cycle_ext',
+                                    **defaults(Learner.fit_one_cycle_ext) | dict(n_epoch=1, lr_max=.1)),
     'preview_one_cycle_ext': on_learner('preview_one_cycle_ext', n_epoch=1, lr_max=.1, show_moms=True, ax=None),
-    'Stage': Call(lambda **kwargs: make_mlp().fit_stages([Stage(**kwargs)]), name='a', n_epoch=1, lr_max=.1, freeze_to=0,
-                  sched=None, wd=None, cbs=None, keep_opt=False),
+    'Stage': Call(lambda **kwargs: make_mlp().fit_stages([Stage(**kwargs)]), name='a', n_epoch=1, lr_max=.1,
+                  freeze_to=0, sched=None, wd=None, cbs=None, keep_opt=False),
     'Stage.from_dict': Call(Stage.from_dict, d=Stage('a', 1).to_dict(), annealers=None),
     'fit_stages': on_learner('fit_stages', stages=[Stage('a', 1)], cbs=None),
     'preview_stages': on_learner('preview_stages', stages=[Stage('a', 1)], cbs=None, show_moms=True, ax=None),
@@ -77,10 +80,12 @@ CALLS |= {
     'grad_quantiles': Call(history.grad_quantiles, qs=.5), 'tail': Call(history.tail, n_batches=0, n_grads=0),
     'paired_summary': Call(paired_summary, outcomes=outcomes, **defaults(paired_summary)),
     'seeds_needed': Call(seeds_needed, effect=.1, sd=.1, alpha=.05, power=.8),
-    'cifar_resnet': Call(cifar_resnet, **defaults(cifar_resnet) | dict(depth=8)), 'digits_dls': Call(digits_dls, **defaults(digits_dls)),
+    'cifar_resnet': Call(cifar_resnet, **defaults(cifar_resnet) | dict(depth=8)),
+    'digits_dls': Call(digits_dls, **defaults(digits_dls)),
     'Situation': Call(Situation, **defaults(Situation)),
 }
-PLOTS = 'plot_lr', 'plot_losses', 'plot_grads', 'plot_cycle', 'plot_stages', 'plot_vs_lr', 'plot_grad_heatmap', 'plot_grad_spread'
+PLOTS = ('plot_lr', 'plot_losses', 'plot_grads', 'plot_cycle', 'plot_stages', 'plot_vs_lr', 'plot_grad_heatmap',
+         'plot_grad_spread')
 CALLS |= {name: Call(getattr(history, name), **defaults(getattr(history, name))) for name in (*PLOTS, 'summary')}
 
 #: What nobody would mean, of many kinds

@@ -45,7 +45,8 @@ METHODS = ['fit_one_cycle_ext', 'preview_one_cycle_ext', 'fit_stages', 'preview_
 whole = st.one_of(st.integers(-3, 3), st.integers(10**8, 10**40), st.integers(-10**40, -10**8)) # no long trainings
 numbers = st.one_of(st.floats(), whole, st.floats().map(np.float32), st.floats(-3, 3).map(torch.tensor))
 values = st.one_of(st.sampled_from(BAD), numbers, st.text(max_size=5), st.lists(numbers, max_size=4),
-                   st.tuples(numbers, numbers), st.dictionaries(st.integers(-2, 2), numbers, max_size=2), st.binary(max_size=3))
+                   st.tuples(numbers, numbers), st.dictionaries(st.integers(-2, 2), numbers, max_size=2),
+                   st.binary(max_size=3))
 
 @settings(max_examples=1500, deadline=None, derandomize=True)
 @given(st.data())
@@ -62,7 +63,8 @@ def test_whatever_is_given_is_taken_or_refused_by_name(data):
 def test_a_refused_call_leaves_the_learner_as_it_was(data):
     name = data.draw(st.sampled_from(METHODS))
     base = CALLS[name].base
-    changed = {argument: data.draw(values) for argument in data.draw(st.lists(st.sampled_from(list(base)), min_size=1, max_size=2))}
+    names = data.draw(st.lists(st.sampled_from(list(base)), min_size=1, max_size=2))
+    changed = {argument: data.draw(values) for argument in names}
     learn = data.draw(st.sampled_from(LEARNERS))
     was = repr(snapshot(learn)) # NaN is NaN here
     with warnings.catch_warnings():

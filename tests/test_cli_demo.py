@@ -64,11 +64,13 @@ def test_an_existing_folder_is_not_overwritten(demo):
     assert '22 steps are too few for a plateau' in r.stdout
 
 def test_a_diverged_run_is_called_that(tmp_path):
-    r = run('--lr-max', '1e30', '--epochs', '2', cwd=tmp_path)
+    r = run('--lr-max', '1e8', '--epochs', '2', cwd=tmp_path)
     assert r.returncode==0 and 'A run diverged' in r.stdout and 'plateau:' not in r.stdout
 
 @pytest.mark.parametrize('args,says', [
-    (['--epochs', '0'], '--epochs must be at least 1; got 0'), (['--lr-max', 'nan'], '--lr-max must be above 0'),
+    (['--epochs', '0'], '--epochs must be at least 1 and at most 10,000; got 0'),
+    (['--lr-max', 'nan'], '--lr-max must be above 0'),
+    (['--lr-max', '1e30'], '--lr-max must be above 0 and at most 1e+09'),
     (['--seed', '-1'], '--seed must lie'), (['--out', 'file'], '--out must be a folder')],
     ids=lambda a: ' '.join(a) if isinstance(a, list) else '')
 def test_bad_input(tmp_path, args, says):

@@ -154,7 +154,8 @@ def test_every_metric_of_fastai_has_its_direction():
     names = set(fastai_metrics())
     assert len(names)>30
     assert names<=LOWER_IS_BETTER | HIGHER_IS_BETTER and not LOWER_IS_BETTER & HIGHER_IS_BETTER
-    errors = {name for name in names if any(word in name for word in ('error', 'loss', 'mse', 'mae', 'msle', 'rmspe', 'perplexity'))}
+    words = 'error', 'loss', 'mse', 'mae', 'msle', 'rmspe', 'perplexity'
+    errors = {name for name in names if any(word in name for word in words)}
     assert errors==names & LOWER_IS_BETTER, 'a distance is better if it is less, a score if it is more'
 
 @pytest.mark.parametrize('name', ['mape', 'nll', 'wer', 'fid', 'ece', 'RMSE', 'lossless_ratio', 'my error'])
@@ -163,5 +164,6 @@ def test_another_metric_needs_its_direction(name):
     with pytest.raises(ValueError, match=f"higher must be given for the metric '{name}': True if"):
         compare(make, POLICIES, seeds=1, **quick)
     assert not list(Path().iterdir()), 'nothing was trained'
-    for higher in (True, False): assert compare(make, POLICIES, seeds=1, higher=higher, **quick).record['higher'] is higher
+    for higher in (True, False):
+        assert compare(make, POLICIES, seeds=1, higher=higher, **quick).record['higher'] is higher
     assert compare(make, POLICIES, seeds=1, metric='valid_loss', **quick).record['higher'] is False

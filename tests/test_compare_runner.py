@@ -108,7 +108,7 @@ kept = make_line(0)
     (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
     (dict(make_learner=lambda seed: kept), 'the same object twice'),
     (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
-    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed'),
+    (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed.*RandomSplitter'),
     (dict(make_learner=lambda seed: (torch.seed(), make_line(0))[1]), 'the same initial weights for the same seed'),
     (dict(make_learner=lambda seed: 3), 'return a Learner'), (dict(make_learner=3), 'be a function')],
     ids=lambda o: '' if isinstance(o, str) else ','.join(o))

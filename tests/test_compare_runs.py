@@ -249,7 +249,8 @@ def test_a_metric_that_is_no_number(value):
     with pytest.warns(UserWarning, match='leaves out odd'):
         c = compare(lambda seed: make_line(seed, metrics=[good, metric]), POLICIES, seeds=1, **quick)
     assert not c.df.error.any() and 'odd' not in c.df and c.record['metric']=='mae'
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="metric must be one number in each epoch, which 'odd' is not"):
+    says = "metric must be one number in each epoch, which 'odd' is not"
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=says):
         compare(lambda seed: make_line(seed, metrics=[metric, good]), POLICIES, seeds=1, higher=True, **quick)
 
 def test_data_of_which_no_part_can_be_held_out(tmp_path):

@@ -38,10 +38,12 @@ def message(f, *args, **kwargs):
 def test_messages():
     assert message(check, False, 'div', 'be above 1', 1)=='div must be above 1; got 1'
     assert message(check, 0, 'on', "be 'stop' or 'rewind'", 'halt')=="on must be 'stop' or 'rewind'; got 'halt'"
-    assert message(check_count, 'every', 0)=='every must be a whole number of at least 1 and at most 1,000,000,000,000; got 0'
+    assert (message(check_count, 'every', 0)
+            =='every must be a whole number of at least 1 and at most 1,000,000,000,000; got 0')
     assert (message(check_count, 'every', True, what='batches', most=99)
             =='every must be a whole number of batches, at least 1 and at most 99; got True')
-    assert message(check_count, 'skip', 9, least=0, most=8)=='skip must be a whole number of at least 0 and at most 8; got 9'
+    assert (message(check_count, 'skip', 9, least=0, most=8)
+            =='skip must be a whole number of at least 0 and at most 8; got 9')
     assert message(check_flag, 'adam', 1)=='adam must be True or False; got 1'
     for value in (None, 'yes', 0, np.bool_(True)): assert message(check_flag, 'adam', value)
 

@@ -304,7 +304,8 @@ def test_what_is_not_one_number_is_left_out_by_name(mlp, values):
     assert list(history.epochs)==['fit', 'stage', 'epoch', 'train_loss', 'valid_loss', 'mse']
     assert history.epochs.mse.notna().all(), 'the others are in their own columns'
     assert len(learn.recorder.plot_metrics())==1
-    with pytest.raises(ValueError, match="names must be among .*got 'per_class'"): learn.recorder.plot_metrics('per_class')
+    with pytest.raises(ValueError, match="names must be among .*got 'per_class'"):
+        learn.recorder.plot_metrics('per_class')
 
 @pytest.mark.parametrize('value', [None, float('nan'), torch.tensor(.5), np.float32(.5), 1])
 def test_one_number_of_any_kind_is_kept(mlp, value):

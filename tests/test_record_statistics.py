@@ -337,7 +337,8 @@ def test_the_gradients_of_sparse_adam_are_those_that_it_got(mlp):
         moved = torch.cat([(s['new'][n]-s['w'][n]).ravel() for n in s['w']])
         assert (r.mean_abs, r.norm, r.max_abs)==pytest.approx(
             (g.abs().mean().item(), g.norm().item(), g.abs().max().item()), rel=1e-5)
-        assert (r.n_params, r.n_zero, r.update_norm)==(len(g), (g==0).sum(), pytest.approx(moved.norm().item(), rel=1e-4))
+        assert (r.n_params, r.n_zero)==(len(g), (g==0).sum())
+        assert r.update_norm==pytest.approx(moved.norm().item(), rel=1e-4)
         for p in (.5, .9):
             low,high = [torch.quantile(g.abs(), p, interpolation=how) for how in ('lower', 'higher')]
             assert low/2 <= q[f'q{p}'][i] <= 2*high

@@ -279,7 +279,8 @@ def test_nothing_leaves_the_device_between_looks(mlp, monkeypatch):
     (dict(factor='4'), 'factor must'), (dict(patience=0), 'patience must be a whole number'),
     (dict(on='halt'), "on must be 'stop', 'rewind' or 'record'; got 'halt'"), (dict(on=None), 'on must'),
     (dict(every=0), 'every must'), (dict(every=1.5), 'every must'), (dict(skip=-1), 'skip must'),
-    (dict(noise=-1), 'noise must be at least 0; got -1'), (dict(noise='a'), 'noise must'), (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'),
+    (dict(noise=-1), 'noise must be at least 0; got -1'), (dict(noise='a'), 'noise must'),
+    (dict(lower=1), 'lower must'), (dict(max_rewinds=0), 'max_rewinds must'),
     (dict(keep_every=0), 'keep_every must')], ids=str)
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): DivergenceGuard(**kwargs)
@@ -302,7 +303,10 @@ class NanFrom(Callback):
 def test_a_rewind_lowers_a_schedule_of_equal_factor(mlp):
     "A step of the schedule by the same factor as `lower` must not be taken for the guard's own"
     learn = mlp(n_trn=12, cbs=[NanFrom(), DivergenceGuard(on='rewind', every=2, lower=.5)])
-    with pytest.warns(UserWarning, match='rewound'): learn.fit_one_cycle_ext(1, .08, sched=step_decay((.5,), .5))
+    with pytest.warns(UserWarning) as caught: learn.fit_one_cycle_ext(1, .08, sched=step_decay((.5,), .5))
+    assert all('rewound' in str(w.message) for w in caught), 'the guard has said that it lowered the rate'
+    plan = learn.recorder.plans[-1]
+    assert plan.table['lr'][plan.trained[0],-1].tolist()==list(learn.recorder.lrs), 'the plan says what was trained'
     lrs,plan = learn.recorder.history.steps.lr_0.to_numpy(),step_decay((.5,), .5).table(12, .08)['lr'].ravel()
     assert_allclose(lrs, np.r_[plan[:4], plan[4:]*.5])
 

@@ -200,7 +200,8 @@ def test_answers_only_its_own_events(mlp):
     assert 'after_pred' not in asked and 'run' not in asked
 
 FIT_BAD = {
-    'n_epoch 0': (dict(n_epoch=0), 'n_epoch must be a whole number of epochs, at least 1 and at most 20,000,000; got 0'),
+    'n_epoch 0': (dict(n_epoch=0),
+                  'n_epoch must be a whole number of epochs, at least 1 and at most 20,000,000; got 0'),
     'n_epoch float': (dict(n_epoch=1.5), 'n_epoch must be a whole number.*got 1.5'),
     'n_epoch bool': (dict(n_epoch=True), 'n_epoch must'),
     'lr_max 0': (dict(lr_max=0.), 'lr_max must be a rate above 0 and at most'),
@@ -328,7 +329,8 @@ REFUSED = {
     'guard twice': (lambda: [DivergenceGuard, DivergenceGuard()], 'have one DivergenceGuard'),
     'of another learner': (lambda: elsewhere.cbs[-1], 'GradRecorder must be in one learner only'),
     'given twice': (lambda: [cb := GradRecorder(), cb], 'be callbacks that are given once'),
-    'unknown monitor': (lambda: SaveModelCallback(monitor='roc_auc'), "monitor of save_model must be recorded.*'roc_auc'"),
+    'unknown monitor': (lambda: SaveModelCallback(monitor='roc_auc'),
+                        "monitor of save_model must be recorded.*'roc_auc'"),
     'unknown monitor of a class': (lambda: partial_class(EarlyStoppingCallback, monitor='f1'), "monitor of .*got 'f1'"),
     'ReduceLROnPlateau': (lambda: ReduceLROnPlateau(), 'have nothing beside the cycle that sets lr too'),
     'ReduceLROnPlateau class': (lambda: ReduceLROnPlateau, 'have nothing beside the cycle that sets lr too'),
@@ -373,8 +375,10 @@ def test_the_example_of_a_class_without_its_argument_leaves_no_cycle_behind(mlp)
 
 # two that write the same
 
-@pytest.mark.parametrize('cb,sched', [(ReduceLROnPlateau(patience=1), Cycle([Phase('a', 1, mom=(.95, .85))])),
-                                      (ParamScheduler({'lr': SchedLin(.1, .01)}), Cycle([Phase('a', 1, mom=(.95, .85))])),
+MOM_ALONE = Cycle([Phase('a', 1, mom=(.95, .85))])
+
+@pytest.mark.parametrize('cb,sched', [(ReduceLROnPlateau(patience=1), MOM_ALONE),
+                                      (ParamScheduler({'lr': SchedLin(.1, .01)}), MOM_ALONE),
                                       (ParamScheduler({'mom': SchedLin(.9, .8)}), constant())])
 def test_a_cycle_that_leaves_it_alone_works_beside(mlp, cb, sched):
     learn = mlp()
@@ -399,7 +403,8 @@ class SetsRate(Callback):
     def write(self):
         if self.learn.training and self.learn.train_iter>=self.at: self.learn.opt.set_hyper(self.key, self.value)
 
-@pytest.mark.parametrize('event,order', [('before_batch', 70), ('after_pred', 0), ('after_loss', 200), ('before_step', 0)])
+@pytest.mark.parametrize('event,order', [('before_batch', 70), ('after_pred', 0), ('after_loss', 200),
+                                         ('before_step', 0)])
 @pytest.mark.parametrize('key,value', [('lr', .007), ('mom', .5)])
 def test_what_another_callback_set_is_what_the_plan_says(mlp, event, order, key, value):
     learn,spy = mlp(),Spy()

@@ -11,7 +11,8 @@ STAGES = {
     'plain': Stage('a', 1), 'slice': Stage('a', .5, slice(1e-4, .1), -1), 'slice hi': Stage('a', 2, slice(.1)),
     'list': Stage('a', 2, [.1, .2], wd=[0, .1], keep_opt=True), 'name': Stage('a', 1, sched='wsd'),
     'cycle': Stage('a', 1, sched=one_cycle(7)), 'groups': Stage('a', 1, sched=ByGroup([constant(), wsd()])),
-    'list of cycles': Stage('a', 1, sched=[constant(), 'wsd']), 'dict': Stage('a', 1, sched={-1: one_cycle(), 0: 'wsd'})}
+    'list of cycles': Stage('a', 1, sched=[constant(), 'wsd']),
+    'dict': Stage('a', 1, sched={-1: one_cycle(), 0: 'wsd'})}
 
 @pytest.mark.parametrize('stage', STAGES.values(), ids=STAGES)
 def test_a_stage_survives_its_file(stage):
@@ -39,7 +40,7 @@ def test_a_callable_is_written_by_name():
 @pytest.mark.parametrize('make,says', [
     (lambda: Stage('a', 1, cbs=CSVLogger()).to_dict(), "stage 'a': cbs must be None to be written"),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'cbs': []}), 'a stage must be a dict with just the fields'),
-    (lambda: Stage.from_dict(None), 'a stage must be a dict'),
+    (lambda: Stage.from_dict(None), 'd must be a dict'),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'n_epoch': 'x'}), "stage 'a': n_epoch must"),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'sched': {'phases': 1}}), 'a cycle must be a dict'),
     (lambda: Stage('a', 10**7), 'n_epoch must be a number of epochs, at least 0 and at most 1,000,000'),

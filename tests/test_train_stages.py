@@ -269,7 +269,8 @@ def test_bad_stages_change_nothing(make, stages, says, method, made):
     assert tell()==before and not log.rows and all(torch.equal(a, b) for a,b in zip(weights, learn.model.parameters()))
 
 BAD = {
-    'n_epoch': (lambda: Stage('a', -1), "stage 'a': n_epoch must be a number of epochs, at least 0 and at most 1,000,000; got -1"),
+    'n_epoch': (lambda: Stage('a', -1),
+                "stage 'a': n_epoch must be a number of epochs, at least 0 and at most 1,000,000; got -1"),
     'n_epoch text': (lambda: Stage('a', '1'), 'n_epoch must'),
     'n_epoch nan': (lambda: Stage('a', float('nan')), 'n_epoch must'),
     'name': (lambda: Stage('', 1), 'the name of a stage must'),

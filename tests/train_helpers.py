@@ -30,8 +30,9 @@ TWO = [Stage('head', 1, .1, -1), Stage('all', 2, slice(.001, .1))]
 def snapshot(learn):
     "Everything of a learner that a refused call could change, as plain values that can be compared"
     opt = learn.opt
-    state = None if opt is None else [[(k, v.tolist() if torch.is_tensor(v) else v) for k,v in sorted(opt.state[p].items())]
-                                      for params in opt.param_lists for p in params if p in opt.state]
+    state = []
+    for p in () if opt is None else [p for params in opt.param_lists for p in params if p in opt.state]:
+        state.append([(k, v.tolist() if torch.is_tensor(v) else v) for k,v in sorted(opt.state[p].items())])
     recorder = vars(learn.recorder) if 'recorder' in vars(learn) else {}
     kept = {k: copy.copy(v) for k,v in recorder.items() if k in
             ('lrs', 'iters', 'losses', 'values', 'log', 'hps', 'plans', 'divergences')}

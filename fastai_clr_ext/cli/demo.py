@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.demo.html.md"""
 # %% auto #0
 __all__ = ['CLR_BETA', 'demo_learner', 'train_demo', 'grad_levels', 'demo_table', 'plot_demo', 'clr_demo']
 
-# %% ../../nbs/70_cli.demo.ipynb #1e30677f
+# %% ../../nbs/70_cli.demo.ipynb #654ca776
 import matplotlib, numpy as np, pandas as pd, sys
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
@@ -23,6 +23,7 @@ from fastai.torch_core import set_seed
 from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
 from ..core.figures import shade_phases
+from ..schedule.cycle import MAX_LR
 from ..schedule.presets import constant
 from ..record.gradients import GradRecorder
 from ..situations.nets import cifar_resnet
@@ -162,10 +163,12 @@ def check_out(
     check(is_free, '--out', f'be a new or empty folder (or give {flag})', str(path))
     return path
 
-# %% ../../nbs/70_cli.demo.ipynb #80719984
+# %% ../../nbs/70_cli.demo.ipynb #63fc92ad
+_MOST_EPOCHS = 10_000 # The demo's epochs take a sixth of a second
+
 def _check_demo(seed, epochs, lr_max):
-    check(is_count(epochs), '--epochs', 'be at least 1', epochs)
-    check(is_number(lr_max) and lr_max>0, '--lr-max', 'be above 0', lr_max)
+    check(is_count(epochs, 1, _MOST_EPOCHS), '--epochs', f'be at least 1 and at most {_MOST_EPOCHS:,}', epochs)
+    check(is_number(lr_max) and 0<lr_max<=MAX_LR, '--lr-max', f'be above 0 and at most {MAX_LR:g}', lr_max)
     check(0<=seed<2**32, '--seed', 'lie in [0, 2**32)', seed)
 
 @call_parse

@@ -263,7 +263,7 @@ def train_run(
         write_json(run.path, result)
     return to_plain(result)
 
-# %% ../../nbs/64_compare.runs.ipynb #47e8fa9d
+# %% ../../nbs/64_compare.runs.ipynb #70efc87d
 def _check_is_new(a, b):
     "Raise a `ValueError` if two learners share a model or a callback"
     shared = {id(p) for p in a.model.parameters()} & {id(p) for p in b.model.parameters()}
@@ -291,8 +291,9 @@ def check_make_learner(
     check(weights==weights_again, 'make_learner', 'give the same initial weights for the same seed',
           [weights, weights_again])
     check(same_start or weights!=weights_other, 'make_learner',
-          'use its seed: give other initial weights for another seed (or say same_start=True, for a pretrained model '
-          'without a new head)', f'{weights} for both')
+          'use its seed: give other initial weights for another seed. What sets a seed of its own, such as '
+          "fastai's RandomSplitter(seed=…), has to come before set_seed(seed) and the model "
+          '(or say same_start=True, for a pretrained model without a new head)', f'{weights} for both')
     for name in [k for k,v in settings.items() if v!=settings_again[k]]:
         settings[name] = None if name=='batches' else f'{UNKNOWN}it differs between two learners of one seed'
     return learn, settings

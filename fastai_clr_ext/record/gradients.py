@@ -188,7 +188,7 @@ def grads(self:Recorder)->pd.DataFrame: # As `RunHistory.grads`
     "What `GradRecorder` recorded in this learner's fits: one row for each step and group, layer or parameter"
     return self.history.grads
 
-# %% ../../nbs/25_record.gradients.ipynb #e0b3e3af
+# %% ../../nbs/25_record.gradients.ipynb #1ae66f2a
 @patch
 def grad_quantiles(self:RunHistory,
     qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
@@ -196,7 +196,8 @@ def grad_quantiles(self:RunHistory,
     "Return quantiles of |g|, known to their bin, a factor of 2; NaN if an entry was NaN, 0 below 2**-39"
     raw = self.raw_grads()
     asked = [qs] if isinstance(qs, float) else as_list(qs)
-    check('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles", list(raw))
+    check('bin 0' in raw, "GradRecorder's stats", "have included 'hist' for quantiles, as with GradRecorder('hist')",
+          list(raw))
     check(asked and all(isinstance(q, float) and 0<q<1 for q in asked), 'qs', 'be quantiles in (0, 1)', qs)
     raw = raw[raw['bin 0'].notna()]
     values = hist_quantiles(raw[BIN_COLUMNS].to_numpy(), raw.n_params.to_numpy(), asked)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #cae151d3
+# %% ../../nbs/24_record.recorder.ipynb #3f04269c
 import fastai, platform, time, torch, uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,7 +22,8 @@ from .. import __version__
 from ..core.callback import OUTER_EVENTS, FitCallback, check_only_one, check_recorder, is_lr_find
 from ..core.checks import check, is_real, plain, warn
 from ..schedule.plan import Plan
-from .history import ACCUMULATED, BATCH_PLACE, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED, RunHistory
+from .history import ACCUMULATED, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED
+from .history import BATCH_PLACE, RunHistory
 
 # %% ../../nbs/24_record.recorder.ipynb #b8776627
 def _get_history(recorder)->RunHistory:

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #dad91d3e
+# %% ../../nbs/52_situations.catalog.ipynb #be593185
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from ..schedule.cycle import MAX_BATCHES, Cycle, check_lr_max
 from ..schedule.presets import clr_beta_07, one_cycle
 from ..train.one_cycle import tuple_07 # importing it gives `Learner` its method
 from .nets import check_resnet, cifar_resnet
-from .images import MAX_SHIFT, RandomMirror, RandomShift, digits_images, images_dls, load_images
+from .images import MAX_SHIFT, RandomMirror, RandomShift
+from .images import digits_images, images_dls, load_images
 
 # %% ../../nbs/52_situations.catalog.ipynb #861ee728
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs', 'CycleScheduler']
 
-# %% ../../nbs/30_train.one_cycle.ipynb #635e6ab1
+# %% ../../nbs/30_train.one_cycle.ipynb #a45a7efe
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
-from fastai.learner import Learner
+from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import even_mults
 from ..core.callback import FitCallback, check_callbacks, make_callbacks, running_epoch
@@ -283,19 +283,23 @@ def after_step(self:CycleScheduler):
     "See whether the step was made with the values of the plan"
     if self.now is not None: self.now.compare(self.learn.opt.hypers)
 
-# %% ../../nbs/30_train.one_cycle.ipynb #7017d7f4
+# %% ../../nbs/30_train.one_cycle.ipynb #03a40893
 def warn_changed(
-    now:CycleFit # State of a fit that ended
+    now:CycleFit, # State of a fit that ended
+    recorder:Recorder # Which knows of rewinds
 ):
-    "Warn if hyper-parameters were not trained as planned"
+    "Warn if hyper-parameters were not trained as planned, unless a guard lowered them, which it has said"
     planned = dict(now.tables)
+    was_rewound = any(found.action=='rewound' for found in vars(recorder).get('divergences', []))
     for name,rows in now.changed.items():
+        if name=='lr' and was_rewound: continue
         first = min(rows)
         group = next(g for g,v in enumerate(rows[first]) if v!=planned[name][first,g])
         warn(f'Something beside the cycle set {name} in {len(rows)} batches: batch {first} was trained with '
              f'{rows[first][group]:g} instead of {planned[name][first,group]:g} (parameter group {group}). '
              'recorder.plans and recorder.hps have what was trained')
 
+# %% ../../nbs/30_train.one_cycle.ipynb #a91bd792
 @patch
 def after_fit(self:CycleScheduler): self._keep_plan(self.learn, self.ended())
 
@@ -321,7 +325,7 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
         group = values[:,-1].copy()
         for row,trained in now.changed.get(name, {}).items(): group[row] = trained[-1]
         recorder.hps[name] = group[rows].tolist()
-    warn_changed(now)
+    warn_changed(now, recorder)
 
 # %% ../../nbs/30_train.one_cycle.ipynb #d493437c
 def default_recorder(
