@@ -8,19 +8,19 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.comparison.html.md
 __all__ = ['LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'MOST_BYTES', 'is_higher_better', 'judging_options', 'Comparison',
            'draw_comparison', 'read_record']
 
-# %% ../../nbs/65_compare.comparison.ipynb #e7493fb9
+# %% ../../nbs/65_compare.comparison.ipynb #c2af4d6e
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass, replace
 from pathlib import Path
 from fastcore.basics import patch
-from ..core.checks import check
-from ..core.figures import new_axes
+from ..core.checks import check, checked
+from ..core.figures import given_axes, new_axes
 from ..record.archive import parse_json
 from .verdict import check_options, paired_summary, verdict_sentences
 from .schema import GRADS_CURVE, RUN_COLUMNS, check_record
 
-# %% ../../nbs/65_compare.comparison.ipynb #2eb96d17
+# %% ../../nbs/65_compare.comparison.ipynb #87c966ad
 #: Names of fastai's metrics of which less is better; its losses are too
 LOWER_IS_BETTER = {'error_rate', 'mse', 'mae', 'msle', 'rmse', '_rmse', 'exp_rmspe', '_exp_rmspe', 'perplexity',
                    'brier_score_loss', 'hamming_loss', 'train_loss', 'valid_loss'}
@@ -41,6 +41,7 @@ def is_higher_better(
           f'be given for the metric {metric!r}: True if more of it is better, False if less is', higher)
     return metric in HIGHER_IS_BETTER
 
+@checked
 def judging_options(
     names:list, # Of the policies
     metrics:list, # Names of the metrics on the validation set, besides the losses
@@ -149,7 +150,7 @@ def _draw_gains(ax, comparison, summary, **kwargs):
     ax.set_ylim(len(others)-.5, -.5)
     ax.set_xlabel(f'gain in {_label(record["metric"])} over {_label(record["baseline"])}', parse_math=False)
 
-# %% ../../nbs/65_compare.comparison.ipynb #1bccc489
+# %% ../../nbs/65_compare.comparison.ipynb #73338589
 def draw_comparison(
     comparison:Comparison, # Any
     summary:pd.DataFrame, # Its `summary()`
@@ -158,8 +159,9 @@ def draw_comparison(
 )->np.ndarray: # The two axes
     "Draw every run, and the gain of each policy over the baseline"
     if axs is None: axs = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')[1]
-    _draw_outcomes(axs[0], comparison, summary)
-    _draw_gains(axs[1], comparison, summary, **kwargs)
+    left,right = given_axes(axs, 2)
+    _draw_outcomes(left, comparison, summary)
+    _draw_gains(right, comparison, summary, **kwargs)
     return axs
 
 @patch
@@ -187,8 +189,9 @@ def _budget_spent(line)->np.ndarray: return np.linspace(1/len(line), 1, len(line
 def _runs_of(comparison, policy)->list:
     return [run for run in comparison.record['runs'] if run['policy']==policy['name']]
 
-# %% ../../nbs/65_compare.comparison.ipynb #ba34ca46
+# %% ../../nbs/65_compare.comparison.ipynb #9ae17f37
 @patch
+@checked
 def plot_curves(self:Comparison,
     key:str|None=None, # Loss or metric; None means the comparison's metric
     log_y:bool=False, # Whether the y axis is logarithmic
@@ -197,6 +200,8 @@ def plot_curves(self:Comparison,
     "Draw a loss or metric of every run, and the mean of each policy, over the budget"
     if ax is None: ax = new_axes()
     if key is None: key = self.record['metric']
+    known = list(dict.fromkeys(name for run in self.record['runs'] for name in run['curves']))
+    check(key in known, 'key', f'be one of {known}', key)
     for i,policy in enumerate(self.record['policies']):
         _draw_curves(ax, _runs_of(self, policy), key, f'C{i%10}', _label(policy['name']))
     ax.set_xlabel('part of the budget')
@@ -215,17 +220,18 @@ def plot_grads(self:Comparison,
     if axs is None:
         axs = plt.subplots(1, n, figsize=(3.4*n, 3.2), sharex=True, sharey=True, squeeze=False,
                            layout='constrained')[1][0]
-    for i,(ax,policy) in enumerate(zip(axs, policies)):
+    for i,(ax,policy) in enumerate(zip(given_axes(axs, n), policies)):
         _draw_curves(ax, _runs_of(self, policy), GRADS_CURVE, f'C{i%10}', None)
         ax.set_title(_label(policy['name']), parse_math=False)
         ax.set(xlabel='part of the budget', yscale='log')
     axs[0].set_ylabel('mean |gradient|')
     return axs
 
-# %% ../../nbs/65_compare.comparison.ipynb #7c6d6d4b
+# %% ../../nbs/65_compare.comparison.ipynb #5c40020c
 MOST_BYTES = 20_000_000 # Of a record that is read; 1000 seeds of two policies for 100 epochs have some 15 MB
 _MOST_VALUES = 1_500_000 # In a record that is read; a number of a curve takes some 28 bytes
 
+@checked
 def read_record(
     path:str|Path # JSON file, or the folder of a comparison
 )->Comparison: # As one of your own

@@ -7,14 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #d54425ae
+# %% ../../nbs/67_compare.report.ipynb #0c9e67c1
 import base64, io, matplotlib, pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
 from jinja2 import Environment
 from pathlib import Path
 from fastcore.basics import patch
-from ..core.checks import check, check_flag
+from ..core.checks import check, check_flag, checked
 from ..core.files import write_whole
 from ..record.files import file_path
 from .verdict import percent, plural, verdict_sentences
@@ -209,7 +209,7 @@ def write_page(
     write_whole(path, lambda f: f.write(data))
     return text
 
-# %% ../../nbs/67_compare.report.ipynb #72a95a37
+# %% ../../nbs/67_compare.report.ipynb #c354bb9f
 def report_html(
     comparison:Comparison, # One's own or somebody else's
     path:str|Path|None=None, # File to write; None for none
@@ -227,6 +227,7 @@ def report_html(
     return write_page(page, path, overwrite)
 
 @patch
+@checked
 def to_html(self:Comparison,
     path:str|Path|None=None, # File to write; None for none
     overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
@@ -259,7 +260,7 @@ def _code_block(text)->str:
     ticks = '`'*max(3, longest+1)
     return f'{ticks}text\n{text}\n{ticks}'
 
-# %% ../../nbs/67_compare.report.ipynb #093b6a61
+# %% ../../nbs/67_compare.report.ipynb #27bb68dd
 def report_markdown(
     comparison:Comparison, # One's own or somebody else's
     path:str|Path|None=None, # File to write; None for none
@@ -280,6 +281,7 @@ def report_markdown(
     return write_page('\n\n'.join(parts) + '\n', path, overwrite)
 
 @patch
+@checked
 def to_markdown(self:Comparison,
     path:str|Path|None=None, # File to write; None for none
     overwrite:bool=False # Whether a file that holds anything but the same text may be replaced

@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #65b8087c
-import json, math, numpy as np, os, platform, torch, warnings
+# %% ../../nbs/66_compare.runner.ipynb #888c53b9
+import json, math, numpy as np, os, platform, torch
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,9 +16,10 @@ from inspect import signature
 from pathlib import Path
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number
+from ..core.checks import as_list, check, check_count, check_flag, checked, is_count, is_number, warn
 from ..core.files import MAX_NUMBER, leftover_target, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
+from ..schedule.presets import PRESETS
 from ..record.recorder import versions
 from ..train.one_cycle import make_plan
 from ..train.stages import plan_stages
@@ -28,7 +29,8 @@ from fastai_clr_ext.compare.schema import (
     is_facts, is_line)
 from .identity import (
     UNKNOWN, canonical_text, device_of, digest, learner_facts, plain_rate, policy_text, weights_digest)
-from .runs import Run, check_hold_out, check_make_learner, train_all, unlike_batches
+from .learners import check_make_learner
+from .runs import Run, check_hold_out, train_all, unlike_batches
 from .comparison import Comparison, judging_options
 
 # %% ../../nbs/66_compare.runner.ipynb #d309f52a
@@ -45,7 +47,7 @@ def seed_list(
           f'whole numbers in [0, {TUNE_SEED})', given)
     return [int(seed) for seed in found]
 
-# %% ../../nbs/66_compare.runner.ipynb #7dcd30ef
+# %% ../../nbs/66_compare.runner.ipynb #af2ed3b2
 def _rates_by_policy(lr_max, policies)->dict:
     "Return the peak rate of each policy that is a cycle, None of the others"
     cycles = [name for name,policy in policies.items() if isinstance(policy, Schedule)]
@@ -61,6 +63,8 @@ def _check_policies(policies, learn, n_epoch, rates):
     for name,policy in policies.items():
         is_policy = isinstance(policy, (Schedule, list)) or callable(policy)
         check(is_policy, f'policies[{name!r}]', 'be a cycle, a list of stages, or a function of a learner', policy)
+        is_made = policy not in PRESETS.values()
+        check(is_made, f'policies[{name!r}]', 'be a cycle: call the function that makes it', policy)
         try: _check_fits(policy, learn, n_epoch, rates[name])
         except ValueError as e: raise ValueError(f'policies[{name!r}]: {e}') from e
 
@@ -147,7 +151,7 @@ def _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, gra
                 n_threads=n_threads, weights=weights_digest(learn.model), learner=learner_facts(learn))
     return check_model(FolderPlan, to_plain(plan | settings), 'the comparison')
 
-# %% ../../nbs/66_compare.runner.ipynb #99c8d271
+# %% ../../nbs/66_compare.runner.ipynb #d614b9b5
 def _trial_score(trial, metric, higher)->float:
     "Return a score of which more is better; minus infinity if the trial did not end well"
     value = None if trial['diverged'] or trial['error'] else trial['scores'].get(metric)
@@ -170,8 +174,7 @@ def _tune_rates(train, first_runs, tune, metric, higher)->tuple: # Rate by polic
     for name,trial in best.items():
         if _trial_score(trial, metric, higher)>-math.inf: continue
         why = f' ({trial["error"]})' if trial['error'] else ''
-        warnings.warn(f'no trial of {name!r} ended well{why}: its lowest rate, {trial["lr_max"]:g}, is used',
-                      stacklevel=3) # the line that calls `compare`
+        warn(f'no trial of {name!r} ended well{why}: its lowest rate, {trial["lr_max"]:g}, is used')
     fields = 'policy', 'lr_max', 'scores', 'diverged', 'error'
     records = [{k: trial[k] for k in fields} for trial in trials]
     return {name: trial['lr_max'] for name,trial in best.items()}, records
@@ -210,7 +213,8 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
-# %% ../../nbs/66_compare.runner.ipynb #9640f97c
+# %% ../../nbs/66_compare.runner.ipynb #dcc4d097
+@checked
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
@@ -251,14 +255,16 @@ def compare(
     write_json(path/'record.json', record)
     return Comparison(record, path)
 
-# %% ../../nbs/66_compare.runner.ipynb #1520fb4c
+# %% ../../nbs/66_compare.runner.ipynb #42ce6034
+_MOST_PROCESSES = 1_000 # And threads; more is a mistake
+
 def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
     if unknown: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(unknown))}')
     check_count('n_epoch', n_epoch)
-    check_count('n_threads', n_threads)
-    check(n_workers is None or is_count(n_workers), 'n_workers', 'be None or a whole number of at least 1', n_workers)
+    check_count('n_threads', n_threads, what='threads', most=_MOST_PROCESSES)
+    if n_workers is not None: check_count('n_workers', n_workers, what='processes', most=_MOST_PROCESSES)
     check_flag('grads', grads)
     _check_situation(situation)
 
@@ -276,7 +282,7 @@ def _tuning_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)
     return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
-# %% ../../nbs/66_compare.runner.ipynb #931fbacb
+# %% ../../nbs/66_compare.runner.ipynb #692eda33
 def _facts_of_runs(results, settings, same_start)->dict:
     "Return what a record says of all runs together; warn unless those of each seed began with the same batch"
     facts = dict(same_start=True) if same_start else {}
@@ -284,8 +290,8 @@ def _facts_of_runs(results, settings, same_start)->dict:
     if not seeds: return facts
     why = ('make_learner gives other batches each time, whatever its seed (is a transform or a sampler random?)'
            if settings['batches'] is None else 'a policy changes the data, or draws random numbers before it trains')
-    warnings.warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
-                  'What is compared is not the policies alone', stacklevel=3) # the line that calls `compare`
+    warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
+         'What is compared is not the policies alone')
     return facts | dict(same_batches=False)
 
 def _all_runs(first_runs, seeds, rates, folder)->list:

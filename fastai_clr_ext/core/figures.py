@@ -17,10 +17,20 @@ from matplotlib.lines import Line2D
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #6eb4eacb
+# %% ../../nbs/04_core.figures.ipynb #e1ead5bf
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
+
+def given_axes(
+    axs:Iterable, # Axes that a user gave
+    n:int # How many are needed
+)->np.ndarray: # `(n,)` of axes
+    "Check the axes of a figure with several panels"
+    given = np.atleast_1d(np.asarray(axs, dtype=object)).ravel()
+    check(len(given)==n, 'axs', f'be {n} axes', len(given))
+    for ax in given: check(isinstance(ax, plt.Axes), 'axs', 'hold Axes', ax)
+    return given
 
 def panels(
     n:int, # Number of axes
@@ -31,10 +41,7 @@ def panels(
     if axs is None:
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
         return np.atleast_1d(axs)
-    given = np.atleast_1d(np.asarray(axs, dtype=object)).ravel()
-    check(len(given)==n, 'axs', f'be {n} axes', len(given))
-    for ax in given: check(isinstance(ax, plt.Axes), 'axs', 'hold Axes', ax)
-    return given
+    return given_axes(axs, n)
 
 def label_iterations(
     axs:Iterable # Axes below each other
