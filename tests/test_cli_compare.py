@@ -3,7 +3,7 @@ import os, subprocess, sys
 import pytest
 
 COMPARE = '''import warnings; warnings.simplefilter("ignore")
-from fastai_clr_ext.cli.compare import clr_compare
+from fastai_clr_ext.cli.compare import clr_compare, read_options
 clr_compare()'''
 
 def compare_cmd(*args, cwd):
@@ -84,3 +84,8 @@ def test_a_mistake_is_one_line(tmp_path):
     r = compare_cmd('--policies', 'constant,magic', cwd=tmp_path)
     assert (r.returncode==1 and r.stderr.startswith('clr-compare: ') and r.stderr.count('\n')==1
             and not list(tmp_path.iterdir()))
+
+def test_a_file_of_options_that_has_no_end(tmp_path):
+    for config in ('/dev/zero', tmp_path, tmp_path/'none.toml'):
+        with pytest.raises(ValueError, match='--config must be a TOML file of at most 100,000 bytes'):
+            read_options(str(config))

@@ -232,3 +232,14 @@ def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match='lr_max must'):
         compare(make_line, POLICIES, seeds=1, **quick | dict(lr_max={'1cycle': 1.}))
     assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+
+def typo(learn): learn.fit_one_cyle(1)
+
+def test_a_mistake_in_a_policy_is_said():
+    says = "2 runs of 'mine' ended by an exception and count as lost, such as AttributeError"
+    with pytest.warns(UserWarning, match=says):
+        compare(make_line, {'constant': constant(), 'mine': typo}, seeds=2, **quick | dict(lr_max={'constant': .05}))
+
+def test_a_cycle_whose_brackets_were_forgotten():
+    with pytest.raises(ValueError, match=r"policies\['a'\] must be a cycle: call the function that makes it"):
+        compare(make_line, {'a': one_cycle, 'b': constant()}, seeds=1, **quick)

@@ -156,3 +156,12 @@ def test_no_gain_is_neither_better_nor_worse():
     df = pd.DataFrame({'a': [.5, .6, .7], 'b': [.6, .5, .7]})
     sentence, = verdict_sentences(paired_summary(df))
     assert 'On average equal to a' in sentence and 'worse' not in sentence
+
+@pytest.mark.parametrize('df,says', [
+    (pd.DataFrame([[.1, .2], [.3, .4]], columns=['a', 'a']), 'the columns of outcomes must have different names'),
+    (pd.DataFrame({'a': [.1, .2], 'b': [.1, float('inf')]}),
+     r"outcomes must be numbers, or NaN for a lost run; got \['b'\]"),
+    (pd.DataFrame({'a': [.1, .2], 'b': ['x', 'y']}), r"outcomes must be numbers, or NaN for a lost run; got \['b'\]"),
+    (pd.DataFrame({'a': []}), 'outcomes must have a column for each policy and a row')])
+def test_outcomes_that_can_not_be_judged(df, says):
+    with pytest.raises(ValueError, match=says): paired_summary(df)

@@ -15,7 +15,7 @@ def build():
 
 @pytest.mark.parametrize('path,name,group', [
     ('10_schedule.cycle.ipynb', 'schedule.cycle', 'schedule'),
-    ('30_train.one_cycle.ipynb', 'train.one_cycle', 'train'),
+    ('30a_train.one_cycle.ipynb', 'train.one_cycle', 'train'),
     ('08a_core.files.ipynb', 'core.files', 'core'),
     ('tutorials/finetune_pretrained.ipynb', 'finetune_pretrained', 'tutorials'),
     ('studies/02_many.ipynb', 'many', 'studies')])

@@ -75,3 +75,10 @@ def test_gradients_that_are_nowhere_steady_have_no_plateau(monkeypatch):
     monkeypatch.setattr(HistoryView, 'series', lambda self, what, of=None: (np.arange(2), np.array([1., 1e6])))
     rows = plateau_rows(HistoryView(made(n=80)))
     assert np.isnan(rows['plateau'][0]) and rows['plateau'][1]=='mean |g| is nowhere steady' and list(rows)==['plateau']
+
+def test_a_fit_that_failed_in_its_first_batch(mlp):
+    class Fails(Callback):
+        def after_pred(self): raise RuntimeError('out of memory')
+    learn = mlp()
+    with pytest.raises(RuntimeError): learn.fit_one_cycle_ext(1, cbs=Fails())
+    assert learn.recorder.summary().loc['peak rate', 'in words']=='no batch has a loss'

@@ -485,3 +485,51 @@ def test_too_few_batches_are_warned_of_once(mlp):
     said = [w for w in caught if 'too few' in str(w.message)]
     assert [str(w.message) for w in said]==['2 batches are too few for the cycle. Phases without a batch: cool-down']
     assert said[0].filename==__file__
+
+# loaders that give another number of batches than they say
+
+class Lies:
+    "A loader whose length is not the number of its batches"
+    def __init__(self, dl, n): self.dl,self.n = dl,n
+    def __len__(self): return self.n
+    def __iter__(self): return iter(self.dl)
+    def __getattr__(self, k):
+        if k=='dl': raise AttributeError(k)
+        return getattr(self.dl, k)
+
+@pytest.mark.parametrize('says,trained,beyond', [(100, '20 of the 200', 0), (3, '6 of the 6', 14),
+                                                 (11, '20 of the 22', 0)])
+def test_a_loader_with_a_wrong_length_is_said(mlp, says, trained, beyond):
+    learn = mlp()
+    learn.dls.loaders[0] = Lies(learn.dls.train, says)
+    text = f'says that it has {says} batches.*: {trained} batches of the cycle were trained, and {beyond} beyond'
+    with pytest.warns(UserWarning, match=text): learn.fit_one_cycle_ext(2, .1)
+
+@pytest.mark.parametrize('cbs', [lambda: ShortEpochCallback(.5), lambda: GradientAccumulation(32)])
+def test_what_a_callback_cuts_short_is_no_wrong_length(mlp, cbs):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        mlp().fit_one_cycle_ext(2, .1, cbs=cbs())
+
+def test_a_loader_without_a_length(mlp):
+    class Stream(Lies):
+        def __len__(self): raise TypeError
+    for call in (lambda learn: learn.fit_one_cycle_ext(1), lambda learn: learn.fit_stages([Stage('a', 1)])):
+        learn = mlp()
+        learn.dls.loaders[0] = Stream(learn.dls.train, 0)
+        with pytest.raises(ValueError, match='the training loader must have a length'): call(learn)
+
+def test_a_plan_for_other_groups_is_refused(mlp):
+    for n in (1, 3):
+        learn = mlp()
+        with pytest.raises(ValueError, match='plan must have a rate for each of the 2 parameter groups'):
+            learn.fit(1, cbs=CycleScheduler(Plan(one_cycle(), (.1,)*n, 1, 10)))
+
+def test_the_warning_counts_what_is_trained(mlp):
+    with pytest.warns(UserWarning, match='^2 batches are too few'): mlp(20).fit_stages([Stage('a', .1, .01)])
+
+def test_a_cycle_without_a_rate_can_be_seen(mlp):
+    sched = Cycle([Phase('a', 1, mom=(.95, .85))])
+    plan = mlp().preview_one_cycle_ext(1, .1, sched=sched)
+    assert list(plan.table)==['mom'] and sched.plot().lines[0].get_ydata()[-1]==.85
+    mlp().preview_stages([Stage('a', 1, sched=sched)])

@@ -37,12 +37,17 @@ def test_a_callable_is_written_by_name():
     assert Stage.from_dict(d, annealers={'bend': bend})==stage
     with pytest.raises(ValueError, match="annealers must have the callable 'bend'"): Stage.from_dict(d)
 
+def edited(**changed): return Stage.from_dict(Stage('a', 1).to_dict() | changed)
+
 @pytest.mark.parametrize('make,says', [
     (lambda: Stage('a', 1, cbs=CSVLogger()).to_dict(), "stage 'a': cbs must be None to be written"),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'cbs': []}), 'a stage must be a dict with just the fields'),
     (lambda: Stage.from_dict(None), 'd must be a dict'),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'n_epoch': 'x'}), "stage 'a': n_epoch must"),
     (lambda: Stage.from_dict(Stage('a', 1).to_dict() | {'sched': {'phases': 1}}), 'a cycle must be a dict'),
+    (lambda: edited(lr_max={'slice': .01}), 'lr_max must be a slice with two ends'),
+    (lambda: edited(sched={'groups': 1}), 'the groups of sched must be pairs'),
+    (lambda: edited(sched={'groups': [[0, 'wsd'], [0, 'wsd']]}), 'each group once'),
     (lambda: Stage('a', 10**7), 'n_epoch must be a number of epochs, at least 0 and at most 1,000,000'),
     (lambda: Stage('', 1), 'the name of a stage must be a non-empty string')])
 def test_what_is_refused(make, says):

@@ -71,9 +71,11 @@ def parse_situation(
     check(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
     return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
 
-# %% ../../nbs/71_cli.compare.ipynb #4909c0e1
+# %% ../../nbs/71_cli.compare.ipynb #518d0ca5
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
                  optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
+
+_MOST_CONFIG = 100_000 # Of a file of options
 
 def read_options(
     config:str|None, # TOML file; None for none
@@ -82,7 +84,10 @@ def read_options(
     "Return the defaults, overruled by the file, overruled by the command line"
     from_file = {}
     if config:
-        try: from_file = tomllib.loads(Path(config).read_text(encoding='utf-8'))
+        path = Path(config)
+        is_fine = path.is_file() and path.stat().st_size<=_MOST_CONFIG
+        check(is_fine, '--config', f'be a TOML file of at most {_MOST_CONFIG:,} bytes', config)
+        try: from_file = tomllib.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError) as e: raise ValueError(f'--config must be a TOML file; {e}') from e
     unknown = [name for name in from_file if name not in _DEFAULTS]
     check(not unknown, '--config', f'have options of clr-compare: {", ".join(_DEFAULTS)}', unknown)

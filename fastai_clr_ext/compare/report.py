@@ -235,7 +235,7 @@ def to_html(self:Comparison,
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
     return report_html(self, path, overwrite)
 
-# %% ../../nbs/67_compare.report.ipynb #741c8c9a
+# %% ../../nbs/67_compare.report.ipynb #f78a4cae
 def _escape_markdown(x)->str:
     "Return text that means itself within a line of Markdown, also where HTML is let through"
     one_line = re.sub(r'\s+', ' ', str(x))
@@ -250,6 +250,7 @@ def markdown_table(
     rows:list # Dicts with the same keys; one or more
 )->str: # Markdown
     "Return rows as a table"
+    check(rows, 'the table', 'have at least one row', rows)
     lines = [map(_escape_markdown, rows[0]), ['---']*len(rows[0])]
     for row in rows: lines.append(map(_escape_markdown, row.values()))
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

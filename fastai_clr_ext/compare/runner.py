@@ -213,7 +213,7 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
-# %% ../../nbs/66_compare.runner.ipynb #dcc4d097
+# %% ../../nbs/66_compare.runner.ipynb #bb6985d9
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -244,12 +244,12 @@ def compare(
     plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     path = open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan)
-    train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar,
-                    best=(options['metric'], options['higher']))
+    best = options['metric'], options['higher']
+    train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best)
     first_runs = _tuning_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
-    trials = []
-    if tune: rates,trials = _tune_rates(train, first_runs, tune, options['metric'], options['higher'])
+    rates,trials = _tune_rates(train, first_runs, tune, *best) if tune else (rates, [])
     results = train(_all_runs(first_runs, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
+    _warn_errors(results)
     situation = (situation or {}) | _facts_of_runs(results, settings, same_start)
     record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
     write_json(path/'record.json', record)
@@ -282,7 +282,7 @@ def _tuning_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)
     return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
-# %% ../../nbs/66_compare.runner.ipynb #692eda33
+# %% ../../nbs/66_compare.runner.ipynb #78e94377
 def _facts_of_runs(results, settings, same_start)->dict:
     "Return what a record says of all runs together; warn unless those of each seed began with the same batch"
     facts = dict(same_start=True) if same_start else {}
@@ -293,6 +293,13 @@ def _facts_of_runs(results, settings, same_start)->dict:
     warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
          'What is compared is not the policies alone')
     return facts | dict(same_batches=False)
+
+# %% ../../nbs/66_compare.runner.ipynb #f79cfd5a
+def _warn_errors(results):
+    "Warn of runs that ended by an exception, which may be a mistake in a policy rather than a divergence"
+    for name in dict.fromkeys(result['policy'] for result in results):
+        errors = [result['error'] for result in results if result['policy']==name and result['error']]
+        if errors: warn(f'{len(errors)} runs of {name!r} ended by an exception and count as lost, such as {errors[0]}')
 
 def _all_runs(first_runs, seeds, rates, folder)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"

@@ -84,7 +84,7 @@ def skipped_rows(
     return {'skipped': (counts[1:].sum(), reasons or 'every batch was a step'),
             'first loss that is not finite': first_bad}
 
-# %% ../../nbs/43_plot.summary.ipynb #15ce2870
+# %% ../../nbs/43_plot.summary.ipynb #df75d5f9
 @patch
 @on_recorder
 def summary(self:RunHistory,
@@ -93,8 +93,10 @@ def summary(self:RunHistory,
     "Say what one fit did, in words and numbers"
     view = HistoryView(self, fit=fit)
     x,lr = view.series(f'lr_{view.n_groups-1}')
-    peak = int(x[np.argmax(lr)]) - int(view.x[0])
-    out = {'peak rate': (lr.max(), f'reached at iteration {peak} of {len(view.x)}')}
+    if not len(x): out = {'peak rate': (np.nan, 'no batch has a loss')}
+    else:
+        peak = int(x[np.argmax(lr)]) - int(view.x[0])
+        out = {'peak rate': (lr.max(), f'reached at iteration {peak} of {len(view.x)}')}
     out |= plateau_rows(view) | fall_rows(view) | gap_rows(view) | skipped_rows(view)
     row = self.fit_rows[view.batches.fit[view.x[0]]]
     out['seconds'] = row['seconds'], row['outcome']

@@ -256,7 +256,7 @@ def table(self:ByGroup,
     if 'lr' in out: out['lr'] = np.where(np.array(rates)==0, out['lr']*0, out['lr']) # NaN stays NaN
     return out
 
-# %% ../../nbs/11_schedule.cycle.ipynb #ca2a44d0
+# %% ../../nbs/11_schedule.cycle.ipynb #9c94fe65
 def warn_left_out(
     sched:Schedule, # About to be trained
     n_iter:int # Number of batches in the whole cycle
@@ -268,7 +268,8 @@ def warn_left_out(
     if not names: return
     names = list(dict.fromkeys(names))
     shown = ', '.join(names[:6]) + (f' and {len(names)-6} more' if len(names)>6 else '')
-    warn(f'{n_iter} batches are too few for the cycle. Phases without a batch: {shown}')
+    n_trained = max(stop for _,_,stop in sched.spans(n_iter)) # a cycle may end within an epoch
+    warn(f'{n_trained} batches are too few for the cycle. Phases without a batch: {shown}')
 
 # %% ../../nbs/11_schedule.cycle.ipynb #07875938
 def annealer_to_plain(

@@ -29,7 +29,7 @@ def check_torch_optimizer(
     check(not missing, 'last_epoch', 'be -1 unless the state of an optimizer with a scheduler was loaded first: '
           f'parameter groups {missing} have no initial_lr', last_epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #de350760
+# %% ../../nbs/14_schedule.interop.ipynb #904577f0
 class CycleLR(LRScheduler):
     "torch scheduler that sets what a cycle's table says"
     @checked
@@ -63,6 +63,7 @@ class CycleLR(LRScheduler):
     ):
         "Go to the next batch, and set its values"
         self.check_groups() # before anything moves
+        if epoch is not None: check_count('epoch', epoch, least=0)
         super().step(epoch)
 
 # %% ../../nbs/14_schedule.interop.ipynb #13d25ccd

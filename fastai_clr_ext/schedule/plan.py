@@ -175,7 +175,7 @@ def check_plans(
     ok = as_list(plans) and all(isinstance(plan, Plan) for plan in as_list(plans))
     check(ok, 'plans', 'be a list of at least one Plan', plans)
 
-# %% ../../nbs/13_schedule.plan.ipynb #7b7419af
+# %% ../../nbs/13_schedule.plan.ipynb #a658795e
 @checked
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
@@ -208,9 +208,11 @@ def plot_schedule(
     **kwargs # Passed to the lines of the rate
 )->plt.Axes: # The axes of the rate
     "Draw the rate of each group and, on a second axis, momentum against the batch"
-    ax = plot_plans(plans, 'lr', ax, **kwargs)
+    check_plans(plans)
+    known = [name for plan in plans for name in plan.table]
+    ax = plot_plans(plans, 'lr' if 'lr' in known else known[0], ax, **kwargs)
     twins = []
-    if show_moms and any('mom' in plan.table for plan in plans):
+    if show_moms and 'mom' in known and 'lr' in known:
         twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.3')]
     return legend_on_top(ax, twins)
 

@@ -1,5 +1,6 @@
 "Methods of `Learner` that train with cycles and in stages, and a guard that ends lost runs"
-from . import one_cycle, divergence, stage, stages, recipes, rewind, guard
+from . import scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard
+from .scheduler import *
 from .one_cycle import *
 from .divergence import *
 from .stage import *
@@ -8,4 +9,4 @@ from .recipes import *
 from .rewind import *
 from .guard import *
 
-__all__ = sum((module.__all__ for module in (one_cycle, divergence, stage, stages, recipes, rewind, guard)), [])
+__all__ = sum((module.__all__ for module in (scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard)), [])

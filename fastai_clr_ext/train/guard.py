@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #523f7523
+# %% ../../nbs/34_train.guard.ipynb #af53925e
 import math, numpy as np, torch
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from fastai_clr_ext.record.measure import (adam_sums, joined, keeps_squares, l2_
     stored_values)
 from ..record.recorder import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
-from .one_cycle import CycleScheduler
+from .scheduler import CycleScheduler
 from .rewind import all_finite, copy_to_host, rewind
 
 # %% ../../nbs/34_train.guard.ipynb #b1c85bd0

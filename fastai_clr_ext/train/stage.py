@@ -54,7 +54,7 @@ class Stage:
         check(ok, where+'sched', 'be a Cycle, a name, a list of one for each parameter group, or a dict from group to '
               'Cycle', self.sched)
 
-# %% ../../nbs/31a_train.stage.ipynb #919240a2
+# %% ../../nbs/31a_train.stage.ipynb #57a11dc2
 def sched_to_plain(
     sched:Schedule|str|list|dict|None # As in `Stage`
 )->object: # What JSON can hold
@@ -71,10 +71,15 @@ def sched_from_plain(
     read = partial(sched_from_plain, annealers=annealers)
     if isinstance(plain_sched, list): return [read(s) for s in plain_sched]
     if not isinstance(plain_sched, dict): return plain_sched
-    if 'groups' in plain_sched: return {group: read(cycle) for group,cycle in plain_sched['groups']}
+    if 'groups' in plain_sched:
+        pairs = check_fields(plain_sched, 'sched', 'groups')['groups']
+        ok = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair)==2 for pair in pairs)
+        ok = ok and len({repr(group) for group,_ in pairs})==len(pairs)
+        check(ok, 'the groups of sched', 'be pairs of a group and its cycle, each group once', pairs)
+        return {group: read(cycle) for group,cycle in pairs}
     return (ByGroup if 'cycles' in plain_sched else Cycle).from_dict(plain_sched, annealers)
 
-# %% ../../nbs/31a_train.stage.ipynb #f505ad2f
+# %% ../../nbs/31a_train.stage.ipynb #a429892d
 @patch
 def to_dict(self:Stage)->dict: # What `from_dict` takes and `json` writes
     "Return the stage as plain dicts, lists, numbers and strings"
@@ -93,5 +98,7 @@ def from_dict(cls:Stage,
     names = [f.name for f in fields(cls) if f.name!='cbs']
     values = dict(check_fields(d, 'a stage', *names))
     if isinstance(d['lr_max'], dict):
-        values['lr_max'] = slice(*check_fields(d['lr_max'], 'lr_max', 'slice')['slice'])
+        ends = check_fields(d['lr_max'], 'lr_max', 'slice')['slice']
+        check(isinstance(ends, list) and len(ends)==2, 'lr_max', 'be a slice with two ends', ends)
+        values['lr_max'] = slice(*ends)
     return cls(**values | {'sched': sched_from_plain(d['sched'], annealers)})

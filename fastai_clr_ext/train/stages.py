@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stages.html.md"""
 # %% auto #0
 __all__ = ['n_batches', 'StagedPlan', 'plan_stages']
 
-# %% ../../nbs/32_train.stages.ipynb #b57f54e7
+# %% ../../nbs/32_train.stages.ipynb #93eeabb8
 import math, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ from ..core.checks import check, checked, plain
 from ..schedule.cycle import Schedule
 from ..schedule.plan import Plan, plot_schedule
 from .divergence import divergences
-from .one_cycle import make_plan, peek_optimizer
+from .one_cycle import make_plan, n_batches_of, peek_optimizer
 from .stage import MAX_STAGES, Stage
 
 # %% ../../nbs/32_train.stages.ipynb #eb5ed465
@@ -184,7 +184,7 @@ def check_freeze_to(
     is_left = any(len(params) for params in opt.param_lists[freeze_to%n:])
     check(is_left, 'freeze_to', 'leave a parameter to train', freeze_to)
 
-# %% ../../nbs/32_train.stages.ipynb #0e4db45f
+# %% ../../nbs/32_train.stages.ipynb #a1dc447e
 def plan_stage(
     learn:Learner, # About to fit
     stage:Stage, # Stage to check
@@ -192,7 +192,7 @@ def plan_stage(
     cbs:list # Callbacks for all stages, made
 )->Plan: # What it would train
     "Check one stage and plan it"
-    n_iter = len(learn.dls.train)
+    n_iter = n_batches_of(learn)
     n = n_batches(stage.n_epoch, n_iter, before)
     check(n>0, 'n_epoch', f'give at least one batch: an epoch has {n_iter}', stage.n_epoch)
     check_freeze_to(peek_optimizer(learn)[0], stage.freeze_to)
