@@ -1,9 +1,10 @@
 "The command `clr-compare`"
 import os, subprocess, sys
 import pytest
+from fastai_clr_ext.cli.compare import read_options
 
 COMPARE = '''import warnings; warnings.simplefilter("ignore")
-from fastai_clr_ext.cli.compare import clr_compare, read_options
+from fastai_clr_ext.cli.compare import clr_compare
 clr_compare()'''
 
 def compare_cmd(*args, cwd):
@@ -49,7 +50,7 @@ def test_help_names_every_cycle_that_needs_no_parameters():
     assert not [k for k in names if k not in said]
 
 def test_options_by_hand():
-    from fastai_clr_ext.cli.compare import parse_situation, read_options
+    from fastai_clr_ext.cli.compare import parse_situation
     o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
     sit = parse_situation(o['data'], o['arch'], o['optimizer'])
     assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5
