@@ -1,11 +1,12 @@
 "A comparison as a table, as verdicts and as figures, and reading one"
-import json, subprocess, sys
+import json
 from pathlib import Path
 import numpy as np, pytest
 from fastai import metrics
 from fastai.learner import mk_metric
 from fastai.metrics import AvgMetric
 from compare_helpers import *
+from measured_reads import read_in_process
 from fastai_clr_ext.compare import *
 from fastai_clr_ext.compare.comparison import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
@@ -101,33 +102,14 @@ RECORD_BOMBS = { # what is in the file; what the error says
                     'situation.x of a record must be a plain value'),
     'deep lists': (lambda: with_text('['*1_000_000 + ']'*1_000_000), 'a record must be JSON')}
 
-READ = '''
-import json, sys, time
-from pathlib import Path
-from fastai_clr_ext.compare import read_record
-def peak():
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return {line.split(':')[0]: int(line.split()[1])/1000 for line in lines if line.startswith(('VmHWM', 'VmRSS'))}
-found = {}
-for path in sys.argv[1:]:
-    Path('/proc/self/clear_refs').write_text('5') # the peak begins anew
-    before,began = peak()['VmRSS'], time.perf_counter()
-    try: said = repr(read_record(path))
-    except ValueError as e: said = str(e)
-    found[Path(path).stem] = said, time.perf_counter()-began, peak()['VmHWM']-before
-print(json.dumps(found))
-'''
-
 @pytest.fixture(scope='module')
 def read_bombs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bombs')
     for name,(make,_) in RECORD_BOMBS.items():
         record = make()
         (folder/f'{name}.json').write_text(record if isinstance(record, str) else json.dumps(record), encoding='utf-8')
-    paths = [str(folder/f'{name}.json') for name in RECORD_BOMBS]
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', READ, *paths], capture_output=True, text=True)
-    assert not r.returncode, r.stderr[-2000:]
-    return json.loads(r.stdout)
+    paths = [folder/f'{name}.json' for name in RECORD_BOMBS]
+    return read_in_process('fastai_clr_ext.compare', 'read_record', paths)
 
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the peak of memory is read from /proc')
 @pytest.mark.parametrize('kind', RECORD_BOMBS)

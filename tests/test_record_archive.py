@@ -1,8 +1,9 @@
 "The form of a history file: what claims more than it holds is refused at once, whatever it claims"
-import io, json, subprocess, sys, zipfile
+import io, json, zipfile
 from pathlib import Path
 import numpy as np, pytest
 from conftest import make_mlp
+from measured_reads import read_in_process
 from fastai_clr_ext.record import *
 from fastai_clr_ext.record.archive import to_arrays
 
@@ -117,29 +118,6 @@ BOMBS = { # how to write it; what the error says
         a, m, 10, where=np.arange(2**41, 2**41+10)[:,None]))), 'must be at least 0 and below 1099511627776'),
 }
 
-LOAD = '''
-import json, sys, time
-from pathlib import Path
-from fastai_clr_ext.record import RunHistory
-def peak():
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return {line.split(':')[0]: int(line.split()[1])/1000 for line in lines if line.startswith(('VmHWM', 'VmRSS'))}
-found = {}
-for path in sys.argv[1:]:
-    Path('/proc/self/clear_refs').write_text('5') # the peak begins anew
-    before,began = peak()['VmRSS'], time.perf_counter()
-    try: said = repr(RunHistory.load(path))
-    except ValueError as e: said = str(e)
-    found[Path(path).stem] = said, time.perf_counter()-began, peak()['VmHWM']-before
-print(json.dumps(found))
-'''
-
-def load_in_process(paths):
-    "What `load` says of each file, in how many seconds, and by how many MB the memory grew"
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', LOAD, *map(str, paths)], capture_output=True, text=True)
-    assert not r.returncode, r.stderr[-2000:]
-    return json.loads(r.stdout)
-
 @pytest.fixture(scope='module')
 def loaded(tmp_path_factory):
     folder = tmp_path_factory.mktemp('bombs')
@@ -147,7 +125,7 @@ def loaded(tmp_path_factory):
     for name,(make,_) in BOMBS.items():
         paths.append(folder/f'{name.replace("*", "x")}.npz')
         make(paths[-1], *parts_of())
-    found = load_in_process(paths)
+    found = read_in_process('fastai_clr_ext.record', 'RunHistory.load', paths)
     return {name: (*result, path.stat().st_size) for name,path,result in zip(BOMBS, paths, found.values())}
 
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the peak of memory is read from /proc')
@@ -162,7 +140,7 @@ def test_what_is_not_needed_is_not_read(tmp_path):
     "100 MB beside a history: its time and memory are those of the history"
     arrays,meta = parts_of()
     write(tmp_path/'x.npz', packed_up(arrays, meta) | {'notes': np.zeros(12_500_000)})
-    said,seconds,megabytes = load_in_process([tmp_path/'x.npz'])['x']
+    said,seconds,megabytes = read_in_process('fastai_clr_ext.record', 'RunHistory.load', [tmp_path/'x.npz'])['x']
     assert said.startswith('RunHistory(1 fits') and seconds<1 and megabytes<20
 
 def test_many_groups_at_one_constant_rate_are_no_bomb(tmp_path):
