@@ -1,9 +1,12 @@
 "Calls of every public name that takes arguments, with arguments that work: what the tests of bad arguments start from"
-import inspect
+import inspect, itertools, tempfile
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.learner import Learner
 from fastai_clr_ext.all import *
 from fastai_clr_ext import schedule
+from fastai_clr_ext.situations.images import digits_images
+from compare_helpers import POLICIES, make_line
 from conftest import make_mlp
 
 class Call:
@@ -87,6 +90,34 @@ CALLS |= {
 PLOTS = ('plot_lr', 'plot_losses', 'plot_grads', 'plot_cycle', 'plot_stages', 'plot_vs_lr', 'plot_grad_heatmap',
          'plot_grad_spread')
 CALLS |= {name: Call(getattr(history, name), **defaults(getattr(history, name))) for name in (*PLOTS, 'summary')}
+
+folder = Path(tempfile.mkdtemp())
+quick = dict(n_epoch=1, seeds=1, lr_max=.05, with_bar=False)
+result = compare(make_line, POLICIES, out=folder/'base', **quick)
+history.save(folder/'history.npz')
+number = itertools.count()
+JUDGING = dict(baseline=None, metric=None, higher=None, level=.95, method='t', margin=0.)
+
+def new_comparison(**kwargs): return compare(**dict(out=folder/f'{next(number)}') | kwargs)
+
+CALLS |= {
+    'compare': Call(new_comparison, make_learner=make_line, policies=POLICIES, **quick, tune=None, n_workers=None,
+                    n_threads=1, grads=True, same_start=False, situation=None, **JUDGING),
+    'Comparison.read': Call(result.read, **JUDGING), 'Comparison.plot': Call(result.plot, axs=None),
+    'Comparison.plot_curves': Call(result.plot_curves, **defaults(result.plot_curves)),
+    'Comparison.plot_grads': Call(result.plot_grads, axs=None),
+    'to_html': Call(result.to_html, path=None, overwrite=False),
+    'to_markdown': Call(result.to_markdown, path=None, overwrite=False),
+    'read_record': Call(read_record, path=folder/'base'),
+    'check_record': Call(check_record, record=result.record), 'merge_records': Call(merge_records, records=[result]),
+    'merged_html': Call(merged_html, table=merge_records([result]), path=None, overwrite=False),
+    'merged_markdown': Call(merged_markdown, table=merge_records([result])),
+    'run_policy': Call(run_policy, learn=make_mlp(), policy=constant(), n_epoch=1, lr_max=.1),
+    'RunHistory.save': Call(history.save, path=folder/'h.npz', overwrite=True),
+    'RunHistory.load': Call(RunHistory.load, path=folder/'history.npz'),
+    'SaveHistory': in_fit(SaveHistory, HistoryRecorder, path=folder/'s.npz', overwrite=True),
+    'images_dls': Call(images_dls, images=digits_images(.2, 0), **defaults(images_dls)),
+}
 
 #: What nobody would mean, of many kinds
 BAD = [None, 'a', '', -1, 0, 1.5, float('nan'), float('inf'), 10**12, 1e300, [], [1], ['a'], (), {}, {'a': 1}, object(),

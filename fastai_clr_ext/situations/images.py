@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.images.html.md"
 __all__ = ['RandomShift', 'RandomMirror', 'Scale', 'Images', 'digits_images', 'read_idx', 'idx_images', 'folder_images',
            'load_images', 'images_dls', 'digits_dls']
 
-# %% ../../nbs/51_situations.images.ipynb #f24c3ded
+# %% ../../nbs/51_situations.images.ipynb #02517949
 import gzip, numpy as np, torch
 from PIL import Image
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from fasttransform import ItemTransform
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.external import URLs, untar_data
 from fastai.torch_core import default_device
-from ..core.checks import check, check_count, checked, is_count, is_number
+from ..core.checks import as_list, check, check_count, checked, is_count, is_number
 
 # %% ../../nbs/51_situations.images.ipynb #49b5e0bb
 MAX_SHIFT = 1_000 # Pixels; more is a mistake
@@ -194,7 +194,7 @@ def load_images(
           'or a folder that exists', str(data))
     return folder_images(path) if (path/'train').is_dir() else idx_images(path)
 
-# %% ../../nbs/51_situations.images.ipynb #5c7cb60c
+# %% ../../nbs/51_situations.images.ipynb #32013f5c
 @checked
 def images_dls(
     images:Images, # To train and validate on
@@ -206,9 +206,12 @@ def images_dls(
     "Return loaders over images in memory"
     n = len(images.x)
     check(is_count(bs) and bs<=n, 'bs', f'be a whole number in [1, {n}], the training images', bs)
+    check(is_count(seed, 0) and seed<2**32, 'seed', 'be a whole number in [0, 2**32)', seed)
+    given = as_list(tfms)
+    check(given is not None and all(map(callable, given)), 'tfms', 'be a list of transforms', tfms)
     scale = [] if images.x.is_floating_point() else [Scale(images.x)]
     train_dl = TfmdDL(TensorDataset(images.x, images.y), bs=bs, shuffle=True, drop_last=drop_last, num_workers=0,
-                      after_batch=[*scale, *tfms] or None)
+                      after_batch=[*scale, *given] or None)
     train_dl.rng.seed(seed)
     valid_dl = TfmdDL(TensorDataset(images.valid_x, images.valid_y), bs=max(bs, 256), num_workers=0,
                       after_batch=scale or None)
