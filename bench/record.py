@@ -21,6 +21,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import set_seed
 from fastai_clr_ext.all import *
+from fastai_clr_ext.record.log import Log
 
 SIZES = {'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 12),
          'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 8),

@@ -18,6 +18,7 @@ from fastai.optimizer import SGD
 from fastai.test_utils import synth_dbunch
 from fastai.torch_core import set_seed
 from fastai_clr_ext.all import *
+from fastai_clr_ext.train import group_lrs
 
 def make_learner(n_batches:int, n_groups:int)->Learner:
     "A learner whose step is little more than the loop itself"
