@@ -213,3 +213,11 @@ def test_no_attribute_of_the_model_is_shadowed(mlp, tmp_path, name):
             learn.fit(1)
     shadowed = [str(w.message) for w in caught if 'shadowing' in str(w.message)]
     assert not shadowed, shadowed
+
+def test_a_callback_that_is_taken_out_during_an_event(mlp):
+    class TakesOut(Callback):
+        order = -100
+        def after_epoch(self): self.learn.remove_cb(GradRecorder)
+    learn = mlp(cbs=[GradRecorder(), TakesOut()])
+    learn.fit(2)
+    assert len(learn.recorder.history)==10 and not any(isinstance(cb, GradRecorder) for cb in learn.cbs)

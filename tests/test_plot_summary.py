@@ -1,4 +1,5 @@
 "A fit in words and numbers"
+import warnings
 import numpy as np, pytest
 from fastai.callback.core import Callback, CancelStepException
 from fastai.callback.training import GradientAccumulation
@@ -82,3 +83,10 @@ def test_a_fit_that_failed_in_its_first_batch(mlp):
     learn = mlp()
     with pytest.raises(RuntimeError): learn.fit_one_cycle_ext(1, cbs=Fails())
     assert learn.recorder.summary().loc['peak rate', 'in words']=='no batch has a loss'
+
+def test_gradients_that_are_all_zero_have_no_plateau(mlp):
+    learn = mlp(cbs=GradRecorder(), loss_func=lambda pred, y: (pred*0).mean())
+    learn.fit_one_cycle_ext(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert learn.recorder.summary().loc['plateau', 'in words']=='mean |g| is nowhere steady'

@@ -21,7 +21,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #f8442a6d
+# %% ../../nbs/01_core.callback.ipynb #1b6fbb36
 def check_is_free(
     cb:Callback, # To be added to a learner
     learn:Learner|None # The learner; None takes the callback out
@@ -50,6 +50,7 @@ class EventCallback(Callback):
         event_name:str # Name of fastai's event
     ):
         "Call the method of that name if the callback answers the event"
+        if self.learn is None: return # another callback took it out during this event
         if event_name in self.answers and self.run and (event_name in OUTER_EVENTS or self.learn.training):
             try: getattr(self, event_name)()
             except CANCELS: raise

@@ -15,7 +15,7 @@ from ..record.statistics import smooth
 from .overview import at_epoch_ends
 from .view import HistoryView, on_recorder, stretches
 
-# %% ../../nbs/43_plot.summary.ipynb #98c413f7
+# %% ../../nbs/43_plot.summary.ipynb #358d2996
 PLATEAU_FACTOR = 1.5 # How far mean |g| may be from its median on the plateau
 NO_PLATEAU = {'plateau': (np.nan, 'mean |g| is nowhere steady')}
 
@@ -27,7 +27,9 @@ def plateau_rows(
     x,y = view.series('mean_abs')
     if not len(x): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
     smoothed = smooth(y)
-    is_steady = np.abs(np.log(smoothed/np.nanmedian(smoothed)))<=np.log(PLATEAU_FACTOR)
+    middle = np.nanmedian(smoothed)
+    if not middle>0: return NO_PLATEAU
+    is_steady = np.abs(np.log(smoothed/middle))<=np.log(PLATEAU_FACTOR)
     steady = [(lo, hi) for lo,hi in stretches(is_steady) if is_steady[lo]]
     if not steady: return NO_PLATEAU
     lo,hi = max(steady, key=lambda stretch: stretch[1]-stretch[0])
