@@ -21,7 +21,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #1b6fbb36
+# %% ../../nbs/01_core.callback.ipynb #f6262217
 def check_is_free(
     cb:Callback, # To be added to a learner
     learn:Learner|None # The learner; None takes the callback out
@@ -50,8 +50,9 @@ class EventCallback(Callback):
         event_name:str # Name of fastai's event
     ):
         "Call the method of that name if the callback answers the event"
-        if self.learn is None: return # another callback took it out during this event
-        if event_name in self.answers and self.run and (event_name in OUTER_EVENTS or self.learn.training):
+        is_meant = event_name in self.answers and self.run
+        if is_meant and self.learn is None: return # another callback took it out during this event
+        if is_meant and (event_name in OUTER_EVENTS or self.learn.training):
             try: getattr(self, event_name)()
             except CANCELS: raise
             except Exception as e:

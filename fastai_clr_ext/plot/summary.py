@@ -15,7 +15,7 @@ from ..record.statistics import smooth
 from .overview import at_epoch_ends
 from .view import HistoryView, on_recorder, stretches
 
-# %% ../../nbs/43_plot.summary.ipynb #358d2996
+# %% ../../nbs/43_plot.summary.ipynb #e55c026e
 PLATEAU_FACTOR = 1.5 # How far mean |g| may be from its median on the plateau
 NO_PLATEAU = {'plateau': (np.nan, 'mean |g| is nowhere steady')}
 
@@ -23,8 +23,7 @@ def plateau_rows(
     view:HistoryView # One fit
 )->dict: # Value and words by quantity
     "Say where mean |g| is steady, and how steady"
-    if not len(view.history.grad_log): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
-    x,y = view.series('mean_abs')
+    x,y = view.series('mean_abs') if len(view.history.grad_log) else ([], [])
     if not len(x): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
     smoothed = smooth(y)
     middle = np.nanmedian(smoothed)
