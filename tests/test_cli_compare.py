@@ -42,9 +42,10 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
             and '<td>gentle</td>' in (tmp_path/'all.html').read_text()), r.stderr
 
 def test_help_names_every_cycle_that_needs_no_parameters():
-    from fastai_clr_ext.cli import CYCLES, parse_policies
+    from fastai_clr_ext.cli import parse_policies
+    from fastai_clr_ext.schedule.presets import PRESETS
     from fastai_clr_ext.situations import situation
-    names = ['use_clr_beta', *(k for k in CYCLES if k not in ('clr_beta_07', 'clr_07'))]
+    names = ['use_clr_beta', *(k for k in PRESETS if k not in ('clr_beta_07', 'clr_07'))]
     assert len(parse_policies(names, situation('digits')))==len(names)
     said = compare_cmd('--help', cwd='.').stdout.replace('\n', ' ')
     assert not [k for k in names if k not in said]

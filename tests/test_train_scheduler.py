@@ -20,7 +20,7 @@ def test_ranges_of_what_was_trained():
     assert fit.ranges==[[0, 0, 2], [2, 5, 7]] and fit.row==6
 
 def test_other_values_are_noted():
-    fit = CycleFit([('lr', np.array([[.1, .2], [.3, .4]]))], row=1)
+    fit = CycleFit([('lr', np.array([[.1, .2], [.3, .4]]))], row=1, planned=[('lr', [.3, .4])])
     fit.compare([dict(lr=.3), dict(lr=.4)])
     assert not fit.changed
     fit.compare([dict(lr=.3), dict(lr=.5)])

@@ -20,7 +20,7 @@ from ..record.archive import parse_json
 from .verdict import check_options, paired_summary, verdict_sentences
 from .schema import GRADS_CURVE, RUN_COLUMNS, check_record
 
-# %% ../../nbs/65_compare.comparison.ipynb #87c966ad
+# %% ../../nbs/65_compare.comparison.ipynb #a18f8181
 #: Names of fastai's metrics of which less is better; its losses are too
 LOWER_IS_BETTER = {'error_rate', 'mse', 'mae', 'msle', 'rmse', '_rmse', 'exp_rmspe', '_exp_rmspe', 'perplexity',
                    'brier_score_loss', 'hamming_loss', 'train_loss', 'valid_loss'}
@@ -58,7 +58,6 @@ def judging_options(
     if baseline is None: baseline = names[0]
     check(metric in known, 'metric', f'be one of {known}', metric)
     check(baseline in names, 'baseline', f'be one of {names}', baseline)
-    check(higher is None or isinstance(higher, bool), 'higher', 'be True, False or None', higher)
     higher = is_higher_better(metric, higher)
     return dict(baseline=baseline, metric=metric, higher=higher) | check_options(level, method, margin)
 

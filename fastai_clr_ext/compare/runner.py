@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #888c53b9
+# %% ../../nbs/66_compare.runner.ipynb #e40cee59
 import json, math, numpy as np, os, platform, torch
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from inspect import signature
 from pathlib import Path
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from ..core.checks import as_list, check, check_count, check_flag, checked, is_count, is_number, warn
+from ..core.checks import as_list, check, check_count, checked, is_count, is_number, warn
 from ..core.files import MAX_NUMBER, leftover_target, read_json, to_plain, write_json
 from ..schedule.cycle import Schedule
 from ..schedule.presets import PRESETS
@@ -213,7 +213,7 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
-# %% ../../nbs/66_compare.runner.ipynb #bb6985d9
+# %% ../../nbs/66_compare.runner.ipynb #740e3d64
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -236,7 +236,7 @@ def compare(
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and judge which ones worked"
     seeds = seed_list(seeds)
-    _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs)
+    _check_options(n_epoch, n_threads, n_workers, situation, kwargs)
     rates = _rates_by_policy(lr_max, check_names(policies))
     learn,settings,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
                                                    n_threads, kwargs)
@@ -255,17 +255,16 @@ def compare(
     write_json(path/'record.json', record)
     return Comparison(record, path)
 
-# %% ../../nbs/66_compare.runner.ipynb #42ce6034
+# %% ../../nbs/66_compare.runner.ipynb #685b6589
 _MOST_PROCESSES = 1_000 # And threads; more is a mistake
 
-def _check_options(n_epoch, n_threads, n_workers, grads, situation, kwargs):
+def _check_options(n_epoch, n_threads, n_workers, situation, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
     if unknown: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(unknown))}')
     check_count('n_epoch', n_epoch)
     check_count('n_threads', n_threads, what='threads', most=_MOST_PROCESSES)
     if n_workers is not None: check_count('n_workers', n_workers, what='processes', most=_MOST_PROCESSES)
-    check_flag('grads', grads)
     _check_situation(situation)
 
 def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)->tuple:

@@ -125,13 +125,13 @@ def find_array(
     check(n_bytes==member.file_size-n_header, name, f'have {member.file_size-n_header:,} bytes of data', n_bytes)
     return StoredArray(shape, dtype, 'F' if is_fortran else 'C', n_header, member, archive)
 
-# %% ../../nbs/26_record.archive.ipynb #28fab757
+# %% ../../nbs/26_record.archive.ipynb #324b2e35
 def parse_json(
     text:str, # JSON
     most:int, # Values that it may hold: lists, objects, and what is in them
     **kwargs # Passed to `json.loads`
 )->object: # As `json.loads` gives it
-    "Parse JSON, unless it holds so many values that it would fill the memory"
+    "Parse JSON, or raise an error if its values would fill the memory"
     n = text.count(',') + text.count('{') + text.count('[')
     check(n<=most, 'the text', f'have at most {most:,} values', n)
     return json.loads(text, **kwargs)

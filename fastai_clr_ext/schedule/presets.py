@@ -8,10 +8,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.presets.html.md""
 __all__ = ['one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_fastai', 'flat_cos', 'one_cycle_torch',
            'warmup_cosine', 'wsd', 'polynomial', 'inverse_sqrt', 'step_decay', 'constant', 'triangular']
 
-# %% ../../nbs/12_schedule.presets.ipynb #b39467fb
+# %% ../../nbs/12_schedule.presets.ipynb #dfdbf7e8
 import math, numpy as np
 from collections.abc import Callable
-from ..core.checks import as_list, check, check_count, check_flag, checked, is_number, is_real, warn
+from ..core.checks import as_list, check, check_count, checked, is_number, is_real, warn
 from .cycle import MAX_PHASES, Cycle, check_pct
 from .phase import Phase
 
@@ -199,7 +199,7 @@ def flat_cos(
     return Cycle([phase_of('flat', pct_start, 1, anneal='cos'),
                   phase_of('annealing', 1-pct_start, (1, 1/div_final), anneal='cos')], sampling)
 
-# %% ../../nbs/12_schedule.presets.ipynb #df33a649
+# %% ../../nbs/12_schedule.presets.ipynb #39ab062e
 @checked
 def one_cycle_torch(
     pct_start:float=.3, # Fraction up to the peak, in (0, 1); below .5 with `three_phase`
@@ -215,10 +215,7 @@ def one_cycle_torch(
     "As torch's [`OneCycleLR`](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.OneCycleLR.html)"
     check_div(div_factor)
     check_pct(pct_start, 'pct_start')
-    check_flag('cycle_momentum', cycle_momentum)
-    check_flag('three_phase', three_phase)
-    ok = isinstance(anneal_strategy, str) and anneal_strategy in ('cos', 'linear')
-    check(ok, 'anneal_strategy', "be 'cos' or 'linear'", anneal_strategy)
+    check(anneal_strategy in ('cos', 'linear'), 'anneal_strategy', "be 'cos' or 'linear'", anneal_strategy)
     ok = is_number(final_div_factor) and final_div_factor>0
     check(ok, 'final_div_factor', 'be above 0', final_div_factor)
     check_moms((base_momentum, max_momentum), 2, '(base_momentum, max_momentum)')
@@ -352,7 +349,7 @@ def triangle(
     return [phase_of(f'up {c+1}', pct_start/n_cycles, (1/div, peak), mom_up, rise),
             phase_of(f'down {c+1}', (1-pct_start)/n_cycles, (peak, 1/div), mom_down, fall)]
 
-# %% ../../nbs/12_schedule.presets.ipynb #1bc598b5
+# %% ../../nbs/12_schedule.presets.ipynb #5f9f2f44
 @checked
 def triangular(
     n_cycles:int=1, # Number of triangles, at least 1
@@ -368,7 +365,7 @@ def triangular(
     check_div(div)
     check_pct(pct_start, 'pct_start')
     modes = ('triangular', 'triangular2', 'exp_range')
-    check(isinstance(mode, str) and mode in modes, 'mode', "be 'triangular', 'triangular2' or 'exp_range'", mode)
+    check(mode in modes, 'mode', "be 'triangular', 'triangular2' or 'exp_range'", mode)
     check(is_number(decay) and 0<decay<=1, 'decay', 'lie in (0, 1]', decay)
     moms = check_moms(moms, 2)
     phases = []

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs']
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #9292438f
+# %% ../../nbs/30a_train.one_cycle.ipynb #ce68aa1d
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import even_mults
 from ..core.callback import check_callbacks, make_callbacks
-from ..core.checks import as_list, check, check_count, check_flag, is_count, is_number, plain
+from ..core.checks import as_list, check, check_count, is_count, is_number, plain
 from ..core.checks import checked, whole
 from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, rates_per_group, warn_left_out
 from ..schedule.plan import Plan, settable_hypers
@@ -120,7 +120,7 @@ def group_lrs(
     if lo is None: return rates_per_group([hi/10]*(n_groups-1) + [hi], n_groups)
     return rates_per_group(L(even_mults(lo, hi, n_groups), use_list=None), n_groups)
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #23cd2430
+# %% ../../nbs/30a_train.one_cycle.ipynb #0d1dd9b5
 def peek_optimizer(
     learn:Learner, # About to fit
     reset_opt:bool=False # Whether the fit would make a new optimizer
@@ -136,16 +136,16 @@ def peek_optimizer(
     finally: learn.opt,learn.lr = before
 
 def check_wd(
-    cycle:Schedule, # Cycle of the fit
     wd:float|list|None, # As in `fit_one_cycle_ext`
-    n_groups:int # Parameter groups of the optimizer
+    n_groups:int|None=None, # Parameter groups of the optimizer; None if they are not known yet
+    name:str='wd' # What an error calls it
 ):
     "Check the weight decay that is passed on to fastai's `fit`"
     if wd is None: return
     each = as_list(wd) if as_list(wd) is not None else [wd]
-    ok = len(each) in (1, n_groups) and all(is_number(w) and w>=0 for w in each)
-    check(ok, 'wd', 'be at least 0, or one such value for each parameter group', wd)
-    check('wd' not in cycle.hypers, 'wd', 'be left to the cycle, which sets it at every batch', wd)
+    ok = n_groups is None or len(each) in (1, n_groups)
+    ok = ok and all(is_number(w) and w>=0 for w in each)
+    check(ok, name, 'be at least 0, or one such value for each parameter group', wd)
 
 # %% ../../nbs/30a_train.one_cycle.ipynb #d80735ed
 def n_batches_of(
@@ -159,7 +159,7 @@ def n_batches_of(
     check(n>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n)
     return n
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #e8571f46
+# %% ../../nbs/30a_train.one_cycle.ipynb #e6293215
 @checked
 def make_plan(
     learn:Learner, # About to fit
@@ -181,12 +181,13 @@ def make_plan(
     check_count('n_epoch', n_epoch, what='epochs', most=MAX_BATCHES)
     ok = is_count(start_epoch, 0) and start_epoch<n_epoch
     check(ok, 'start_epoch', f'be a whole number in [0, {n_epoch})', start_epoch)
-    check_flag('reset_opt', reset_opt)
     n_iter = n_batches_of(learn)
     opt,lr = peek_optimizer(learn, reset_opt)
     n_groups = len(opt.hypers)
     cycle = resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
-    check_wd(cycle, wd, n_groups)
+    check_wd(wd, n_groups)
+    is_free = wd is None or 'wd' not in cycle.hypers
+    check(is_free, 'wd', 'be left to the cycle, which sets it at every batch', wd)
     check_callbacks(learn, opt, cbs or [])
     lr_max = group_lrs(plain(lr) if lr_max is None else lr_max, n_groups)
     most = MAX_BATCHES//n_groups

@@ -7,7 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.scheduler.html.md"""
 # %% auto #0
 __all__ = ['CycleScheduler']
 
-# %% ../../nbs/30_train.scheduler.ipynb #9f13e4c2
+# %% ../../nbs/30_train.scheduler.ipynb #494a1a7a
+import numpy as np
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fastcore.basics import patch
@@ -40,7 +41,7 @@ def check_writers(
         both = sorted(written_by(cb) & set(scheduled))
         check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
 
-# %% ../../nbs/30_train.scheduler.ipynb #5b3c6171
+# %% ../../nbs/30_train.scheduler.ipynb #129eb11b
 @dataclass
 class CycleFit:
     "What `CycleScheduler` knows of the fit that is running"
@@ -48,6 +49,7 @@ class CycleFit:
     ranges:list=field(default_factory=list) # `[train_iter, first, stop]` of each stretch of the cycle that was trained
     epoch:int=-1 # Number of the epoch
     row:int=-1 # Row of the tables that the current batch is trained with
+    planned:list=field(default_factory=list) # `(name, one value for each group)` of that row
     n_beyond:int=0 # Batches that the loader gave beyond its length
     is_cut:bool=False # Whether a callback cancelled a part of the training
     changed:dict=field(default_factory=dict) # By hyper-parameter, the rows that were trained with other values
@@ -65,9 +67,9 @@ class CycleFit:
         hypers:list # Of each parameter group, as the optimizer has stepped with them
     ):
         "Note what is not as it was planned"
-        for name,values in self.tables:
+        for name,planned in self.planned:
             trained = [h[name] for h in hypers]
-            if trained!=values[self.row].tolist(): self.changed.setdefault(name, {})[self.row] = trained
+            if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
 # %% ../../nbs/30_train.scheduler.ipynb #9386a8cb
 class CycleScheduler(FitCallback):
@@ -99,7 +101,7 @@ class CycleScheduler(FitCallback):
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #860f014d
+# %% ../../nbs/30_train.scheduler.ipynb #ad1b74a3
 @patch
 def before_batch(self:CycleScheduler):
     "Write this batch's row into the optimizer"
@@ -111,7 +113,8 @@ def before_batch(self:CycleScheduler):
     now = self.now
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
-    for name,values in now.tables: learn.opt.set_hyper(name, values[row].tolist())
+    now.planned = [(name, values[row].tolist()) for name,values in now.tables]
+    for name,values in now.planned: learn.opt.set_hyper(name, values)
     now.add(learn.train_iter, row)
     now.n_beyond += learn.iter>=plan.n_iter
 
@@ -147,7 +150,7 @@ def warn_changed(
              f'{rows[first][group]:g} instead of {planned[name][first,group]:g} (parameter group {group}). '
              'recorder.plans and recorder.hps have what was trained')
 
-# %% ../../nbs/30_train.scheduler.ipynb #dc0eb9cb
+# %% ../../nbs/30_train.scheduler.ipynb #61932ef8
 @patch
 def after_fit(self:CycleScheduler):
     "Keep what was trained, and say if the loader gave another number of batches than its length"
@@ -182,7 +185,6 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
     rows,_ = plan.trained
     recorder.hps = {}
     for name,values in now.tables:
-        group = values[:,-1].copy()
-        for row,trained in now.changed.get(name, {}).items(): group[row] = trained[-1]
-        recorder.hps[name] = group[rows].tolist()
+        trained = plan.table[name][rows,-1]
+        recorder.hps[name] = np.where(np.isnan(trained), values[rows,-1], trained).tolist()
     warn_changed(now, recorder)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stage.html.md"""
 # %% auto #0
 __all__ = ['Stage']
 
-# %% ../../nbs/31a_train.stage.ipynb #55340ff7
+# %% ../../nbs/31a_train.stage.ipynb #1772b054
 from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Integral
@@ -16,12 +16,13 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from ..core.checks import as_list, check, check_own_fields, checked, is_number
 from ..schedule.cycle import ByGroup, Cycle, Schedule, check_fields
+from .one_cycle import check_wd
 
 # %% ../../nbs/31a_train.stage.ipynb #bdf8ebd2
 MAX_EPOCHS = 1_000_000 # Of a stage
 MAX_STAGES = 1_000 # Of a run
 
-# %% ../../nbs/31a_train.stage.ipynb #a4de5ffd
+# %% ../../nbs/31a_train.stage.ipynb #b0c6c893
 @dataclass(frozen=True)
 class Stage:
     "One `freeze_to` and one fit, as data"
@@ -47,9 +48,7 @@ class Stage:
         check(ok, where+'n_epoch', f'be a number of epochs, at least 0 and at most {MAX_EPOCHS:,}', self.n_epoch)
         ok = isinstance(self.freeze_to, Integral) and not isinstance(self.freeze_to, bool)
         check(ok, where+'freeze_to', 'be the number of the first parameter group to train', self.freeze_to)
-        each = [self.wd] if as_list(self.wd) is None else as_list(self.wd)
-        ok = self.wd is None or all(is_number(w) and w>=0 for w in each)
-        check(ok, where+'wd', 'be at least 0, or one such value for each parameter group', self.wd)
+        check_wd(self.wd, name=where+'wd')
         ok = self.sched is None or isinstance(self.sched, (Schedule, str, dict)) or as_list(self.sched)
         check(ok, where+'sched', 'be a Cycle, a name, a list of one for each parameter group, or a dict from group to '
               'Cycle', self.sched)
