@@ -143,6 +143,13 @@ def test_notebook_is_presentable(path):
     assert ' object at 0x' not in text and 'site-packages' not in text and '<progress' not in text
 
 @pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
+def test_every_caption_has_its_figure(path):
+    "A cell that was edited and not run again has lost it, and the page shows nothing"
+    for cell in read_nb(path).cells:
+        if cell.cell_type!='code' or '#| fig-cap' not in cell.source or '#| eval: false' in cell.source: continue
+        assert any('image/png' in out.get('data', {}) for out in cell.outputs), cell.source
+
+@pytest.mark.parametrize('path', notebooks, ids=lambda p: p.stem)
 def test_notebook_runs(path):
     r = subprocess.run([in_bin('nbdev-test'), str(path.relative_to(root)), '--n-workers', '1'], cwd=root,
                        capture_output=True, text=True, env=clean_env | {'MPLBACKEND': 'Agg'})
