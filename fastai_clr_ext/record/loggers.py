@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.loggers.html.md"""
 # %% auto #0
 __all__ = ['ForwardHistory']
 
-# %% ../../nbs/29_record.loggers.ipynb #79273a6f
-import pandas as pd, warnings
+# %% ../../nbs/29_record.loggers.ipynb #6eb687e5
+import pandas as pd
 from collections import deque
 from dataclasses import dataclass
 from numbers import Real
@@ -17,7 +17,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import FitCallback, check_only_one, is_lr_find
-from ..core.checks import check, check_count
+from ..core.checks import check, check_count, warn
 from ..core.files import write_whole
 from .history import RunHistory
 from .recorder import HistoryRecorder
@@ -194,7 +194,7 @@ def after_batch(self:ForwardHistory):
     if now.n_batch % self.every==0: self._send(now.targets)
     for target in now.targets: target.tick()
 
-# %% ../../nbs/29_record.loggers.ipynb #e902209f
+# %% ../../nbs/29_record.loggers.ipynb #45c6e03f
 @patch
 def after_fit(self:ForwardHistory):
     "Send the rest"
@@ -214,5 +214,5 @@ def _send(self:ForwardHistory, targets:list):
     for target in targets:
         try: target.send(df)
         except OSError as e:
-            warnings.warn(f'{len(df)} rows of the history could not be sent: {e}; the training goes on, '
-                          'learn.recorder.history has them', stacklevel=2)
+            warn(f'{len(df)} rows of the history could not be sent: {e}; the training goes on, '
+                 'learn.recorder.history has them')

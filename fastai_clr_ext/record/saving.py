@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.saving.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/28_record.saving.ipynb #232167c4
-import os, warnings
+# %% ../../nbs/28_record.saving.ipynb #b3d864c8
+import os
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, is_lr_find
-from ..core.checks import check, check_count, check_flag
+from ..core.checks import check, check_count, check_flag, warn
 from ..core.files import leftover_target
 from .archive import Extent, log_lengths, part_number, to_arrays
 from .files import (
@@ -106,7 +106,7 @@ class HistoryWriter:
         self.extent = Extent(log_lengths(self.history), max(len(self.history.fit_rows)-1, 0),
                              len(self.history.epoch_rows)) # the last fit may still change
 
-# %% ../../nbs/28_record.saving.ipynb #c97caa26
+# %% ../../nbs/28_record.saving.ipynb #9edbb0bf
 @patch
 def write_everything(self:HistoryWriter):
     "Make one file of everything"
@@ -141,7 +141,7 @@ def move(self:HistoryWriter):
         except FileExistsError: continue # a third process was faster
         break
     remove_parts(own)
-    warnings.warn(f'another process writes to {taken}: this history goes on in {self.path}', stacklevel=5)
+    warn(f'another process writes to {taken}: this history goes on in {self.path}')
 
 # %% ../../nbs/28_record.saving.ipynb #6518ef86
 def open_writer(
@@ -187,7 +187,7 @@ class SaveHistory(FitCallback):
         if is_writer(): check_overwrite(self.save_path, history, self.overwrite)
         return self
 
-# %% ../../nbs/28_record.saving.ipynb #9e781a7b
+# %% ../../nbs/28_record.saving.ipynb #e51dc0b5
 @patch
 def before_batch(self:SaveHistory):
     "When the fit begins to train, find out what is written already"
@@ -221,6 +221,5 @@ def _try(self:SaveHistory, writer, everything:bool=False):
     "Write, or warn if that fails"
     try: writer.write(everything)
     except Exception as e:
-        warnings.warn(f'{e}; the training goes on, learn.recorder.history.save(path) writes it to another place',
-                      stacklevel=2)
+        warn(f'{e}; the training goes on, learn.recorder.history.save(path) writes it to another place')
     self.save_path = writer.path # another one if another process writes to the first
