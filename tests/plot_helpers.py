@@ -12,12 +12,12 @@ def learn(mlp):
     return learn
 
 def made(n=400, n_epoch=8, bad=(), groups=2, seed=0, stages=('head', 'body')):
-    "Two stages of one cycle each, two groups, Adam's statistics and a histogram; NaN where asked"
+    "Stages of one cycle each, groups, Adam's statistics and a histogram; NaN where asked"
     rng,h = np.random.default_rng(seed),RunHistory()
     columns = (['total', 'norm', 'weight_norm'] + [f'bin {k}' for k in range(-40, 24)]
                + ['update_norm', 'total_sqrt_v', 'total_step', 'max_step'])
     for f,stage in enumerate(stages):
-        plan = Plan(one_cycle(), tuple(.1/10**(groups-1-g) for g in range(groups)), n_epoch//2, n//n_epoch)
+        plan = Plan(one_cycle(), tuple(.1/10**(groups-1-g) for g in range(groups)), n_epoch//len(stages), n//n_epoch)
         h.fit_rows.append(dict(id=f'{seed}{f}', started='', stage=stage, n_epoch=plan.n_epoch, n_iter=plan.n_iter,
                                phases=[list(o) for o in plan.cycle.spans(plan.n)], n_batches=plan.n,
                                n_steps=plan.n, seconds=1., outcome='finished', lr_max=list(plan.lr_max)))

@@ -5,7 +5,7 @@ from matplotlib.lines import Line2D
 from numpy.testing import assert_array_equal
 from fastai_clr_ext.core.labels import HYPER_LABELS
 from fastai_clr_ext.core.figures import (EnvelopeLine, add_legend, draw_hyper, draw_line, envelope, has_positive,
-    has_room, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels, shade_phases)
+    label_iterations, legend_on_top, mark_nonfinite, new_axes, panels)
 
 def columns_of(line):
     "Lowest and highest value in each pixel column"
@@ -85,36 +85,6 @@ def test_panels_that_are_given():
     assert len(plt.get_fignums())==n
     assert label_iterations(axs[:,0]) is not None and [a.get_xlabel() for a in axs[:,0]]==['', 'iteration (batch)']
 
-# names
-
-def test_names_that_would_touch_are_left_out():
-    "On an axis of 1000 a letter takes 18: `warm-up` ends 126 behind its beginning"
-    assert has_room([0, 125, 126], ['warm-up', 'x', 'y'], 1000)==[True, False, True]
-    assert has_room([0, 126], ['warm-up', 'x'], 1000)==[True, True]
-    assert has_room([0, 100, 200], ['warm-up', 'cool-down', 'end'], 1000)==[True, False, True], 'none is kept for it'
-    assert has_room([5, 5], ['', 'x'], 10)==[True, True] and has_room([], [], 1)==[]
-    assert has_room([0, .1], ['a', 'b'], 10)==[True, False] and has_room([0, .1], ['a', 'b'], 1)==[True, True]
-
-def texts_overlap(ax):
-    ax.figure.canvas.draw()
-    boxes = [t.get_window_extent() for t in ax.texts]
-    return any(a.overlaps(b) for i,a in enumerate(boxes) for b in boxes[i+1:])
-
-@pytest.mark.parametrize('n', [1, 3, 10, 40])
-def test_phases_are_shaded_and_named_without_overlaps(n):
-    ax = plt.subplots(layout='constrained')[1]
-    edges = np.linspace(0, 300, n+1)
-    shade_phases(ax, [(f'phase {i}', edges[i], edges[i+1]) for i in range(n)])
-    assert len(ax.patches)==(n+1)//2 and not texts_overlap(ax)
-    assert [p.get_x() for p in ax.patches]==pytest.approx(edges[:-1:2])
-    if n<=3: assert [t.get_text() for t in ax.texts]==[f'phase {i}' for i in range(n)]
-    assert ax.texts[0].get_text()=='phase 0'
-
-def test_each_fit_begins_with_a_shade_and_names_can_be_left_out():
-    ax = plt.subplots()[1]
-    shade_phases(ax, [('a', 0, 10), ('b', 10, 20)], [('a', 20, 30), ('b', 30, 40)], with_names=False)
-    assert [p.get_x() for p in ax.patches]==[0, 20] and not ax.texts
-
 # hyper-parameters
 
 UP,DOWN = ([0, 1, 2], [0., 1., 2.]),([3, 4], [2., 1.])
@@ -137,6 +107,28 @@ def test_a_name_without_a_unit_and_a_style_of_ones_own():
     assert (line.get_linestyle(), line.get_color(), line.get_label())==(':', 'g', 'mine')
     assert draw_hyper(plt.subplots()[1], 'nesterov', [[UP]]).lines[0].get_label()=='nesterov'
 
+@pytest.mark.parametrize('lowest', [0., .001, .85])
+def test_a_rate_is_never_drawn_below_zero(lowest):
+    ax = draw_hyper(plt.subplots()[1], 'lr', [[([0, 1, 2], [lowest, 1., lowest])]])
+    assert 0<=ax.get_ylim()[0]<=lowest
+    draw_line(ax, [0, 1], [-1., 1.])
+    assert ax.get_ylim()[0]<-1, 'unless something else lies there'
+
+def test_many_groups_have_colours_of_their_own():
+    ax = draw_hyper(plt.subplots()[1], 'lr', [[([0, 1], [0., g])] for g in range(30)])
+    assert len({tuple(line.get_color()) for line in ax.lines})==30, 'the colour cycle has 10'
+
+# ticks
+
+@pytest.mark.parametrize('n,end', [(3, '2'), (5000, '5k'), (1_000_000, '1M')])
+def test_ticks_are_whole_batches(n, end):
+    ax = plt.subplots()[1]
+    ax.plot(np.arange(n), np.arange(n))
+    label_iterations([ax])
+    ax.figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    assert end in [label.get_text() for label in ax.get_xticklabels()]
+
 # legends
 
 def named_lines(n, ax, name='line {}'):
@@ -150,6 +142,7 @@ def test_a_long_legend_shows_three_names(n, shown):
     named_lines(n, ax)
     assert add_legend(ax) is ax and legend_names(ax)==[f'line {i}' for i in shown]
     for i,handle in zip(shown, ax.get_legend().legend_handles): assert handle.get_color()==ax.lines[i].get_color()
+    assert ax.get_legend().get_title().get_text()==('' if n<=12 else f'3 of {n}'), 'a selection says so'
 
 def test_a_legend_with_the_lines_of_a_twin():
     ax = plt.subplots()[1]
@@ -174,7 +167,7 @@ def test_many_points_need_no_search_for_the_best_place(monkeypatch):
     assert searched=={100}
 
 @pytest.mark.parametrize('names', [
-    ['a'], ['learning rate', 'momentum (β₁ for Adam)'], ['lr, group 0', 'lr, group 1', 'momentum (β₁ for Adam)'],
+    ['a'], ['learning rate', 'momentum'], ['lr, group 0', 'lr, group 1', 'momentum'],
     [f'lr, group {i}' for i in range(6)]], ids=len)
 def test_a_legend_on_top_covers_no_line_and_stays_inside(names):
     ax = plt.subplots(layout='constrained')[1]

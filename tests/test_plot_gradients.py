@@ -12,37 +12,35 @@ from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from plot_helpers import *
 
-def debiased(y, beta):
-    "fastai's smooth loss, step by step"
-    m,out = 0,[]
-    for i,v in enumerate(y): m = beta*m + (1-beta)*v; out.append(m/(1-beta**(i+1)))
-    return out
-
 @pytest.mark.parametrize('what', ['mean_abs', 'norm'])
 def test_grads_per_group(learn, what):
     df,ax = learn.recorder.grads,plt.subplots()[1]
     before = df.copy()
     assert learn.recorder.plot_grads(what, ax=ax) is ax
     for g in (0, 1):
-        (raw,first,second),y = ax.lines[3*g:3*g+3],df[df.group==g][what].to_numpy()
-        assert_array_equal(raw.get_xydata(), np.c_[np.arange(30), y])
-        assert_allclose(first.get_xydata(), np.c_[np.arange(20), debiased(y[:20], .98)], rtol=1e-10)
-        assert_allclose(second.get_xydata(), np.c_[np.arange(20, 30), debiased(y[20:], .98)], rtol=1e-10)
-        assert raw.get_color()==first.get_color()==second.get_color()
+        (raw,smoothed),y = ax.lines[2*g:2*g+2],df[df.group==g][what].to_numpy()
+        x = np.insert(np.arange(30.), 20, 19.5)
+        assert_array_equal(raw.get_xydata(), np.c_[x, np.insert(y, 20, np.nan)])
+        middles = [np.median(y[max(i-1, 0):i+2]) if i not in (0, 29) else np.median(y[[i, i+1 if i==0 else i-1]])
+                   for i in range(30)]
+        middles[19],middles[20] = np.median(y[18:20]),np.median(y[20:22])
+        assert_allclose(smoothed.get_xydata(), np.c_[x, np.insert(middles, 20, np.nan)], rtol=1e-10)
+        assert raw.get_color()==smoothed.get_color()
     assert ax.get_xlabel()=='iteration (batch)' and ax.get_ylabel()==GRAD_LABELS[what] and ax.get_yscale()=='log'
-    assert [t.get_text() for t in ax.get_legend().get_texts()]==['group 0', 'group 1']
+    assert [t.get_text() for t in ax.get_legend().get_texts()]==['group 0', 'group 1', 'raw', 'smoothed']
     assert ax.lines[-1].get_xdata()[0]==19.5, 'where the second fit begins'
     assert df.equals(before) and learn.recorder.grads.equals(before)
 
 def test_grads_of_all_groups(learn):
     df = learn.recorder.grads
-    ax = learn.recorder.plot_grads(per_group=False, beta=None, skip_start=5, log_y=False, label='run')
+    ax = learn.recorder.plot_grads(per_group=False, window=1, skip_start=5, log_y=False, label='run')
     total = [(d.mean_abs*d.n_params).sum()/d.n_params.sum() for _,d in df.groupby(['fit', 'step'])]
-    assert_allclose(ax.lines[0].get_xydata(), np.c_[np.arange(5, 30), total[5:]], rtol=1e-12)
+    x = np.insert(np.arange(5., 30), 15, 19.5)
+    assert_allclose(ax.lines[0].get_xydata(), np.c_[x, np.insert(total[5:], 15, np.nan)], rtol=1e-12)
     assert len(ax.lines)==2 and ax.get_yscale()=='linear' and ax.get_legend().get_texts()[0].get_text()=='run'
     norm = [(d.norm**2).sum()**.5 for _,d in df.groupby(['fit', 'step'])]
-    assert_allclose(learn.recorder.plot_grads('norm', per_group=False, beta=None).lines[0].get_ydata(), norm,
-                    rtol=1e-12)
+    assert_allclose(learn.recorder.plot_grads('norm', per_group=False, window=1).lines[0].get_ydata(),
+                    np.insert(norm, 20, np.nan), rtol=1e-12)
 
 @pytest.mark.parametrize('per', ['layer', 'param'])
 def test_finer_rows_add_up_to_the_group(mlp, per):
@@ -85,7 +83,8 @@ def test_style_goes_to_the_raw_curve(learn):
     assert ax.lines[0].get_color()=='k' and ax.lines[0].get_linewidth()==3
 
 @pytest.mark.parametrize('kwargs,says', [
-    (dict(what='max'), r"what must be one of \['mean_abs', 'norm'"), (dict(beta=1.), r'beta must lie in \[0, 1\)'),
+    (dict(what='max'), r"what must be one of \['mean_abs', 'norm'"),
+    (dict(window=0), 'window must be a whole number of steps'),
     (dict(skip_start=-1), 'skip_start must'),
     (dict(skip_start=30), r'skip_start must be a whole number in \[0, 30\)')], ids=str)
 def test_bad_input(learn, kwargs, says):
@@ -97,7 +96,7 @@ def test_layers_and_parameters(mlp):
     learn = mlp(cbs=GradRecorder('max', per='layer'))
     learn.fit_one_cycle_ext(1)
     df = learn.recorder.grads
-    ax = learn.recorder.plot_grads('max_abs', layers=['2', '0'], beta=None)
+    ax = learn.recorder.plot_grads('max_abs', layers=['2', '0'], window=1)
     for l,name in zip(ax.lines, ('2', '0')): assert_array_equal(l.get_ydata(), df[df.layer==name].max_abs)
     heat = learn.recorder.plot_grad_heatmap('max_abs', log=False).collections[0]
     assert_allclose(heat.get_array(), [df[df.layer==name].max_abs for name in ('0', '2')])
@@ -125,10 +124,10 @@ def test_spread_of_a_frozen_body(mlp):
 
 def test_adam_panels():
     h = made()
-    axs = h.plot_adam(beta=None)
+    axs = h.plot_adam()
     df = h.grads
     for ax,what in zip(axs, ('sqrt_v', 'eff_step')):
-        for g in (0, 1): assert_array_equal(ax.lines[g].get_ydata(), df[df.group==g][what])
+        for g in (0, 1): assert_array_equal(ax.lines[g].get_ydata(), np.insert(df[df.group==g][what], 200, np.nan))
     assert [a.get_ylabel() for a in axs]==['mean √v̂', 'mean effective step', 'learning rate']
 
 @pytest.mark.parametrize('per', ['layer', 'param'])

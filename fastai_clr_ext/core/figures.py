@@ -1,4 +1,4 @@
-"""Axes, lines, line styles, phases and legends: one drawer, so that every figure looks the same.
+"""Axes, lines, line styles and legends: one drawer, so that every figure looks the same.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.figures.html.md"""
 
@@ -7,17 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.figures.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/04_core.figures.ipynb #410ea4a3
+# %% ../../nbs/04_core.figures.ipynb #afd3170d
 import numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Iterable
 from matplotlib.backend_bases import RendererBase
 from matplotlib.cbook import normalize_kwargs
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #e1ead5bf
+# %% ../../nbs/04_core.figures.ipynb #319602f3
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
@@ -46,9 +49,19 @@ def panels(
 def label_iterations(
     axs:Iterable # Axes below each other
 )->Iterable: # The same axes
-    "Label the x axis of the last panel"
+    "Label the x axis of the last panel; ticks are whole batches, from ten thousand on in thousands"
     axs[-1].set_xlabel(ITERATIONS)
+    for ax in axs:
+        ax.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 5, 10], integer=True))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=''))
+        ax.margins(x=.01)
     return axs
+
+def ink(
+    ax:plt.Axes # Axes to draw on
+)->str: # Colour of its labels: black, or white on a dark style
+    "Return the colour of what has no colour of its own"
+    return ax.xaxis.label.get_color()
 
 # %% ../../nbs/04_core.figures.ipynb #0da69fa3
 def first_of_each(
@@ -93,9 +106,17 @@ class EnvelopeLine(Line2D):
             self.set_data(x, y)
             self.stale = False # the line is what it was
 
-# %% ../../nbs/04_core.figures.ipynb #532f9896
+# %% ../../nbs/04_core.figures.ipynb #72da76c3
 #: Line styles in the order of parameter groups or runs
 LINE_STYLES = ['-', '--', '-.', ':', (0, (5, 1)), (0, (1, 1))]
+MANY_NAMES = 12 # A longer legend shows the first, the middle and the last name
+
+def curve_colors(
+    n:int # Number of curves
+)->list: # As many colours: of the colour cycle, or from dark to light if there are many
+    "Choose the colours of curves"
+    if n<=MANY_NAMES: return [f'C{i}' for i in range(n)]
+    return list(plt.get_cmap('viridis')(np.linspace(0, .95, n)))
 
 def next_color(
     ax:plt.Axes # Axes to draw on
@@ -120,7 +141,7 @@ def draw_line(
     ax.autoscale_view()
     return line
 
-# %% ../../nbs/04_core.figures.ipynb #f142789d
+# %% ../../nbs/04_core.figures.ipynb #8f07ab60
 def same_segments(
     a:list, # Segments `(x, y)`
     b:list # Segments `(x, y)`
@@ -135,62 +156,79 @@ def draw_hyper(
     shared_color:str='C0', # Colour of the one line if all groups have the same values
     **style # As for `Axes.plot`
 )->plt.Axes: # The axes
-    "Draw one hyper-parameter: a line for each parameter group, or one line if all groups share it"
+    "Draw one hyper-parameter: a line for each parameter group, or one line if all groups share it; never below 0"
     style = normalize_kwargs(style, Line2D)
     is_shared = all(same_segments(segments, groups[0]) for segments in groups)
+    colors = [shared_color] if is_shared else curve_colors(len(groups))
     for g,segments in enumerate(groups[:1] if is_shared else groups):
         label = hyper_label(key) if is_shared else f'{key}, group {g}'
-        color = shared_color if is_shared else f'C{g}'
         for i,(x,y) in enumerate(segments):
-            own = dict(color=color, linestyle=LINE_STYLES[g%len(LINE_STYLES)], label='_' if i else label)
-            draw_line(ax, x, y, **own | style)
+            own = dict(color=colors[g], linestyle=LINE_STYLES[g%len(LINE_STYLES)], label='_' if i else label)
+            line = draw_line(ax, x, y, **own | style)
+            line.sticky_edges.y.append(0) # the axis ends there, if no value lies below
+    ax.autoscale_view()
     return ax
 
-# %% ../../nbs/04_core.figures.ipynb #207268e2
-PHASES = 'clr-phases' # Group id of what marks phases and borders
-LETTER = .018 # Width of a small letter as a fraction of the x axis, about
+# %% ../../nbs/04_core.figures.ipynb #62706700
+#: Kinds of lines, by their group id: what a legend calls them once, and how they look there
+LINE_KINDS = {'clr-raw': ('raw', dict(lw=.8, alpha=.4)), 'clr-smoothed': ('smoothed', dict(lw=1.8)),
+              'clr-partly': ('most of it frozen', dict(lw=1.8, ls=':'))}
+RAW,SMOOTHED,PARTLY = LINE_KINDS
 
-def has_room(
-    starts:Iterable, # Where each name begins, ascending, in data units
-    names:Iterable, # Names
-    width:float # Length of the x axis, in data units
-)->list: # For each name, whether it is written
-    "Choose the names that can be written without touching each other"
-    chosen,free_from = [],-np.inf
-    for start,name in zip(starts, names):
-        chosen.append(bool(start>=free_from))
-        if chosen[-1]: free_from = start + len(name)*LETTER*width
-    return chosen
+def legend_entries(
+    axes:Iterable # `Axes`
+)->tuple: # Lines and their names
+    "Find what a legend shows: every line with a name, then every kind of line"
+    handles,labels = [],[]
+    for ax in axes:
+        found = ax.get_legend_handles_labels()
+        handles += found[0]
+        labels += found[1]
+    n = len(labels)
+    pick = range(n) if n<=MANY_NAMES else (0, n//2, n-1)
+    handles,labels = [handles[i] for i in pick],[labels[i] for i in pick]
+    kinds = {line.get_gid() for ax in axes for line in ax.lines}
+    for kind,(label,style) in LINE_KINDS.items():
+        if kind not in kinds: continue
+        handles.append(Line2D([], [], color='.5', **style))
+        labels.append(label)
+    return handles, labels, n
 
-def has_phases(
-    ax:plt.Axes # Axes that may have been drawn on
-)->bool: # True if phases or borders are there
-    "Are phases or borders marked on the axes?"
-    return any(artist.get_gid()==PHASES for artist in ax.get_children())
-
-def shade_phases(
-    ax:plt.Axes, # Axes to shade
-    *fits:list, # For each fit, `(name, first, one past the last)` of each phase, in data units
-    with_names:bool=True # Whether to write the phases' names
-)->plt.Axes: # The axes
-    "Shade every other phase of each fit and write the names at the top, where there is room"
-    width = fits[-1][-1][2] - fits[0][0][1]
-    names,middles = [],[]
-    for spans in fits:
-        for i,(name,first,stop) in enumerate(spans):
-            if i%2==0: ax.axvspan(first, stop, color='.5', alpha=.12, lw=0, gid=PHASES)
-            names.append(name)
-            middles.append((first+stop)/2)
-    starts = [middle - len(name)*LETTER*width/2 for middle,name in zip(middles, names)]
-    for name,middle,written in zip(names, middles, has_room(starts, names, width)):
-        if not (with_names and written): continue
-        ax.annotate(name, (middle, 1.01), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
-                    fontsize='small', parse_math=False)
-    return ax
-
-# %% ../../nbs/04_core.figures.ipynb #7960d294
-MANY_NAMES = 12 # A longer legend shows the first, the middle and the last name
+# %% ../../nbs/04_core.figures.ipynb #7f1bdc6a
 MANY_TO_PLACE = 50_000 # With more points, matplotlib's search for the best place takes seconds
+
+def text_width(
+    text:str, # A name
+    size:str|float='small' # Font size
+)->float: # Inches
+    "Measure a text"
+    font = FontProperties(size=size)
+    return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]/72
+
+LABELS = .3 # Inches that a layout takes from the width of axes for the labels of one side, about
+
+def axes_size(
+    ax:plt.Axes, # Axes in a figure
+    n_twins:int=0 # Twin axes, with labels on the other side
+)->tuple: # Width and height, inches
+    "Return the size of axes before their figure is laid out, about"
+    place = ax.get_position()
+    width = place.width*ax.figure.get_figwidth() - LABELS*(1+n_twins)
+    return width, place.height*ax.figure.get_figheight()
+
+def legend_shape(
+    ax:plt.Axes, # Axes of the legend
+    labels:list, # Names
+    n_twins:int=0, # Twin axes
+    is_wide:bool=False # Whether as many columns as possible are used; else as few
+)->tuple: # Columns, rows
+    "Choose the number of columns of a legend"
+    width,height = axes_size(ax, n_twins)
+    column = max(map(text_width, labels)) + .45 # with the line and the space around
+    most = int(np.clip(width//column, 1, len(labels)))
+    rows_with_room = max(int(.7*height/.17), 1)
+    n_columns = most if is_wide else min(-(-len(labels)//rows_with_room), most)
+    return n_columns, -(-len(labels)//n_columns)
 
 def add_legend(
     ax:plt.Axes, # Axes of the legend
@@ -198,20 +236,18 @@ def add_legend(
     **kwargs # As for `Axes.legend`
 )->plt.Axes: # The axes
     "Add a legend if a line has a name"
-    handles,labels = [],[]
-    for one in (ax, *others):
-        found = one.get_legend_handles_labels()
-        handles += found[0]
-        labels += found[1]
+    others = list(others)
+    handles,labels,n = legend_entries([ax, *others])
     if not labels: return ax
-    pick = range(len(labels)) if len(labels)<=MANY_NAMES else (0, len(labels)//2, len(labels)-1)
     n_points = sum(len(line.get_xdata()) for line in ax.lines)
-    style = dict(fontsize='small', loc='best' if n_points<MANY_TO_PLACE else 'upper right') | kwargs
-    legend = ax.legend([handles[i] for i in pick], [labels[i] for i in pick], **style)
+    style = dict(fontsize='small', loc='best' if n_points<MANY_TO_PLACE else 'upper right',
+                 ncols=legend_shape(ax, labels, len(others))[0], title=None if n<=MANY_NAMES else f'3 of {n}',
+                 title_fontsize='small', handlelength=1.8, columnspacing=1.2)
+    legend = ax.legend(handles, labels, **style | kwargs)
     for text in legend.get_texts(): text.set_parse_math(False) # a name means itself, with a $ too
     return ax
 
-# %% ../../nbs/04_core.figures.ipynb #0c332b8a
+# %% ../../nbs/04_core.figures.ipynb #ae0f29c8
 def make_room(
     ax:plt.Axes, # Axes with lines
     share:float # Of the height of the axes
@@ -229,12 +265,13 @@ def legend_on_top(
     twins:Iterable=() # Twin axes whose lines are in the legend too
 )->plt.Axes: # The axes
     "Make room at the top, and put the legend there, in as many rows as the names need"
-    labels = []
-    for one in (ax, *twins): labels += one.get_legend_handles_labels()[1]
-    width = sum(len(label)+6 for label in labels)*LETTER # of one row, as a fraction of the axes
-    n_rows = max(int(np.ceil(width)), 1)
-    for one in (ax, *twins): make_room(one, .15*n_rows)
-    return add_legend(ax, twins, loc='upper center', ncols=-(-len(labels)//n_rows))
+    twins = list(twins)
+    labels = legend_entries([ax, *twins])[1]
+    if not labels: return ax
+    n_columns,n_rows = legend_shape(ax, labels, len(twins), is_wide=True)
+    share = min((.12+.17*n_rows)/axes_size(ax)[1], .6) # of the height, for the legend
+    for one in (ax, *twins): make_room(one, share/(1-share))
+    return add_legend(ax, twins, loc='upper center', ncols=n_columns)
 
 def has_positive(
     ax:plt.Axes # Axes with lines
@@ -249,5 +286,5 @@ def mark_nonfinite(
     "Put crosses on the x axis, named once in the legend"
     if not len(x): return
     is_named = any(line.get_label()=='not finite' for line in ax.lines)
-    ax.plot(x, np.zeros(len(x)), 'x', color='k', ms=5, clip_on=False, transform=ax.get_xaxis_transform(),
+    ax.plot(x, np.zeros(len(x)), 'x', color=ink(ax), ms=5, clip_on=False, transform=ax.get_xaxis_transform(),
             label='_' if is_named else 'not finite')

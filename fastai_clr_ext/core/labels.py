@@ -7,9 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.labels.html.md"""
 # %% auto #0
 __all__ = ['HYPER_LABELS', 'ITERATIONS']
 
-# %% ../../nbs/03_core.labels.ipynb #2a5feb4d
+# %% ../../nbs/03_core.labels.ipynb #95046ef3
 #: Axis label of each hyper-parameter
-HYPER_LABELS = dict(lr='learning rate', mom='momentum (β₁ for Adam)', wd='weight decay', sqr_mom='β₂', eps='ε')
+HYPER_LABELS = dict(lr='learning rate', mom='momentum', wd='weight decay', sqr_mom='β₂', eps='ε')
 #: Label of the x axis of every figure of a fit
 ITERATIONS = 'iteration (batch)'
 

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #4202e49f
+# %% ../../nbs/41_plot.gradients.ipynb #08aeae0c
 import numpy as np
 import matplotlib.pyplot as plt
 from numbers import Integral
@@ -15,15 +15,17 @@ from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.checks import as_list, check, check_count
-from ..core.figures import LINE_STYLES, draw_hyper, draw_line, label_iterations, new_axes, panels
+from ..core.figures import (LINE_STYLES, MANY_NAMES, curve_colors, draw_hyper, draw_line, label_iterations,
+    mark_nonfinite, new_axes, panels)
 from ..core.labels import HYPER_LABELS, ITERATIONS
 from ..record.history import RunHistory
 from ..record.measure import BIN_COLUMNS
 from ..record.statistics import GRAD_LABELS, hist_quantiles
-from .view import (HistoryView, check_beta, check_recorded, decorate, layer_names,
-    on_recorder, raw_and_smooth, select_curves, split_view_args, trained_segments)
+from .view import (HistoryView, check_recorded, layer_names, on_recorder, select_curves,
+    split_view_args, trained_segments)
+from .curves import check_window, decorate, draw_raw, raw_and_smooth, with_gaps
 
-# %% ../../nbs/41_plot.gradients.ipynb #9eb23872
+# %% ../../nbs/41_plot.gradients.ipynb #70be356d
 def next_style(
     ax:plt.Axes # Axes to draw on
 )->str|tuple: # Line style
@@ -31,14 +33,22 @@ def next_style(
     named = [line for line in ax.lines if line.get_label()[0]!='_' and line.get_marker()!='x']
     return LINE_STYLES[len(named)%len(LINE_STYLES)]
 
-# %% ../../nbs/41_plot.gradients.ipynb #8c73ae28
+def curve_label(
+    run:str, # Name of the run; '' if there is only one
+    curve:str # Name of the group or layer
+)->str: # Name in the legend
+    "Name a curve of one or several runs"
+    if not run: return curve
+    return str(run) if curve=='all groups' else f'{run}, {curve}'
+
+# %% ../../nbs/41_plot.gradients.ipynb #d117c93e
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
 def plot_grads(self:RunHistory,
     what:str='mean_abs', # Statistic to draw, a column of `RunHistory.grads`
     per_group:bool=True, # Whether each parameter group has a curve; else one for all together
-    beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
+    window:int|None=None, # Steps in the running median; None takes a twentieth of each fit, 1 draws the raw curve alone
     log_y:bool=True, # Whether the y axis is logarithmic
     label:str='', # Name of this run in the legend, to draw several on the same `ax`
     layers:str|list|None=None, # Names of layers or parameters to draw instead of groups
@@ -46,18 +56,20 @@ def plot_grads(self:RunHistory,
     **kwargs # As in `HistoryView`; the rest is passed to the lines of the raw curves
 )->plt.Axes: # The axes drawn on
     "Plot what `GradRecorder` recorded against the iteration, raw and smoothed"
-    check_beta(beta)
+    check_window(window)
     part,style = split_view_args(kwargs)
     view = HistoryView(self, **part)
     check_recorded(view, what)
-    curves = {name: view.series(what, of) for name,of in select_curves(view, per_group, layers).items()}
-    check(any(len(x) for x,_ in curves.values()), 'the part of the history',
+    curves = select_curves(view, per_group, layers)
+    series = {name: view.series(what, of) for name,of in curves.items()}
+    check(any(len(x) for x,_ in series.values()), 'the part of the history',
           'have something to draw: no gradient was recorded in it', part)
     if ax is None: ax = new_axes()
-    for name,(x,y) in curves.items():
+    colors = curve_colors(len(curves)) if len(curves)>MANY_NAMES else [None]*len(curves) # None: the next of the cycle
+    for (name,(x,y)),color in zip(series.items(), colors):
         if not len(x): continue
-        shown = [str(label), '' if label and name=='all groups' else name]
-        raw_and_smooth(ax, view, x, y, beta, ', '.join(filter(None, shown)), **dict(linestyle=next_style(ax)) | style)
+        own = dict(linestyle=next_style(ax)) | ({} if color is None else dict(color=color))
+        raw_and_smooth(ax, view, x, y, window, curve_label(label, name), curves[name], **own | style)
     return label_iterations([decorate(ax, view, GRAD_LABELS[what], log_y)])[0]
 
 # %% ../../nbs/41_plot.gradients.ipynb #e3fd1bb2
@@ -152,27 +164,29 @@ def plot_grad_spread(self:RunHistory,
     draw_line(ax, x, values[middle], color='C0', label='median' if each[middle]==.5 else f'{each[middle]:.0%}')
     return label_iterations([decorate(ax, view, '|gradient|', log_y=True)])[0]
 
-# %% ../../nbs/41_plot.gradients.ipynb #abee331f
+# %% ../../nbs/41_plot.gradients.ipynb #9271f254
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
 def plot_adam(self:RunHistory,
-    beta:float|None=.9, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
     axs:list|None=None, # Three axes; a new figure if None
     **kwargs # As in `HistoryView`
 )->np.ndarray: # The three axes
     "Plot √v̂, the effective step and the rate of each parameter group below each other"
-    check_beta(beta)
     view = HistoryView(self, **kwargs)
     if not len(self.grad_log): self.raw_grads() # raises an error that says so
     check(view.has('sqrt_v'), 'GradRecorder',
           'have been made with adam=True, which records √v̂ and the effective step', list(self.grads))
     axs = panels(3, axs)
     for ax,what in zip(axs, ('sqrt_v', 'eff_step')):
-        for i,(name,of) in enumerate(select_curves(view, True, None).items()):
+        curves = select_curves(view, True, None)
+        colors = curve_colors(len(curves))
+        for i,(name,of) in enumerate(curves.items()):
             x,y = view.series(what, 0 if of is None else of)
             if not len(x): continue
-            raw_and_smooth(ax, view, x, y, beta, name, color=f'C{i}', linestyle=LINE_STYLES[i%len(LINE_STYLES)])
+            style = dict(color=colors[i], linestyle=LINE_STYLES[i%len(LINE_STYLES)], label=name)
+            draw_raw(ax, *with_gaps(x, y, view.breaks(x)), **style)
+            mark_nonfinite(ax, x[~np.isfinite(y)])
         decorate(ax, view, GRAD_LABELS[what], log_y=True, names=what=='sqrt_v')
     decorate(draw_hyper(axs[2], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'], names=False)
     return label_iterations(axs)

@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.live.html.md"""
 # %% auto #0
 __all__ = ['ShowCycle']
 
-# %% ../../nbs/44_plot.live.ipynb #a5498894
+# %% ../../nbs/44_plot.live.ipynb #e0f093df
 import time
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from fastcore.imports import IN_NOTEBOOK
 from ..core.callback import FitCallback, is_lr_find
-from ..core.checks import check, is_number
+from ..core.checks import check, checked, is_number
 from ..record.history import RunHistory
 from ..record.recorder import HistoryRecorder
 from . import overview # gives `RunHistory` its method `plot_cycle` # noqa: F401
@@ -37,11 +37,12 @@ class ShownFigure:
         plt.close(fig)
         self.n_drawn += 1
 
-# %% ../../nbs/44_plot.live.ipynb #9acb8b91
+# %% ../../nbs/44_plot.live.ipynb #f5db5469
 class ShowCycle(FitCallback):
     "Show rate, momentum, loss and gradients of the running fit in a notebook"
     order = HistoryRecorder.order+.2 # behind the recorder, whose row is then there
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_fit'}
+    @checked
     def __init__(self,
         every:float=1., # Seconds between two drawings at least, above 0
         share:float=.05 # Of the time, at most this is spent on drawing, in (0, 1)

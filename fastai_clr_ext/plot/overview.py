@@ -7,22 +7,23 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #18e34f41
-import numpy as np
+# %% ../../nbs/42_plot.overview.ipynb #2f557c0c
+import numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Recorder
-from ..core.checks import as_list, check, is_number
-from ..core.figures import (add_legend, draw_hyper, draw_line, has_positive, label_iterations,
-    legend_on_top, mark_nonfinite, new_axes, panels)
+from ..core.checks import as_list, check, checked, is_real
+from ..core.figures import (LINE_STYLES, RAW, SMOOTHED, add_legend, draw_hyper, draw_line,
+    has_positive, ink, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels)
 from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
-from ..record.statistics import GRAD_LABELS, smooth
-from .view import (HistoryView, check_beta, check_recorded, decorate, on_recorder,
-    raw_and_smooth, split_view_args, trained_segments)
+from ..record.statistics import GRAD_LABELS
+from .view import HistoryView, check_recorded, on_recorder, split_view_args, trained_segments
+from .curves import check_window, decorate, raw_and_smooth, running_median
 
-# %% ../../nbs/42_plot.overview.ipynb #ec3a47a5
+# %% ../../nbs/42_plot.overview.ipynb #447a2302
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
@@ -41,45 +42,55 @@ def plot_lr(self:RunHistory,
     twins = []
     moms = trained_segments(view, 'mom')
     if show_moms and moms:
-        twins = [draw_hyper(ax.twinx(), 'mom', moms, shared_color='.3', linestyle='-.')]
+        twins = [draw_hyper(ax.twinx(), 'mom', moms, shared_color='.5', linestyle='-.')]
         twins[0].set_ylabel(HYPER_LABELS['mom'])
     return label_iterations([legend_on_top(ax, twins)])[0]
 
-# %% ../../nbs/42_plot.overview.ipynb #eabcbce4
+# %% ../../nbs/42_plot.overview.ipynb #2324492a
 def at_epoch_ends(
     view:HistoryView, # Part of a history
     name:str # Loss or metric, a column of `RunHistory.epochs`
 )->tuple: # Last batch of each epoch that is drawn; values
-    "Return a metric, and where its epochs ended"
-    rows = [row for row in view.history.epoch_rows if is_number(row.get(name))]
+    "Return a metric, and where its epochs ended; NaN where it was not a number"
+    rows = [row for row in view.history.epoch_rows if is_real(row.get(name))] # None: nothing was measured
     key = view.batches.fit*2**32 + view.batches.epoch
     wanted = [row['fit']*2**32 + row['epoch'] for row in rows]
     last = np.searchsorted(key, wanted, side='right') - 1
     keep = np.isin(last, view.x)
     return last[keep], np.array([row[name] for row in rows], dtype=float)[keep]
 
+def draw_epochs(
+    ax:plt.Axes, # Axes to draw on
+    x:np.ndarray, # Last batch of each epoch
+    y:np.ndarray, # Values
+    **style # As for `Axes.plot`
+):
+    "Draw a point for each epoch; what is not finite is a gap with a cross"
+    ax.plot(x, np.where(np.isfinite(y), y, np.nan), marker='o', ms=4, lw=1, **style)
+    mark_nonfinite(ax, x[~np.isfinite(y)])
+
 def draw_losses(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
-    beta:float|None, # Weight of the past in the smoothed curve; None draws the raw curve alone
+    window:int|None, # Steps in the running median, as in `raw_and_smooth`
     with_valid:bool=True # Whether to draw the validation loss
 ):
     "Draw the training loss of each batch, and the validation loss where its epoch ended"
-    raw_and_smooth(ax, view, *view.series('loss'), beta, 'train')
+    raw_and_smooth(ax, view, *view.series('loss'), window, 'train')
     x,y = at_epoch_ends(view, 'valid_loss')
-    if with_valid and len(x): ax.plot(x, y, 'o--', color='k', ms=4, lw=1, label='valid')
+    if with_valid and len(x): draw_epochs(ax, x, y, linestyle='--', color=ink(ax), label='valid')
 
-# %% ../../nbs/42_plot.overview.ipynb #6a307c11
+# %% ../../nbs/42_plot.overview.ipynb #a4f4f102
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
 def plot_cycle(self:RunHistory,
-    beta:float|None=.98, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
+    window:int|None=None, # Steps in the running medians; None takes a twentieth of each fit, 1 draws the raw curves alone
     axs:list|None=None, # Four axes, three without recorded gradients; a new figure if None
     **kwargs # As in `HistoryView`
 )->np.ndarray: # The axes
     "Plot rate, momentum, loss and mean |g| below each other, phases shaded"
-    check_beta(beta)
+    check_window(window)
     view = HistoryView(self, **kwargs)
     has_grads = len(self.grad_log)>0
     axs = panels(4 if has_grads else 3, axs)
@@ -87,29 +98,29 @@ def plot_cycle(self:RunHistory,
     moms = trained_segments(view, 'mom')
     if moms: decorate(draw_hyper(axs[1], 'mom', moms), view, HYPER_LABELS['mom'], names=False)
     else: axs[1].text(.5, .5, 'the optimizer has no momentum', ha='center', transform=axs[1].transAxes)
-    draw_losses(axs[2], view, beta)
+    draw_losses(axs[2], view, window)
     decorate(axs[2], view, 'loss', names=False)
     if has_grads:
-        raw_and_smooth(axs[3], view, *view.series('mean_abs'), beta, 'all groups')
+        raw_and_smooth(axs[3], view, *view.series('mean_abs'), window, 'all groups', None)
         decorate(axs[3], view, GRAD_LABELS['mean_abs'], log_y=True, names=False)
     return label_iterations(axs)
 
-# %% ../../nbs/42_plot.overview.ipynb #e80bd1a6
+# %% ../../nbs/42_plot.overview.ipynb #961bf5c4
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
 def plot_losses(self:RunHistory,
-    beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
+    window:int|None=None, # Steps in the running median; None takes a twentieth of each fit, 1 draws the raw curve alone
     with_valid:bool=True, # Whether to draw the validation loss at the end of each epoch
     log_y:bool=False, # Whether the y axis is logarithmic
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot the training loss, raw and smoothed, and the validation loss where its epoch ended"
-    check_beta(beta)
+    check_window(window)
     view = HistoryView(self, **kwargs)
     if ax is None: ax = new_axes()
-    draw_losses(ax, view, beta, with_valid)
+    draw_losses(ax, view, window, with_valid)
     return label_iterations([decorate(ax, view, 'loss', log_y)])[0]
 
 @patch
@@ -123,7 +134,7 @@ def plot_stages(self:RunHistory,
     view = HistoryView(self, **kwargs)
     axs = panels(2, axs, 2.2)
     decorate(draw_hyper(axs[0], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'], log_y=True)
-    draw_losses(axs[1], view, .98)
+    draw_losses(axs[1], view, window=None)
     decorate(axs[1], view, 'loss', names=False)
     return label_iterations(axs)
 
@@ -134,7 +145,7 @@ def epoch_columns(
     "List the losses and metrics of epochs"
     return [name for name in history.epochs if name not in ('fit', 'stage', 'epoch')]
 
-# %% ../../nbs/42_plot.overview.ipynb #853b4a37
+# %% ../../nbs/42_plot.overview.ipynb #d230d10f
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -152,7 +163,7 @@ def plot_metrics(self:RunHistory,
     check(all(name in known for name in asked), 'names', f'be among {known}', names)
     axs = panels(len(asked), axs, 2.2)
     for i,(ax,name) in enumerate(zip(axs, asked)):
-        ax.plot(*at_epoch_ends(view, name), 'o-', ms=4, lw=1)
+        draw_epochs(ax, *at_epoch_ends(view, name))
         ax.set_xlim(view.x[0]-1, view.x[-1]+1)
         decorate(ax, view, name, names=i==0)
     return label_iterations(axs)
@@ -183,31 +194,30 @@ def any_series(
     if what!='loss': check_recorded(view, what)
     return *view.series(what), False
 
-# %% ../../nbs/42_plot.overview.ipynb #4386a3f4
+# %% ../../nbs/42_plot.overview.ipynb #d6bd79bf
 def draw_curve(
     ax:plt.Axes, # Axes to draw on
     x:np.ndarray, # Positions
     y:np.ndarray, # Values
-    beta:float|None, # Weight of the past in the smoothed curve; None draws the raw curve alone
+    window:int|None, # Steps in the running median; None takes a twentieth of the curve, 1 draws the raw curve alone
     label:str, # Name in the legend
     is_metric:bool # Whether the values are those of epochs, which are not smoothed
 ):
     "Draw a curve whose x axis is not the batch"
-    is_raw = is_metric or beta is None
     finite = np.where(np.isfinite(y), y, np.nan)
-    style = dict(marker='o') if is_metric else {}
-    if not is_raw: style['alpha'] = .3
-    line = draw_line(ax, x, finite, label=label if is_raw else '_', **style)
-    if not is_raw: draw_line(ax, x, smooth(y, beta), color=line.get_color(), label=label)
+    if is_metric or window==1: draw_line(ax, x, finite, label=label, **dict(marker='o') if is_metric else {})
+    else:
+        line = draw_line(ax, x, finite, label='_', alpha=.4, linewidth=.8, gid=RAW)
+        draw_line(ax, x, running_median(y, window), color=line.get_color(), linewidth=1.8, label=label, gid=SMOOTHED)
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
-# %% ../../nbs/42_plot.overview.ipynb #85a6abe7
+# %% ../../nbs/42_plot.overview.ipynb #7c1b8cfb
 @patch
 @on_recorder
 @delegates(HistoryView, but=['history', 'fit'])
 def plot_vs_lr(self:RunHistory,
     what:str='loss', # `'loss'`, a statistic of gradients, or a metric, which has one point for each epoch
-    beta:float|None=.98, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
+    window:int|None=None, # Steps in the running median; None takes a twentieth of each fit, 1 draws the raw curve alone
     log_x:bool=True, # Whether the rate is on a log axis
     label:str='', # Name of this run in the legend, to draw several on the same `ax`
     fit:int|None=None, # Number of the fit, negative from the last; None draws the last one, or all of the `stage`
@@ -215,7 +225,7 @@ def plot_vs_lr(self:RunHistory,
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
     "Plot something against the last group's rate while the rate rose"
-    check_beta(beta)
+    check_window(window)
     if fit is None and kwargs.get('stage') is None: fit = -1
     view = HistoryView(self, fit=fit, **kwargs)
     lr = view.columns[f'lr_{view.n_groups-1}']
@@ -225,25 +235,60 @@ def plot_vs_lr(self:RunHistory,
     check(len(x), 'the fit', f'have {what} while the rate rose: its schedule has no warm-up with that in it', kwargs)
     if ax is None: ax = new_axes()
     ylabel = GRAD_LABELS.get(what, what)
-    draw_curve(ax, lr[x], y, beta, label or ylabel, is_metric)
+    draw_curve(ax, lr[x], y, window, label or ylabel, is_metric)
     ax.set(xlabel=HYPER_LABELS['lr'], xscale='log' if log_x else 'linear')
     ax.set_ylabel(ylabel, parse_math=False)
     return add_legend(ax)
 
-# %% ../../nbs/42_plot.overview.ipynb #8a040d2e
+# %% ../../nbs/42_plot.overview.ipynb #92de5bce
+SUGGESTIONS = (valley, slide, steep, minimum) # fastai's own, in the order of its documentation
+
+def suggested_rates(
+    history:RunHistory # Of an `lr_find`
+)->dict: # Rate by name; those that found none are missing
+    "Ask fastai's functions for rates, with what `Learner.lr_find` gives them"
+    steps = history.steps
+    inside = slice(history.num_it//10, -5) # as the finder leaves out both ends
+    lrs = torch.tensor(steps[f'lr_{HistoryView(history).n_groups-1}'].to_numpy()[inside])
+    losses = torch.tensor(steps.smooth_loss.to_numpy()[inside])
+    rates = {}
+    for suggest in SUGGESTIONS:
+        try: rates[suggest.__name__] = suggest(lrs, losses, history.num_it)[0]
+        except (IndexError, RuntimeError, ValueError): continue # too few batches for this one
+    return rates
+
+# %% ../../nbs/42_plot.overview.ipynb #de8c4801
+def clip_blow_up(
+    ax:plt.Axes, # Axes with a curve
+    y:np.ndarray # Its values
+):
+    "End the y axis at 3 times what the first tenth of a curve reaches"
+    start = y[:max(len(y)//10, 1)]
+    top = 3*np.nanmax(np.where(np.isfinite(start), start, np.nan))
+    low,high = ax.get_ylim()
+    if low<top<high: ax.set_ylim(low, top)
+
+# %% ../../nbs/42_plot.overview.ipynb #7bbb2780
 @patch
+@checked
 def plot_lr_find_grads(self:Recorder,
-    beta:float|None=.9, # Weight of the past in the smoothed curves, in [0, 1); None draws the raw curves alone
+    window:int|None=None, # Steps in the running medians; None takes a twentieth of the curve, 1 draws raw curves alone
     axs:list|None=None # Two axes; a new figure if None
 )->np.ndarray: # The two axes
-    "Plot loss and mean |g| of the last `lr_find` against the rate"
+    "Plot loss and mean |g| of the last `lr_find` against the rate, with fastai's suggestions"
     history = vars(self).get('lr_find_history')
     if history is None or not len(history):
         raise ValueError('No lr_find is recorded. Give GradRecorder() to the Learner (cbs=GradRecorder()), '
                          'then call learn.lr_find().')
+    check_window(window)
     axs = panels(2, axs, 2.2)
+    view = HistoryView(history)
     for ax,what in zip(axs, ('loss', 'mean_abs')):
-        history.plot_vs_lr(what, beta, ax=ax)
+        history.plot_vs_lr(what, window, ax=ax)
         if has_positive(ax): ax.set_yscale('log')
+        clip_blow_up(ax, view.series(what)[1])
+    for i,(name,rate) in enumerate(suggested_rates(history).items(), 1):
+        for ax in axs: ax.axvline(rate, color=f'C{i}', ls=LINE_STYLES[i], lw=1, label=f'{name} {rate:.1e}')
+    add_legend(axs[0])
     axs[0].set_xlabel('')
     return axs

@@ -7,17 +7,26 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.summary.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/43_plot.summary.ipynb #96e63187
+# %% ../../nbs/43_plot.summary.ipynb #a1a625f3
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..record.history import SKIPPED, RunHistory
-from ..record.statistics import smooth
+from .curves import running_median
 from .overview import at_epoch_ends
 from .view import HistoryView, on_recorder, stretches
 
-# %% ../../nbs/43_plot.summary.ipynb #e55c026e
-PLATEAU_FACTOR = 1.5 # How far mean |g| may be from its median on the plateau
-NO_PLATEAU = {'plateau': (np.nan, 'mean |g| is nowhere steady')}
+# %% ../../nbs/43_plot.summary.ipynb #3fd8c3b7
+PLATEAU_FACTOR = 1.5 # How far the smoothed mean |g| may be from its median on the plateau
+PLATEAU_SHARE = .2 # Of the steps, at least
+LEAST_STEPS = 60 # Of a fit, to look for a plateau
+NO_PLATEAU = {'plateau': (np.nan, 'mean |g| is nowhere steady for a fifth of the steps')}
+
+def longest_stretch(
+    is_true:np.ndarray # Bools in order
+)->tuple: # First, one past the last; equal if there is none
+    "Find the longest stretch of true values"
+    found = [(lo, hi) for lo,hi in stretches(is_true) if is_true[lo]]
+    return max(found, key=lambda stretch: stretch[1]-stretch[0], default=(0, 0))
 
 def plateau_rows(
     view:HistoryView # One fit
@@ -25,18 +34,23 @@ def plateau_rows(
     "Say where mean |g| is steady, and how steady"
     x,y = view.series('mean_abs') if len(view.history.grad_log) else ([], [])
     if not len(x): return {'plateau': (np.nan, 'no gradients are recorded (GradRecorder)')}
-    smoothed = smooth(y)
+    if len(x)<LEAST_STEPS: return {'plateau': (np.nan, f'too short to tell: {len(x)} steps, fewer than {LEAST_STEPS}')}
+    smoothed = running_median(y)
     middle = np.nanmedian(smoothed)
     if not middle>0: return NO_PLATEAU
-    is_steady = np.abs(np.log(smoothed/middle))<=np.log(PLATEAU_FACTOR)
-    steady = [(lo, hi) for lo,hi in stretches(is_steady) if is_steady[lo]]
-    if not steady: return NO_PLATEAU
-    lo,hi = max(steady, key=lambda stretch: stretch[1]-stretch[0])
+    with np.errstate(divide='ignore'): distance = np.abs(np.log(smoothed/middle))
+    lo,hi = longest_stretch(distance<=np.log(PLATEAU_FACTOR))
+    if hi-lo<PLATEAU_SHARE*len(x): return NO_PLATEAU
     inside = y[lo:hi]
+    level = np.median(inside)
     first,last = x[[lo, hi-1]]-view.x[0]
-    words = f'mean |g|, from iteration {first} to {last}, {(hi-lo)/len(x):.0%} of the steps'
-    uneven = np.quantile(inside, .95)/np.median(inside)
-    return {'plateau': (np.median(inside), words), 'unevenness': (uneven, 'its 95th percentile over its median')}
+    words = f'mean |g| is about {level:.2g} from iteration {first} to {last}, {(hi-lo)/len(x):.0%} of the steps'
+    uneven = np.quantile(inside, .95)/level
+    return {'plateau': (level, words), 'unevenness': (uneven, f'one step in 20 is above {uneven:.2g} times the plateau')}
+
+# %% ../../nbs/43_plot.summary.ipynb #2a84121b
+LEAST_IN_PHASE = 10 # Steps, to say what mean |g| does in a phase
+FALLS,RISES = .8,1.25 # Between them a change is too small to name
 
 def last_phase(
     view:HistoryView # One fit
@@ -45,32 +59,41 @@ def last_phase(
     spans = view.spans()[-1]
     return spans[-1] if len(spans)>1 else None
 
-def fall_rows(
+def phase_rows(
     view:HistoryView # One fit
 )->dict: # Value and words by quantity
     "Say how mean |g| changes in the last phase"
     if last_phase(view) is None or not len(view.history.grad_log): return {}
     name,first,stop = last_phase(view)
     x,y = view.series('mean_abs')
-    keep = (x>=first) & (x<stop) & np.isfinite(y) & (y>0)
-    if keep.sum()<3: return {}
-    slope = np.polyfit((x[keep]-first)/(stop-first), np.log(y[keep]), 1)[0]
-    return {'fall while annihilating': (np.exp(slope), f'factor of mean |g| over the phase {name!r}')}
+    smoothed = running_median(y)
+    inside = smoothed[(x>=first) & (x<stop)]
+    inside = inside[np.isfinite(inside) & (inside>0)]
+    if len(inside)<LEAST_IN_PHASE:
+        words = f'too short to tell: {len(inside)} steps in {name!r}, fewer than {LEAST_IN_PHASE}'
+        return {'last phase': (np.nan, words)}
+    start,end = inside[[0, -1]]
+    change = end/start
+    verb = 'hardly changes:'
+    if change<FALLS: verb = 'falls'
+    if change>RISES: verb = 'rises'
+    return {'last phase': (change, f'mean |g| {verb} from {start:.2g} to {end:.2g} in {name!r}')}
 
-# %% ../../nbs/43_plot.summary.ipynb #6b889603
+# %% ../../nbs/43_plot.summary.ipynb #8011f108
 def gap_rows(
     view:HistoryView # One fit
 )->dict: # Value and words by quantity
     "Compare the losses before the last phase and at the end"
     x,valid = at_epoch_ends(view, 'valid_loss')
-    _,train = at_epoch_ends(view, 'train_loss')
-    if not len(x) or len(valid)!=len(train): return {}
-    gap = valid-train
+    x_train,train = at_epoch_ends(view, 'train_loss')
+    both = np.intersect1d(x, x_train) # the ends of epochs that have both losses
+    if not len(both): return {}
+    gap = valid[np.isin(x, both)] - train[np.isin(x_train, both)]
     out = {}
     phase = last_phase(view)
-    before = np.flatnonzero(x<phase[1]) if phase is not None else []
+    before = np.flatnonzero(both<phase[1]) if phase is not None else []
     if len(before): out['gap before'] = (gap[before[-1]], 'validation minus training loss before the last phase')
-    out['gap after'] = (gap[-1], 'the same at the end')
+    if both[-1]==max(x[-1], x_train[-1]): out['gap after'] = (gap[-1], 'the same at the end')
     return out
 
 def skipped_rows(
@@ -85,7 +108,7 @@ def skipped_rows(
     return {'skipped': (counts[1:].sum(), reasons or 'every batch was a step'),
             'first loss that is not finite': first_bad}
 
-# %% ../../nbs/43_plot.summary.ipynb #df75d5f9
+# %% ../../nbs/43_plot.summary.ipynb #5ed18c79
 @patch
 @on_recorder
 def summary(self:RunHistory,
@@ -98,7 +121,8 @@ def summary(self:RunHistory,
     else:
         peak = int(x[np.argmax(lr)]) - int(view.x[0])
         out = {'peak rate': (lr.max(), f'reached at iteration {peak} of {len(view.x)}')}
-    out |= plateau_rows(view) | fall_rows(view) | gap_rows(view) | skipped_rows(view)
+    out |= plateau_rows(view) | phase_rows(view) | gap_rows(view) | skipped_rows(view)
     row = self.fit_rows[view.batches.fit[view.x[0]]]
     out['seconds'] = row['seconds'], row['outcome']
-    return pd.DataFrame(out, index=['value', 'in words']).T
+    values,words = zip(*out.values())
+    return pd.DataFrame({'value': np.array(values, dtype=float), 'in words': words}, index=list(out))

@@ -1,4 +1,4 @@
-"""A part of a history as arrays, and how every figure of it is decorated.
+"""A part of a history as arrays: what every figure of it is drawn from.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 
@@ -7,18 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 # %% auto #0
 __all__ = ['HistoryView']
 
-# %% ../../nbs/40_plot.view.ipynb #f49a4cc8
+# %% ../../nbs/40_plot.view.ipynb #ebcb4c8d
 import inspect, numpy as np
-import matplotlib.pyplot as plt
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from fastcore.basics import patch
 from fastai.learner import Recorder
-from ..core.checks import as_list, check, checked, is_count, is_number
-from ..core.figures import (PHASES, add_legend, draw_line, has_phases, has_positive, has_room,
-    mark_nonfinite, shade_phases)
+from ..core.checks import as_list, check, checked, is_count
+from ..core.spans import FitSpan
 from ..record.history import RunHistory
-from ..record.statistics import GRAD_LABELS, can_add_up, smooth
+from ..record.statistics import GRAD_LABELS, can_add_up
 
 # %% ../../nbs/40_plot.view.ipynb #8cab9dcf
 class HistoryView:
@@ -122,7 +120,7 @@ def has_statistic(
     n = len(part.positions(of))
     return n>0 and what in part.names() and (n==1 or can_add_up(what))
 
-# %% ../../nbs/40_plot.view.ipynb #7c10093a
+# %% ../../nbs/40_plot.view.ipynb #d8ed091c
 @patch
 def spans(self:HistoryView)->list: # For each fit drawn, `(phase, first batch, one past the last)` of each of its phases
     "Return where the phases lie on the x axis"
@@ -134,33 +132,18 @@ def spans(self:HistoryView)->list: # For each fit drawn, `(phase, first batch, o
         out.append([(names[k[a]], int(x[a]), int(x[b-1])+1) for a,b in stretches(k)])
     return out
 
-# %% ../../nbs/40_plot.view.ipynb #4da5b88f
-def check_beta(
-    beta:float|None # Weight of the past in a smoothed curve
-):
-    "Raise a `ValueError` unless `beta` can be used"
-    ok = beta is None or (is_number(beta) and 0<=beta<1)
-    check(ok, 'beta', 'lie in [0, 1), or be None for the raw curve alone', beta)
+@patch
+def fit_spans(self:HistoryView)->list: # A `FitSpan` for each fit drawn
+    "Return where fits, stages and phases lie on the x axis"
+    out = []
+    for (lo,hi),phases in zip(self.fit_bounds(self.x), self.spans()):
+        first,last = int(self.x[lo]),int(self.x[hi-1])
+        stage = self.history.fit_rows[self.batches.fit[first]]['stage']
+        named = [phase for phase in phases if phase[0]] # a fit without a cycle has one phase without a name
+        out.append(FitSpan(first, last+1, named, stage))
+    return out
 
-def raw_and_smooth(
-    ax:plt.Axes, # Axes to draw on
-    view:HistoryView, # Part of a history
-    x:np.ndarray, # Batches over all fits
-    y:np.ndarray, # Values
-    beta:float|None, # Weight of the past in the smoothed curve, in [0, 1); None draws the raw curve alone
-    label:str, # Name in the legend
-    **style # As for `Axes.plot`, of the raw curve
-):
-    "Draw a raw curve and its smoothed one"
-    finite = np.where(np.isfinite(y), y, np.nan)
-    raw_style = dict(label=label) if beta is None else dict(alpha=.3, label='_')
-    line = draw_line(ax, x, finite, **raw_style | style)
-    if beta is not None:
-        for i,(lo,hi) in enumerate(view.fit_bounds(x)):
-            draw_line(ax, x[lo:hi], smooth(y[lo:hi], beta), color=line.get_color(), linestyle=line.get_linestyle(),
-                      label='_' if i else label)
-    mark_nonfinite(ax, x[~np.isfinite(y)])
-
+# %% ../../nbs/40_plot.view.ipynb #77d61b5a
 def trained_segments(
     view:HistoryView, # Part of a history
     key:str # Hyper-parameter, such as `'lr'`
@@ -172,45 +155,6 @@ def trained_segments(
         x,y = view.series(f'{key}_{g}')
         groups.append([(x[lo:hi], y[lo:hi]) for lo,hi in view.fit_bounds(x)])
     return groups
-
-# %% ../../nbs/40_plot.view.ipynb #d9351310
-def mark_borders(
-    ax:plt.Axes, # Axes to draw on
-    view:HistoryView, # Part of a history
-    names:bool=True # Whether names of phases and stages are written
-):
-    "Shade phases, and mark where fits and stages begin"
-    spans = [s for s in view.spans() if any(name for name,*_ in s)]
-    if spans: shade_phases(ax, *spans, with_names=names)
-    starts,stages = [],[]
-    for lo,_ in view.fit_bounds(view.x):
-        starts.append(int(view.x[lo]))
-        stages.append(view.history.fit_rows[view.batches.fit[view.x[lo]]]['stage'])
-    is_new = [bool(stage) and (i==0 or stage!=stages[i-1]) for i,stage in enumerate(stages)]
-    for start,new in list(zip(starts, is_new))[1:]:
-        ax.axvline(start-.5, color='.3' if new else '.5', ls='-' if new else ':', lw=1, gid=PHASES)
-    if not names: return
-    named = [(start, stage) for start,stage,new in zip(starts, stages, is_new) if new]
-    width = view.x[-1]-view.x[0]+1
-    written = has_room([start for start,_ in named], [stage for _,stage in named], width)
-    for (start,stage),is_written in zip(named, written):
-        if not is_written: continue
-        ax.annotate(stage, (start, 1.1), xycoords=('data', 'axes fraction'), fontsize='small', fontweight='bold',
-                    parse_math=False)
-
-def decorate(
-    ax:plt.Axes, # Axes with curves
-    view:HistoryView, # Part of a history
-    ylabel:str, # Label of the y axis
-    log_y:bool=False, # Whether the y axis is logarithmic, if there is anything above 0
-    names:bool=True, # Whether names of phases and stages are written
-    legend:bool=True # Whether to add a legend
-)->plt.Axes: # The axes
-    "Add labels, phases, and borders of fits and stages"
-    ax.set_ylabel(ylabel, parse_math=False)
-    if log_y and has_positive(ax): ax.set_yscale('log')
-    if not has_phases(ax): mark_borders(ax, view, names) # those of a second history would not fit
-    return add_legend(ax) if legend else ax
 
 # %% ../../nbs/40_plot.view.ipynb #161eabc7
 def layer_names(
