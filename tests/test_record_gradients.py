@@ -354,3 +354,32 @@ def test_a_compiled_model_is_recorded_as_the_users(mlp, per, part):
         both.append(learn.recorder.grads)
     pd.testing.assert_frame_equal(*both, rtol=1e-4)
     assert set(both[0].layer)==({'0', '2'} if per=='layer' else {'0.weight', '0.bias', '2.weight', '2.bias'})
+
+@pytest.mark.parametrize('stats', ['weight', 'update', 'cosine', 'clipped', 'hist', 'max'])
+@pytest.mark.parametrize('adam', [False, True])
+def test_every_recorder_can_be_pickled(mlp, stats, adam):
+    back = pickle.loads(pickle.dumps(GradRecorder(stats, adam=adam)))
+    assert back.columns==GradRecorder(stats, adam=adam).columns
+    learn = mlp(cbs=back, opt_func=Adam)
+    learn.fit(1)
+    assert len(learn.recorder.grads)==20
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.c = nn.Parameter(torch.randn(1, 1, dtype=torch.cfloat))
+    def forward(self, x): return (x.to(torch.cfloat)@self.c).abs()
+
+def test_the_update_of_complex_parameters(mlp):
+    class Tape(Callback):
+        order = 11.5
+        def before_fit(self): self.rows = []
+        def before_step(self): self.before = self.learn.model.c.detach().clone()
+        def after_step(self):
+            change = torch.view_as_real(self.learn.model.c.detach()-self.before).double()
+            self.rows.append(float(change.square().sum().sqrt()))
+    tape = Tape()
+    learn = mlp(model=Complex(), splitter=lambda m: [list(m.parameters())], cbs=[GradRecorder('update'), tape])
+    learn.fit_one_cycle_ext(1, 1e-2)
+    assert_allclose(learn.recorder.grads.update_norm, tape.rows, rtol=1e-5)

@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
+from torch import nn
 from fastai.callback.core import (Callback, CancelBatchException, CancelEpochException, CancelFitException,
                                   CancelStepException, CancelTrainException, CancelValidException)
 from fastai.callback.progress import CSVLogger
@@ -314,3 +315,98 @@ def test_one_number_of_any_kind_is_kept(mlp, value):
         warnings.simplefilter('error', UserWarning)
         learn.fit(1)
     assert 'per_class' in learn.recorder.history.epochs
+
+# found by an attack on the package
+
+class NextRate(Callback):
+    "A scheduler as many write it: after the step, for the next one"
+    def before_fit(self): self.used = []
+    def before_step(self): self.used.append(self.opt.hypers[-1]['lr'])
+    def after_step(self): self.opt.set_hyper('lr', .1/(len(self.used)+1))
+
+def test_a_row_has_the_rate_of_its_step_whatever_is_set_behind_it(mlp):
+    cb = NextRate()
+    learn = mlp(cbs=[HistoryRecorder(), cb])
+    learn.fit(1, .1)
+    assert cb.used[1]==.05 and learn.recorder.history.steps.lr_1.tolist()==cb.used
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 1, 1), (1,), ()])
+def test_a_loss_of_any_shape_with_one_number(mlp, shape):
+    learn = mlp(loss_func=lambda pred, y: ((pred-y)**2).mean().reshape(shape))
+    learn.fit_one_cycle_ext(1, .01)
+    assert learn.recorder.history.steps.loss.notna().all()
+
+class FitWithin(Callback):
+    "Trains the learner within its own fit"
+    def __init__(self, event): setattr(self, event, self.train); self.is_done = False
+    def train(self):
+        if self.is_done: return
+        self.is_done = True
+        self.learn.fit(1, .01)
+
+@pytest.mark.parametrize('event', ['before_epoch', 'after_epoch', 'before_batch'])
+@pytest.mark.parametrize('fit', [
+    lambda learn, cb: learn.fit_one_cycle_ext(3, .1, cbs=cb),
+    lambda learn, cb: learn.fit(3, .1, cbs=[HistoryRecorder(), cb])], ids=['cycle', 'plain'])
+def test_a_fit_within_a_fit_is_refused(mlp, event, fit):
+    learn = mlp()
+    with pytest.raises(ValueError, match='must not call fit within a fit of the same learner'):
+        fit(learn, FitWithin(event))
+    learn.fit_one_cycle_ext(1, .01)
+    assert len(learn.recorder.history.fits.query("outcome=='finished'"))==1
+
+def test_another_learner_may_be_trained_within_a_fit(mlp):
+    other = mlp()
+    class TrainOther(Callback):
+        def before_epoch(self): other.fit_one_cycle_ext(1, .01)
+    learn = mlp()
+    learn.fit_one_cycle_ext(2, .01, cbs=TrainOther())
+    assert len(learn.recorder.history)==20==len(other.recorder.history)
+
+class AddGroup(Callback):
+    "Adds a parameter group while training"
+    def before_batch(self):
+        if not self.training or self.train_iter!=3: return
+        self.learn.model.extra = nn.Parameter(torch.ones(3))
+        self.learn.opt.opt.add_param_group(dict(params=[self.learn.model.extra], lr=.5))
+
+class UseGroup(Callback):
+    def after_loss(self):
+        if self.training and hasattr(self.learn.model, 'extra'):
+            self.learn.loss_grad = self.learn.loss_grad + self.learn.model.extra.sum()
+
+def test_a_group_that_is_added_while_training_is_recorded(mlp):
+    learn = mlp(opt_func=partial(OptimWrapper, opt=torch.optim.SGD), splitter=lambda m: [list(m.parameters())],
+                cbs=[GradRecorder(), AddGroup(), UseGroup()])
+    learn.fit(1, .01)
+    steps = learn.recorder.history.steps
+    assert steps.lr_1.isna().tolist()==[True]*3+[False]*7 and (steps.lr_1[3:]==.5).all()
+    assert steps.mean_abs_1.isna().tolist()==[True]*3+[False]*7 and (steps.mean_abs_1[3:]==1).all()
+    assert learn.recorder.history.fit_rows[0]['group_sizes']==[sum(p.numel() for p in learn.opt.param_lists[0]), 3]
+
+def test_a_cycle_refuses_a_group_that_is_added_while_training(mlp):
+    learn = mlp(opt_func=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9)),
+                splitter=lambda m: [list(m.parameters())])
+    with pytest.raises(ValueError, match='must keep its 1 parameter groups while a cycle'):
+        learn.fit_one_cycle_ext(1, .1, cbs=AddGroup())
+    assert len(learn.recorder.plans[0].trained[0])==3, 'what was trained before is kept'
+
+def test_a_lazy_model_has_its_sizes(mlp):
+    learn = mlp(model=nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(1)), splitter=lambda m: [list(m.parameters())])
+    learn.fit_one_cycle_ext(1, .01)
+    row = learn.recorder.history.fit_rows[0]
+    assert (row['n_params'], row['n_trainable'], row['group_sizes'])==(13, 13, [13])
+
+def test_the_last_epoch_of_a_stage_is_its_last_also_if_it_is_nan(mlp):
+    class Spoil(Callback):
+        def before_epoch(self):
+            if self.epoch!=1: return
+            with torch.no_grad(): self.learn.model[0].weight.fill_(float('nan'))
+    learn = mlp(metrics=mse)
+    learn.fit_one_cycle_ext(2, .01, cbs=Spoil())
+    last = learn.recorder.history.stages.iloc[-1]
+    assert last[['train_loss', 'valid_loss', 'mse']].isna().all()
+    summary = learn.recorder.summary()
+    assert np.isnan(summary.value['gap after'])
+    axs = learn.recorder.plot_metrics()
+    assert [line.get_xdata().tolist() for line in axs[0].lines if line.get_label()=='not finite']==[[19]]

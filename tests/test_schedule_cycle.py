@@ -155,3 +155,24 @@ def test_fractions_within_rounding():
     for a in range(1, 99):
         for b in range(1, 100-a):
             Cycle([Phase('a', a/100, lr=1), Phase('b', b/100, lr=1), Phase('c', 1-a/100-b/100, lr=1)])
+
+@pytest.mark.parametrize('cycle', [one_cycle(), one_cycle_torch(), one_cycle_v1(), one_cycle_fastai(),
+                                   clr_beta_07(10, 10, .95, .85), flat_cos()], ids=lambda c: c.sampling)
+@pytest.mark.parametrize('n,each', [(10, 10), (7, 3), (3, 33)])
+def test_steps_are_held_equally_long_with_every_sampling(cycle, n, each):
+    steps = cycle.in_steps(n)
+    for name,values in cycle.table(n).items():
+        assert_allclose(steps.table(n*each)[name], np.repeat(values, each))
+        assert_allclose(steps.table(n)[name], values)
+
+@pytest.mark.parametrize('cycle', [one_cycle_torch(), one_cycle_v1(), clr_beta_07(10, 10, .95, .85)],
+                         ids=lambda c: c.sampling)
+def test_cycles_that_would_not_be_cut_alike_are_not_joined(cycle):
+    "torch's formula and fastai's whole batches are for one cycle: repeated, each cycle would have other values"
+    for join in (lambda: cycle.repeat(10), lambda: cycle.then(cycle)):
+        with pytest.raises(ValueError, match='sampling of the cycles must be one of'): join()
+    assert cycle.repeat(1).phases==cycle.phases
+
+def test_inverse_square_roots_whose_square_overflows():
+    with pytest.raises(ValueError, match="within a factor of 1e150 with the annealer 'inv_sqrt'"):
+        Phase('x', 1, lr=(1, 1e-160, 'inv_sqrt'))

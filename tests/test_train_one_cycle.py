@@ -240,7 +240,7 @@ FIT_BAD = {
     'wd nan': (dict(wd=float('nan')), 'wd must be at least 0'),
     'wd below 0': (dict(wd=-1), 'wd must be at least 0'),
     'wd text': (dict(wd='x'), 'wd must be at least 0'),
-    'wd list': (dict(wd=[.1, .2, .3]), 'wd must be at least 0, or one such value for each'),
+    'wd list': (dict(wd=[.1, .2, .3]), r'wd must be at least 0 and at most 1e\+09, or one such value for each'),
     'cbs': (dict(cbs=['x']), r"cbs must be Callbacks; got \['x'\]"),
     'anneal raises': (dict(anneal=lambda s, e, p: 1/0),
                       r'anneal must be a callable that gives a number.*ZeroDivisionError'),
@@ -533,3 +533,24 @@ def test_a_cycle_without_a_rate_can_be_seen(mlp):
     plan = mlp().preview_one_cycle_ext(1, .1, sched=sched)
     assert list(plan.table)==['mom'] and sched.plot().lines[0].get_ydata()[-1]==.85
     mlp().preview_stages([Stage('a', 1, sched=sched)])
+
+@pytest.mark.parametrize('given,says', [
+    (dict(wd=float('nan')), 'wd of the learner must'), (dict(wd='x'), 'wd of the learner must'),
+    (dict(wd=[.1, .2, .3]), 'wd of the learner must'), (dict(wd=-1), 'wd of the learner must'),
+    (dict(wd=1e300), 'wd of the learner must'), (dict(lr=[]), 'lr of the learner must'),
+    (dict(lr=None), 'lr of the learner must'), (dict(lr=float('nan')), 'lr of the learner must'),
+    (dict(lr=slice(None)), 'must be slice')], ids=str)
+def test_rates_and_weight_decay_of_the_learner_are_checked(mlp, given, says):
+    learn = mlp(**given)
+    with pytest.raises(ValueError, match=says): learn.fit_one_cycle_ext(1)
+    assert not len(learn.recorder.history)
+
+def test_a_rate_set_behind_the_step_was_not_trained(mlp, recwarn):
+    "The cycle writes the next batch's rate before it is trained, so nothing was trained beside the plan"
+    class Late(Callback):
+        def after_step(self):
+            if self.train_iter==2: self.learn.opt.set_hyper('lr', 5.)
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .1, cbs=Late())
+    assert_allclose(learn.recorder.hps['lr'], one_cycle().table(10, .1)['lr'])
+    assert not [w for w in recwarn if 'beside the cycle' in str(w.message)]

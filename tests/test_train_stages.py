@@ -3,6 +3,7 @@ import pickle
 from functools import partial
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, TrackerCallback
 from fastai.callback.training import GradientAccumulation
@@ -277,7 +278,7 @@ BAD = {
     'freeze_to': (lambda: Stage('a', 1, freeze_to=[0, 1]), "stage 'a': freeze_to must be the number"),
     'freeze_to bool': (lambda: Stage('a', 1, freeze_to=True), 'freeze_to must'),
     'keep_opt': (lambda: Stage('a', 1, keep_opt=1), 'keep_opt must be True or False'),
-    'wd': (lambda: Stage('a', 1, wd=-1), "stage 'a': wd must be at least 0, or one such value"),
+    'wd': (lambda: Stage('a', 1, wd=-1), "stage 'a': wd must be at least 0 and at most 1e\\+09, or one such value"),
     'wd text': (lambda: Stage('a', 1, wd=['x']), 'wd must be at least 0'),
     'sched': (lambda: Stage('a', 1, sched=1), "stage 'a': sched must be a Cycle, a name, a list"),
 }
@@ -316,3 +317,35 @@ def test_the_history_of_a_run_of_stages(make):
     assert df.n_params_0[:n].max() < df.n_params_0[n:].min(), 'of a frozen group only batch normalisation trains'
     ax = learn.recorder.plot_stages()[0]
     assert [t.get_text() for t in ax.texts if t.get_fontweight()=='bold']==['head', 'all']
+
+# found by an attack on the package
+
+class ValidateFirst(Callback):
+    "Validates before each epoch, which sets fastai's number of the epoch to 0"
+    order,busy = 0,False
+    def before_epoch(self):
+        if self.busy: return
+        self.busy = True
+        with self.learn.no_bar(), self.learn.no_logging(): self.learn.validate()
+        self.busy = False
+
+@pytest.mark.parametrize('n_epoch', [.5, 1.5, 2.3])
+@pytest.mark.parametrize('cbs', [[], [ValidateFirst]], ids=['alone', 'validating'])
+def test_a_part_of_an_epoch_is_a_part_whatever_validates_in_between(mlp, n_epoch, cbs, recwarn):
+    learn = mlp()
+    learn.fit_stages([Stage('a', n_epoch, .01)], cbs=cbs)
+    assert len(learn.recorder.history)==round(10*n_epoch)
+    assert not [w for w in recwarn if 'training loader' in str(w.message)], 'the loader has the length that it says'
+
+def test_a_lazy_model_is_refused_before_anything_is_trained(mlp):
+    "fastai can't freeze or unfreeze parameters that have no size yet"
+    learn = mlp(model=nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1)),
+                splitter=lambda m: [list(part.parameters()) for part in m])
+    with pytest.raises(ValueError, match='the model must have no lazy parameters'): learn.fine_tune_long(1, .01)
+    learn.model(learn.dls.one_batch()[0])
+    learn.fine_tune_long(1, .01)
+
+def test_a_sched_of_other_things_is_refused():
+    with pytest.raises(ValueError, match='sched must be a Cycle'): Stage('a', 1, .1, sched=[1])
+    d = Stage('a', 1, .1, sched={-1: one_cycle()}).to_dict() | {'sched': {'groups': [[[], None]]}}
+    with pytest.raises(ValueError, match='the groups of sched must be'): Stage.from_dict(d)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.demo.html.md"""
 # %% auto #0
 __all__ = ['CLR_BETA', 'demo_learner', 'train_demo', 'grad_levels', 'demo_table', 'plot_demo', 'clr_demo']
 
-# %% ../../nbs/70_cli.demo.ipynb #654ca776
+# %% ../../nbs/70_cli.demo.ipynb #d19ef8fe
 import matplotlib, numpy as np, pandas as pd, sys
 import matplotlib.pyplot as plt
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
-from ..core.figures import shade_phases
+from ..core.spans import FitSpan, mark_fits
 from ..schedule.cycle import MAX_LR
 from ..schedule.presets import constant
 from ..record.gradients import GradRecorder
@@ -82,7 +82,7 @@ def demo_table(
         rows[name] = pd.concat([scores, levels])
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/70_cli.demo.ipynb #a4c14a6e
+# %% ../../nbs/70_cli.demo.ipynb #96cb80b8
 def plot_demo(
     learners:dict, # Trained `Learner` by name of its policy; the last one's phases are shaded
     log_y:bool=True # Whether the y axis is logarithmic
@@ -90,10 +90,10 @@ def plot_demo(
     "Draw mean |g| of each policy side by side, the cycle's phases shaded in both"
     axs = plt.subplots(1, len(learners), figsize=(6*len(learners), 4), sharex=True, sharey=True,
                        layout='constrained')[1]
-    spans = list(learners.values())[-1].recorder.plans[-1].trained_spans()
+    plan = list(learners.values())[-1].recorder.plans[-1]
     for ax,(name,learn) in zip(axs, learners.items()):
-        shade_phases(ax, spans) # those of the cycle, in both panels
-        learn.recorder.plot_grads(per_group=False, beta=.9, label=name, log_y=log_y, ax=ax)
+        mark_fits(ax, [FitSpan(0, plan.n, plan.trained_spans())]) # the phases of the cycle, in both panels
+        learn.recorder.plot_grads(per_group=False, label=name, log_y=log_y, ax=ax)
         ax.label_outer()
     return axs
 

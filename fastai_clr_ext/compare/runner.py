@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #e40cee59
+# %% ../../nbs/66_compare.runner.ipynb #377f910a
 import json, math, numpy as np, os, platform, torch
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +18,7 @@ from fastcore.meta import delegates
 from fastai.learner import Learner
 from ..core.checks import as_list, check, check_count, checked, is_count, is_number, warn
 from ..core.files import MAX_NUMBER, leftover_target, read_json, to_plain, write_json
-from ..schedule.cycle import Schedule
+from ..schedule.cycle import MAX_LR, Schedule
 from ..schedule.presets import PRESETS
 from ..record.recorder import versions
 from ..train.one_cycle import make_plan
@@ -76,7 +76,7 @@ def _check_fits(policy, learn, n_epoch, lr_max):
         is_equal = abs(n_planned-n_epoch)*len(learn.dls.train)<1 # less than a batch
         check(is_equal, 'stages', f'have {n_epoch} epochs in all, as n_epoch says', n_planned)
 
-# %% ../../nbs/66_compare.runner.ipynb #f76893d4
+# %% ../../nbs/66_compare.runner.ipynb #ad5dc4e9
 def metric_names(
     learn:Learner # As `make_learner` gives it
 )->list: # In the order of the learner
@@ -100,8 +100,8 @@ def _check_tune(tune, policies, rates):
     have_no_rate = all(lr is None for lr in rates.values())
     check(are_cycles and have_no_rate, 'tune', 'be given without lr_max, and with policies that are cycles', tune)
     tried = as_list(tune) or []
-    are_rates = all(is_number(lr) and lr>0 for lr in tried)
-    check(tried and are_rates and len(set(tried))==len(tried), 'tune', 'be a list of different rates above 0', tune)
+    are_rates = all(is_number(lr) and 0<lr<=MAX_LR for lr in tried)
+    check(tried and are_rates and len(set(tried))==len(tried), 'tune', f'be a list of different rates above 0 and at most {MAX_LR:g}', tune)
 
 # %% ../../nbs/66_compare.runner.ipynb #86bb8b78
 _WRITTEN = '.json', '.npz' # Suffixes of the files in a folder

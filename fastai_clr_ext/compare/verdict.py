@@ -6,11 +6,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.verdict.html.md"""
 
 # %% auto #0
 __all__ = ['INTERVALS', 'MOST_SEEDS', 'wilson_interval', 'mean_interval', 't_power', 'seeds_needed', 'decide_verdict',
-           'paired_summary', 'verdict_sentences']
+           'is_real_dtype', 'paired_summary', 'verdict_sentences']
 
-# %% ../../nbs/60_compare.verdict.ipynb #92ec78f5
+# %% ../../nbs/60_compare.verdict.ipynb #159498f8
 import math, numpy as np, pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_complex_dtype, is_numeric_dtype
 from scipy import stats
 from ..core.checks import check, checked, is_number
 
@@ -150,11 +150,17 @@ def _describe_outcomes(outcomes, level)->dict:
     return dict(n_seeds=len(outcomes), mean=outcomes.mean(), sd=outcomes.std(), n_lost=n_lost, lost_lo=low,
                 lost_hi=high)
 
-# %% ../../nbs/60_compare.verdict.ipynb #d056abad
+# %% ../../nbs/60_compare.verdict.ipynb #c139a150
 _SUMMARY_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi',
                     'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better', 'verdict', 'seeds_needed']
 
 @checked
+def is_real_dtype(
+    column:pd.Series # Outcomes of one policy
+)->bool: # False for complex numbers too
+    "Does a column hold real numbers?"
+    return is_numeric_dtype(column) and not is_complex_dtype(column)
+
 def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a lost run
     baseline:str|None=None, # Policy that the others are compared with; None means the first
@@ -165,8 +171,9 @@ def paired_summary(
 )->pd.DataFrame: # A row for each policy; `gain` is positive where the policy is better
     "Return means, lost runs, gains over the baseline and verdicts"
     check(outcomes.size, 'outcomes', 'have a column for each policy and a row for each seed', outcomes.shape)
-    check(outcomes.columns.is_unique, 'the columns of outcomes', 'have different names', list(outcomes))
-    bad = [name for name,column in outcomes.items() if not is_numeric_dtype(column) or np.isinf(column).any()]
+    is_plain = outcomes.columns.nlevels==1 and outcomes.columns.is_unique
+    check(is_plain, 'the columns of outcomes', 'have one name each, all different', list(outcomes))
+    bad = [name for name,column in outcomes.items() if not is_real_dtype(column) or np.isinf(column).any()]
     check(not bad, 'outcomes', 'be numbers, or NaN for a lost run', bad)
     baseline = outcomes.columns[0] if baseline is None else baseline
     check(baseline in list(outcomes), 'baseline', f'be one of {list(outcomes)}', baseline)

@@ -7,7 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #b187d0fc
+# %% ../../nbs/01_core.callback.ipynb #bcbeaa5b
+import sys
 from collections.abc import Iterable
 from torch import nn
 from torch.nn import DataParallel
@@ -82,12 +83,24 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #ef7c1a1e
+# %% ../../nbs/01_core.callback.ipynb #5c3e0c1d
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
     "Is fastai's `LRFinder` running?"
     return 'lr_finder' in vars(learn) # `hasattr` would ask the model too
+
+def check_not_nested(
+    learn:Learner # In the first batch of a fit
+):
+    "Raise a `ValueError` if a callback has called `fit` within a fit of the same learner"
+    n_fits,frame = 0,sys._getframe()
+    while frame is not None:
+        is_fit = frame.f_code is Learner._do_fit.__code__
+        n_fits += is_fit and frame.f_locals.get('self') is learn
+        frame = frame.f_back
+    check(n_fits<2, 'callbacks', 'not call fit within a fit of the same learner: its cycle and its record would be mixed '
+          'with those of the outer fit', f'{n_fits} fits')
 
 def running_epoch(
     learn:Learner, # Learner before a training batch

@@ -146,16 +146,20 @@ def checked(
         return f(*args, **kwargs)
     return with_checks
 
-# %% ../../nbs/00_core.checks.ipynb #9ee04e1a
+# %% ../../nbs/00_core.checks.ipynb #f02b7ca5
+def make_own_fields_plain(
+    data:object # Object of a dataclass, frozen or not
+):
+    "Turn the numbers of a dataclass into Python's"
+    for each in fields(data): object.__setattr__(data, each.name, plain(getattr(data, each.name)))
+
 def check_own_fields(
     data:object, # Object of a dataclass, frozen or not
     where:str='' # What its fields are called in an error, such as `"stage 'a': "`
 ):
     "Turn the numbers of a dataclass into Python's, and check its fields by their annotations"
-    for each in fields(data):
-        value = plain(getattr(data, each.name))
-        object.__setattr__(data, each.name, value)
-        check_kind_of(where+each.name, kind_rule(each.type), value)
+    make_own_fields_plain(data)
+    for each in fields(data): check_kind_of(where+each.name, kind_rule(each.type), getattr(data, each.name))
 
 # %% ../../nbs/00_core.checks.ipynb #7ea18a85
 def whole(

@@ -164,7 +164,7 @@ def is_pair(
     "Does it name something of a parameter group?"
     return isinstance(x, list) and len(x)==2 and isinstance(x[0], str) and is_count(x[1], 0)
 
-# %% ../../nbs/26_record.archive.ipynb #7a3a01f4
+# %% ../../nbs/26_record.archive.ipynb #23de4dde
 def check_fit_row(
     row:dict # Row of a fit, as JSON gives it
 ):
@@ -186,6 +186,7 @@ def check_meta(
     for k in ('since', 'rows', 'first'):
         ok = len(meta[k])==len(LOGS) and all(is_count(n, 0) for n in meta[k])
         check(ok, k, f'be a count for each of {LOGS}' if k!='first' else 'be the first fit and epoch', meta[k])
+    for k in ('fits', 'epochs'): check(isinstance(meta[k], list), k, 'be a list', meta[k])
     for row in meta['fits']: check_fit_row(row)
     for row in meta['epochs']:
         is_known = is_count(row['fit'], 0) and row['fit']<n_fits(meta)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.gradients.html.md""
 # %% auto #0
 __all__ = ['GradRecorder']
 
-# %% ../../nbs/25_record.gradients.ipynb #d7eea1a3
+# %% ../../nbs/25_record.gradients.ipynb #afa65ce7
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -15,15 +15,16 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import EventCallback
-from ..core.checks import as_list, check, check_count, check_flag
+from ..core.checks import as_list, check, check_count, check_flag, checked
 from .history import GRAD_KEYS, RunHistory
 from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
 from .recorder import HistoryRecorder, optimizer_name
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
 
-# %% ../../nbs/25_record.gradients.ipynb #70ba54d9
+# %% ../../nbs/25_record.gradients.ipynb #b483a1e6
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
+    @checked
     def __init__(self,
         stats:tuple=(), # Statistics beside mean |g| and norm: names in `STATS`
         per:str='group', # What a row is about: `'group'`, `'layer'` (a module) or `'param'`
@@ -39,10 +40,20 @@ class GradRecorder(HistoryRecorder):
         check_count('every', every)
         check_flag('adam', adam)
         self.per,self.every,self.adam = per,every,adam
-        self._choose({*always, *asked, *(['adam'] if adam else [])})
+        self.chosen = {*always, *asked, *(['adam'] if adam else [])}
+        self._choose(self.chosen)
+
+    def __getstate__(self):
+        "Leave out the statistics, whose functions pickle can't write"
+        return {k: v for k,v in super().__getstate__().items() if k not in ('prepares', 'befores', 'afters')}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._choose(self.chosen)
 
     def _choose(self, names:set):
         "Set what is measured, and the raw columns in the order of their values"
+        names = set(names)
         for name in list(names): names |= set(STATISTICS[name].needs)
         self.of_gradients = [name for name in OF_GRADIENTS if name in names]
         self.of_gradients.sort(key=lambda name: OF_GRADIENTS[name].overwrites) # those use the memory of the others
@@ -54,16 +65,17 @@ class GradRecorder(HistoryRecorder):
         for s in [*(OF_GRADIENTS[name] for name in self.of_gradients), *self.befores, *self.afters]:
             self.columns += s.columns
 
-# %% ../../nbs/25_record.gradients.ipynb #535017bf
+# %% ../../nbs/25_record.gradients.ipynb #aa7369a5
 @dataclass
 class GradState:
     "What `GradRecorder` keeps during a fit"
     sets:list # `ParamSet`s, one for each row of a step
     names:dict # Names of units and columns, for the log
+    n_groups:int # Parameter groups of the optimizer
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
 
-# %% ../../nbs/25_record.gradients.ipynb #53279c1f
+# %% ../../nbs/25_record.gradients.ipynb #a2aced3f
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -81,17 +93,22 @@ def check_fit(self:GradRecorder,
     return self
 
 @patch
+def _find_sets(self:GradRecorder):
+    "Find the sets of parameters that have a row in each step"
+    sets = param_sets(self.learn, self.per)
+    names = dict(units=[[u.name, u.group] for u in sets], columns=self.columns)
+    self.now.grad = GradState(sets, names, self.now.row['n_groups'])
+
+@patch
 def before_batch(self:GradRecorder):
     "Find the sets of parameters when the fit begins to train"
     is_new = self.now is None
     if not is_new: self._release(done=False) # the step before did not come to its end
     super(GradRecorder, self).before_batch()
-    if not is_new: return
-    sets = param_sets(self.learn, self.per)
-    self.now.grad = GradState(sets, dict(units=[[u.name, u.group] for u in sets], columns=self.columns))
-    if 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
+    if is_new or self.now.row['n_groups']!=self.now.grad.n_groups: self._find_sets()
+    if is_new and 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
 
-# %% ../../nbs/25_record.gradients.ipynb #09c9ea4e
+# %% ../../nbs/25_record.gradients.ipynb #495ea254
 def write_values(
     row:torch.Tensor, # `(n_sets, n_columns)`, on the device
     i:int, # Position of the set
@@ -107,9 +124,9 @@ def write_values(
 @torch.no_grad()
 def before_step(self:GradRecorder):
     "Append a row for the step; nothing leaves the device"
+    super(GradRecorder, self).before_step()
     learn,now,grad = self.learn,self.now,self.now.grad
-    now.in_step = True
-    if now.n_step % self.every: return
+    if grad is None or now.n_step % self.every: return # None: the recorder came within this batch
     present = [(i, u) for i,u in enumerate(grad.sets) if u.gather()]
     if not present: return
     layout = present[0][1].trainable[0].device, (len(grad.sets), len(self.columns)), grad.names
@@ -122,17 +139,16 @@ def before_step(self:GradRecorder):
         for s in self.befores: values += s.before(u)
         write_values(grad.values, i, 0, values)
 
-# %% ../../nbs/25_record.gradients.ipynb #dfd18151
+# %% ../../nbs/25_record.gradients.ipynb #c5ff508c
 @patch
 @torch.no_grad()
 def after_step(self:GradRecorder):
     "Add what can only be known after the step"
     opt,grad = self.learn.opt,self.now.grad
-    if self.afters and grad.pending:
-        hypers = opt.hypers
+    if grad is not None and self.afters and grad.pending:
         for i,u in grad.pending:
             values = []
-            for s in self.afters: values += s.after(u, opt, hypers[u.group])
+            for s in self.afters: values += s.after(u, opt, self.now.step_hypers[u.group])
             write_values(grad.values, i, len(self.columns)-len(values), values)
     self._release(done=True)
     super(GradRecorder, self).after_step()
@@ -188,8 +204,9 @@ def grads(self:Recorder)->pd.DataFrame: # As `RunHistory.grads`
     "What `GradRecorder` recorded in this learner's fits: one row for each step and group, layer or parameter"
     return self.history.grads
 
-# %% ../../nbs/25_record.gradients.ipynb #1ae66f2a
+# %% ../../nbs/25_record.gradients.ipynb #dc2b5575
 @patch
+@checked
 def grad_quantiles(self:RunHistory,
     qs:tuple|float=(.05, .5, .95) # Quantiles, in (0, 1)
 )->pd.DataFrame: # `fit, step, train_iter, epoch, group, layer` and a column for each quantile of |g|

@@ -29,9 +29,11 @@ NO_GRADIENTS = ('No gradients are recorded: no step was done with a GradRecorder
                 '(cbs=GradRecorder()), to learn.add_cb, or to one fit '
                 '(learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
 
-# %% ../../nbs/23_record.history.ipynb #288a59b9
+# %% ../../nbs/23_record.history.ipynb #1ae4f335
 class RunHistory:
     "Ledger of a learner's life: batches, gradients, epochs, fits and stages"
+    num_it = None # Of the history of an `lr_find`: its argument of that name
+    @checked
     def __init__(self,
         block_size:int=1024 # Rows that wait on the device before they are copied to the host
     ):
@@ -272,7 +274,7 @@ def steps(self:RunHistory
         columns[f'{what}_{group}'] = self.grad_series(batches, parts, what, group)
     return pd.DataFrame(columns, copy=False)
 
-# %% ../../nbs/23_record.history.ipynb #4f604355
+# %% ../../nbs/23_record.history.ipynb #1e1e4c5c
 @patch
 def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit without batches
     "Return the smoothed loss at the end of each fit"
@@ -296,7 +298,7 @@ def stages(self:RunHistory
     out['smooth_loss'] = [last[f] for f in out.last_fit]
     epochs = self.epochs
     if not len(epochs): return out.reset_index(drop=True)
-    ends = epochs.groupby('fit').last().drop(columns=['stage', 'epoch'])
+    ends = epochs.drop_duplicates('fit', keep='last').set_index('fit').drop(columns=['stage', 'epoch'])
     return out.join(ends, on='last_fit').reset_index(drop=True)
 
 # %% ../../nbs/23_record.history.ipynb #d3591a92

@@ -238,7 +238,7 @@ def add_zeros(
     counts[0] += n
     return counts
 
-# %% ../../nbs/21_record.measure.ipynb #16ee0651
+# %% ../../nbs/21_record.measure.ipynb #bf76c6a0
 def cosine_parts(
     u:ParamSet # With the gradients of this step
 )->list: # Inner product with the gradient of the step before, and that one's norm; NaN if it was of other parameters
@@ -269,7 +269,7 @@ def update_norm(
     "Measure the L2 norm of what the step changed"
     norms = []
     for before,after in zip(u.weights, joined(u.trainable)):
-        for a,b in aligned_parts(before, after): norms.append(root_of_squares(a-b))
+        for a,b in aligned_parts(before, after): norms.append(l2_norm([a-b]))
     return [norms[0] if len(norms)==1 else root_of_squares(torch.stack(norms))]
 
 # %% ../../nbs/21_record.measure.ipynb #0c28b714

@@ -7,8 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #3f04269c
+# %% ../../nbs/24_record.recorder.ipynb #37ec3a7c
 import fastai, platform, time, torch, uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from numbers import Real
@@ -19,7 +20,7 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from .. import __version__
-from ..core.callback import OUTER_EVENTS, FitCallback, check_only_one, check_recorder, is_lr_find
+from ..core.callback import OUTER_EVENTS, FitCallback, check_not_nested, check_only_one, check_recorder, is_lr_find
 from ..core.checks import check, is_real, plain, warn
 from ..schedule.plan import Plan
 from .history import ACCUMULATED, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED
@@ -64,7 +65,7 @@ def current_plan(
     plans = [vars(cb).get('plan') for cb in learn.cbs]
     return next((plan for plan in plans if isinstance(plan, Plan)), None)
 
-# %% ../../nbs/24_record.recorder.ipynb #0d27ddf6
+# %% ../../nbs/24_record.recorder.ipynb #70885fd2
 def describe_cycle(
     plan:Plan # What is trained
 )->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
@@ -86,18 +87,29 @@ def versions()->dict: # By package
     return dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__,
                 fastai_clr_ext=__version__)
 
+def n_elements(
+    params:Iterable # Parameters; a lazy one has no size yet
+)->int: # Without lazy ones
+    "Count the elements of parameters"
+    return sum(p.numel() for p in params if not isinstance(p, UninitializedParameter))
+
+def model_sizes(
+    learn:Learner # That trains
+)->dict: # `n_params`, `n_trainable`, `group_sizes`
+    "Count the parameters of a model, and of each parameter group"
+    params = list(learn.model.parameters())
+    return dict(n_params=n_elements(params), n_trainable=n_elements(p for p in params if p.requires_grad),
+                group_sizes=[n_elements(group) for group in learn.opt.param_lists])
+
 def describe_fit(
     learn:Learner, # About to train
     device:torch.device # Of the parameters
 )->dict: # Row of `RunHistory.fits`
     "Describe a fit that begins"
     stage = vars(learn).get('stage') # `getattr` would ask the model
-    params = [p for p in learn.model.parameters() if not isinstance(p, UninitializedParameter)]
-    n_trainable = sum(p.numel() for p in params if p.requires_grad)
     wd = [hypers.get('wd') for hypers in learn.opt.hypers]
     loss_func = learn.loss_func
-    sizes = dict(n_groups=len(wd), wd=wd, bs=getattr(learn.dls.train, 'bs', None),
-                 n_params=sum(p.numel() for p in params), n_trainable=n_trainable)
+    sizes = dict(n_groups=len(wd), wd=wd, bs=getattr(learn.dls.train, 'bs', None), **model_sizes(learn))
     return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch,
                 **describe_plan(learn), opt=optimizer_name(learn.opt, learn.opt_func), **sizes,
                 loss_func=getattr(loss_func, '__name__', type(loss_func).__name__),
@@ -144,7 +156,7 @@ def epoch_metrics(
     if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
     return {name: value for name,value in values.items() if name not in several}
 
-# %% ../../nbs/24_record.recorder.ipynb #88286d6b
+# %% ../../nbs/24_record.recorder.ipynb #ae3549c8
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -159,9 +171,11 @@ class RunningFit:
     epoch:int=-1 # Number of the epoch
     in_epoch:bool=False # Whether the epoch has begun to train
     in_step:bool=False # Whether the optimizer is about to step
+    step_hypers:list=field(default_factory=list) # Hyper-parameters of each group in that step
     metrics:dict|None=None # Losses and metrics of this epoch, kept before a validation empties the `Recorder`
     where:list=field(default_factory=list) # `BATCH_PLACE` of the current batch; its row shares the list
     loss:torch.Tensor|None=None # Loss in the current row, on its device
+    is_lazy:bool=False # Whether parameters get their sizes in the first batch
     n_held:int=0 # Samples that the accumulators held before the batch
     grad:object=None # State of `GradRecorder`
 
@@ -189,7 +203,7 @@ class HistoryRecorder(FitCallback):
     answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
                *OUTER_EVENTS}
 
-# %% ../../nbs/24_record.recorder.ipynb #6986022f
+# %% ../../nbs/24_record.recorder.ipynb #388c5bfa
 @patch
 def check_fit(self:HistoryRecorder,
     learn:Learner, # About to fit
@@ -212,10 +226,13 @@ def before_fit(self:HistoryRecorder):
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
     learn = self.learn
+    check_not_nested(learn)
     for cb in [self] if is_lr_find(learn) else learn.cbs: # all are checked before anything is written
         if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
     recorder = learn.recorder
-    if is_lr_find(learn): history = recorder.lr_find_history = RunHistory()
+    if is_lr_find(learn):
+        history = recorder.lr_find_history = RunHistory()
+        history.num_it = learn.lr_finder.num_it
     else: history = recorder.history
     self.history = history
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
@@ -225,15 +242,27 @@ def _begin_fit(self:HistoryRecorder):
         row=describe_fit(learn, device), i_fit=len(history.fit_rows),
         n_rows=(len(history.batch_log), len(history.grad_log)),
         layout=(device, (1,), {'hypers': hypers}), hypers=hypers,
+        is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
     history.fit_rows.append(self.now.row)
 
-# %% ../../nbs/24_record.recorder.ipynb #17fa0121
+# %% ../../nbs/24_record.recorder.ipynb #24bfe072
+@patch
+def _change_groups(self:HistoryRecorder):
+    "Take note of parameter groups that were added or removed while training"
+    learn,now = self.learn,self.now
+    now.hypers = numeric_hypers(learn.opt)
+    device,shape,_ = now.layout
+    now.layout = (device, shape, {'hypers': now.hypers})
+    wd = [hypers.get('wd') for hypers in learn.opt.hypers]
+    now.row.update(n_groups=len(wd), wd=wd, **model_sizes(learn))
+
 @patch
 def before_batch(self:HistoryRecorder):
     "Append a row"
     if self.now is None: self._begin_fit()
     learn,now = self.learn,self.now
+    if len(learn.opt.hypers)!=now.row['n_groups']: self._change_groups()
     if not now.in_epoch:
         now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
         now.in_epoch = True
@@ -251,11 +280,17 @@ def before_batch(self:HistoryRecorder):
 def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
     loss,hypers = self.learn.loss.detach(),self.learn.opt.hypers
-    self.now.loss.copy_(loss if loss.numel()==1 else loss.mean())
+    self.now.loss.copy_(loss.reshape(1) if loss.numel()==1 else loss.mean())
     self.history.batch_log.rows[-1][1] = self.now.read(hypers)
+    if self.now.is_lazy:
+        self.now.row.update(model_sizes(self.learn))
+        self.now.is_lazy = False
 
 @patch
-def before_step(self:HistoryRecorder): self.now.in_step = True
+def before_step(self:HistoryRecorder):
+    "Keep what the step is made with: callbacks may set other values behind it, for the next step"
+    self.now.in_step = True
+    self.now.step_hypers = [dict(hypers) for hypers in self.learn.opt.hypers]
 
 @patch
 def after_step(self:HistoryRecorder):
@@ -263,7 +298,7 @@ def after_step(self:HistoryRecorder):
     now = self.now
     if not now.in_step: return
     now.where[STEP],now.where[REASON] = now.n_step,STEPPED
-    self.history.batch_log.rows[-1][1] = now.read(self.learn.opt.hypers) # what the step was made with
+    self.history.batch_log.rows[-1][1] = now.read(now.step_hypers)
     now.n_step += 1
     now.in_step = False
     now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)

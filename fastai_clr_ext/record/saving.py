@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.saving.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/28_record.saving.ipynb #b3d864c8
+# %% ../../nbs/28_record.saving.ipynb #592c7cec
 import os
 from dataclasses import dataclass, field
 from glob import escape
@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, is_lr_find
-from ..core.checks import check, check_count, check_flag, warn
+from ..core.checks import check, check_count, check_flag, checked, warn
 from ..core.files import leftover_target
 from .archive import Extent, log_lengths, part_number, to_arrays
 from .files import (
@@ -162,11 +162,12 @@ def open_writer(
     n_next = part_number(parts[-1].path)+1 if parts else 0
     return HistoryWriter(path, history, stamp, extent, parts, n_next)
 
-# %% ../../nbs/28_record.saving.ipynb #8e4be7c6
+# %% ../../nbs/28_record.saving.ipynb #156b2b63
 class SaveHistory(FitCallback):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right behind it
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_epoch', 'after_fit'}
+    @checked
     def __init__(self,
         path:str|Path, # File to write
         every:int=1000, # Training batches between two writings, at least 1

@@ -7,21 +7,26 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.cycle.html.md"""
 # %% auto #0
 __all__ = ['Schedule', 'Cycle', 'ByGroup']
 
-# %% ../../nbs/11_schedule.cycle.ipynb #775a9c1c
+# %% ../../nbs/11_schedule.cycle.ipynb #d4b1e970
 import numpy as np
 from collections.abc import Callable
 from fastcore.basics import patch
 from ..core.checks import as_list, check, check_count, checked, is_number, plain, warn
 from .phase import Phase, phase_values
-from .sampling import SAMPLINGS, locate, pcts_of, place_endpoint
+from .sampling import SAMPLINGS, check_can_join, locate, pcts_of, place_endpoint
 
 # %% ../../nbs/11_schedule.cycle.ipynb #9ea131d0
 MAX_PHASES = 10_000 # In a cycle
 MAX_BATCHES = 20_000_000 # In a cycle, times the parameter groups: a table then has 160 MB for each hyper-parameter
 
-# %% ../../nbs/11_schedule.cycle.ipynb #eb893830
+# %% ../../nbs/11_schedule.cycle.ipynb #3d1cfde4
 class Schedule:
     "Base class of schedules, which define `hypers`, `table`, `spans`, `cycle_of` and `to_dict`"
+    def n_trained(self,
+        n_iter:int # Batches in all epochs that are begun
+    )->int: # All of them, but for the cycle of a stage that ends within an epoch
+        "Count the batches that are trained"
+        return n_iter
 
 class Cycle(Schedule):
     "Phases that make up one cycle, and how batches sample them"
@@ -79,11 +84,12 @@ def spans(self:Cycle,
     bounds = np.searchsorted(k, np.arange(len(self.phases)+1)).tolist()
     return [(p.name, first, stop) for p,first,stop in zip(self.phases, bounds, bounds[1:])]
 
-# %% ../../nbs/11_schedule.cycle.ipynb #29a86384
+# %% ../../nbs/11_schedule.cycle.ipynb #d3220ce6
 MAX_LR = 1e9 # A rate above this leaves the range of float32 in the first step
 
 def check_lr_max(
-    lr_max:float|list # One rate, or one for each parameter group
+    lr_max:float|list, # One rate, or one for each parameter group
+    name:str='lr_max' # What an error calls it
 )->np.ndarray: # `float64`, 0-d or `(n_groups,)`
     "Check peak learning rates"
     lr_max = plain(lr_max)
@@ -91,7 +97,7 @@ def check_lr_max(
     each = [lr_max] if rates is None else rates
     ok = each and all(is_number(rate) and 0<=rate<=MAX_LR for rate in each) and any(each)
     rule = f'be a rate above 0 and at most {MAX_LR:g}, or one for each parameter group, which may be 0 for some'
-    check(ok, 'lr_max', rule, lr_max)
+    check(ok, name, rule, lr_max)
     return np.array(lr_max if rates is None else rates, dtype=float)
 
 # %% ../../nbs/11_schedule.cycle.ipynb #1a4d8b9a
@@ -151,7 +157,7 @@ def scaled(
     "Make phases shorter or longer"
     return [Phase(p.name, p.pct*factor, **p.hypers) for p in phases]
 
-# %% ../../nbs/11_schedule.cycle.ipynb #e2281c41
+# %% ../../nbs/11_schedule.cycle.ipynb #f9bc4a92
 @patch
 @checked
 def then(self:Cycle,
@@ -162,6 +168,7 @@ def then(self:Cycle,
     check_pct(pct, 'pct')
     check(other.sampling==self.sampling, 'sampling of the second cycle', f'be that of the first, {self.sampling!r}',
           other.sampling)
+    check_can_join(self.sampling)
     return Cycle(scaled(self.phases, pct) + scaled(other.phases, 1-pct), self.sampling)
 
 @patch
@@ -171,6 +178,7 @@ def repeat(self:Cycle,
 )->Cycle: # The phases of all
     "Return this cycle several times, in the same number of batches"
     check_count('n_cycles', n_cycles, most=MAX_PHASES//len(self.phases))
+    if n_cycles>1: check_can_join(self.sampling)
     return Cycle(scaled(self.phases, 1/n_cycles)*int(n_cycles), self.sampling)
 
 @patch
@@ -186,7 +194,8 @@ def in_steps(self:Cycle,
     for i in range(n_steps):
         hypers = {name: float(values[i]) for name,values in table.items()}
         phases.append(Phase(self.phases[k[i]].name, 1/n_steps, **hypers))
-    return Cycle(phases, self.sampling)
+    # the others cut a cycle at batches of their own, so that the values would not be held equally long
+    return Cycle(phases, 'endpoint' if self.sampling=='endpoint' else 'no_endpoint')
 
 # %% ../../nbs/11_schedule.cycle.ipynb #a26ccbfc
 def rates_per_group(

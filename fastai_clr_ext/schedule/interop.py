@@ -29,7 +29,7 @@ def check_torch_optimizer(
     check(not missing, 'last_epoch', 'be -1 unless the state of an optimizer with a scheduler was loaded first: '
           f'parameter groups {missing} have no initial_lr', last_epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #904577f0
+# %% ../../nbs/14_schedule.interop.ipynb #ce264516
 class CycleLR(LRScheduler):
     "torch scheduler that sets what a cycle's table says"
     @checked
@@ -58,6 +58,7 @@ class CycleLR(LRScheduler):
         check(n==self.n_groups, 'the optimizer', f'have the {self.n_groups} parameter groups that it had when the '
               'scheduler was made: make a new scheduler for others', n)
 
+    @checked
     def step(self,
         epoch:int|None=None # Batch to go to, as in torch; None means the next
     ):

@@ -91,7 +91,7 @@ def anneal_values(
     name,power = (anneal, None) if isinstance(anneal, str) else anneal
     return ANNEALERS[name](start, end, pos, power)
 
-# %% ../../nbs/10_schedule.phase.ipynb #7fb9ffbf
+# %% ../../nbs/10_schedule.phase.ipynb #b5adef82
 def allowed_values(
     name:str # Hyper-parameter
 )->tuple: # Rule in words; function from an array to the values that keep it
@@ -117,6 +117,8 @@ def hyper_spec(
     anneal = annealer_spec(spec[2] if len(spec)==3 else anneal)
     if anneal in ('exp', 'inv_sqrt'):
         check(start>0 and end>0, where, f'have start and end above 0 with the annealer {anneal!r}', (start, end))
+        is_near = 1e-150<start/end<1e150 # `anneal_inv_sqrt` takes the square of this
+        check(is_near, where, f'have start and end within a factor of 1e150 with the annealer {anneal!r}', (start, end))
     return float(start), float(end), anneal
 
 def phase_values(

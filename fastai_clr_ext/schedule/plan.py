@@ -7,19 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #1cfb3da1
+# %% ../../nbs/13_schedule.plan.ipynb #9e336d16
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
 from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
-from ..core.checks import as_list, check, check_count, checked, is_number, warn
-from ..core.figures import draw_hyper, legend_on_top, new_axes, shade_phases
-from ..core.labels import ITERATIONS, hyper_label
+from ..core.checks import as_list, check, check_count, checked, is_number, make_own_fields_plain, warn
+from ..core.figures import draw_hyper, label_iterations, legend_on_top, new_axes
+from ..core.spans import FitSpan, mark_fits
+from ..core.labels import hyper_label
 from .cycle import MAX_BATCHES, ByGroup, Schedule, rates_per_group
 
-# %% ../../nbs/13_schedule.plan.ipynb #be49b35f
+# %% ../../nbs/13_schedule.plan.ipynb #56a79585
 @dataclass(frozen=True)
 class Plan:
     "A cycle for the batches of one fit: what is previewed, trained and drawn"
@@ -34,6 +35,7 @@ class Plan:
     changed:dict|None=None
 
     def __post_init__(self):
+        make_own_fields_plain(self)
         check(isinstance(self.cycle, Schedule), 'cycle', 'be a Cycle or ByGroup', self.cycle)
         check_count('n_epoch', self.n_epoch, most=MAX_BATCHES)
         check_count('n_iter', self.n_iter, most=MAX_BATCHES)
@@ -60,11 +62,11 @@ class Plan:
         for name,rows in (self.changed or {}).items(): table[name][list(rows)] = list(rows.values())
         return table
 
-# %% ../../nbs/13_schedule.plan.ipynb #d9e04761
+# %% ../../nbs/13_schedule.plan.ipynb #0582ea29
 @patch(as_prop=True)
 def trained(self:Plan)->tuple: # Rows of `table`; the iteration of the fit at which each was trained
     "Which batches of the cycle are trained, and when"
-    ranges = self.trained_ranges or ((0, 0, self.n),)
+    ranges = self.trained_ranges or ((0, 0, self.cycle.n_trained(self.n)),)
     rows = [np.arange(first, stop) for _,first,stop in ranges]
     iterations = [np.arange(at, at+stop-first) for at,first,stop in ranges]
     return np.concatenate(rows), np.concatenate(iterations)
@@ -137,7 +139,7 @@ def settable_hypers(
          'to cycle that too, or leave momentum out of the cycle (moms=None in a preset)')
     return [name for name in names if name!='mom']
 
-# %% ../../nbs/13_schedule.plan.ipynb #6b1cb166
+# %% ../../nbs/13_schedule.plan.ipynb #fcb2b2af
 def plan_segments(
     plans:list, # `Plan`s of fits that followed each other
     key:str # Hyper-parameter
@@ -154,17 +156,16 @@ def plan_segments(
         start += int(iterations[-1])+1
     return groups
 
-def shared_spans(
-    plans:list # `Plan`s of fits that followed each other
-)->list: # Spans of each fit; empty if parameter groups differ
-    "Return the phases if all parameter groups share them"
-    out,start = [],0
-    for plan in plans:
-        spans = plan.trained_spans(start)
-        of_groups = [plan.trained_spans(start, group) for group in range(len(plan.lr_max))]
-        if any(each!=spans for each in of_groups): return []
-        out.append(spans)
-        start += int(plan.trained[1][-1])+1
+def plan_fits(
+    plans:list, # `Plan`s of fits that followed each other
+    stages:list|None=None # Names of their stages; None for none
+)->list: # A `FitSpan` for each; its phases are those of the last group
+    "Return where fits, stages and phases lie on the x axis"
+    out,first = [],0
+    for i,plan in enumerate(plans):
+        stop = first + int(plan.trained[1][-1])+1
+        out.append(FitSpan(first, stop, plan.trained_spans(first), stages[i] if stages else ''))
+        first = stop
     return out
 
 # %% ../../nbs/13_schedule.plan.ipynb #e325354d
@@ -175,13 +176,14 @@ def check_plans(
     ok = as_list(plans) and all(isinstance(plan, Plan) for plan in as_list(plans))
     check(ok, 'plans', 'be a list of at least one Plan', plans)
 
-# %% ../../nbs/13_schedule.plan.ipynb #a658795e
+# %% ../../nbs/13_schedule.plan.ipynb #162ff272
 @checked
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    shade:bool=True, # Whether to shade and name the phases, if all groups share them
+    shade:bool=True, # Whether to shade and name the phases, those of the last group
+    stages:list|None=None, # Names of the fits' stages, written above the phases; None for none
     **kwargs # Passed to the lines
 )->plt.Axes: # The axes drawn on
     "Draw one hyper-parameter of fits that followed each other"
@@ -190,22 +192,16 @@ def plot_plans(
     check(key in known, 'key', f'be a hyper-parameter that was scheduled, {known}', key)
     if ax is None: ax = new_axes()
     draw_hyper(ax, key, plan_segments(plans, key), **kwargs)
-    spans = shared_spans(plans)
-    if shade and spans: shade_phases(ax, *spans)
-    border = 0
-    for plan in plans[:-1]:
-        border += int(plan.trained[1][-1])+1
-        ax.axvline(border-.5, color='.5', ls=':', lw=1) # where the next fit begins
-    ax.set_xlabel(ITERATIONS)
+    if shade: mark_fits(ax, plan_fits(plans, stages))
     ax.set_ylabel(hyper_label(key), parse_math=False)
-    return ax
+    return label_iterations([ax])[0]
 
 @checked
 def plot_schedule(
     plans:list, # `Plan`s of fits that followed each other
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
     ax:plt.Axes|None=None, # Axes to draw the rate on; a new figure if None
-    **kwargs # Passed to the lines of the rate
+    **kwargs # As in `plot_plans`; the rest is passed to the lines of the rate
 )->plt.Axes: # The axes of the rate
     "Draw the rate of each group and, on a second axis, momentum against the batch"
     check_plans(plans)
@@ -213,7 +209,7 @@ def plot_schedule(
     ax = plot_plans(plans, 'lr' if 'lr' in known else known[0], ax, **kwargs)
     twins = []
     if show_moms and 'mom' in known and 'lr' in known:
-        twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.3')]
+        twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.5')]
     return legend_on_top(ax, twins)
 
 # %% ../../nbs/13_schedule.plan.ipynb #ecbf5f53

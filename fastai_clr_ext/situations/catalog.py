@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #be593185
+# %% ../../nbs/52_situations.catalog.ipynb #68b9439f
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import no_random, params
-from ..core.checks import check, check_count, check_own_fields, is_count, is_number
+from ..core.checks import as_list, check, check_count, check_own_fields, checked, is_count, is_number
 from ..schedule.cycle import MAX_BATCHES, Cycle, check_lr_max
 from ..schedule.presets import clr_beta_07, one_cycle
 from ..train.one_cycle import tuple_07 # importing it gives `Learner` its method
@@ -31,7 +31,7 @@ from .images import digits_images, images_dls, load_images
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #a1c14506
+# %% ../../nbs/52_situations.catalog.ipynb #b6b63642
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
@@ -49,13 +49,13 @@ def check_situation(
     clr_beta_07(*tuple_07('use_clr_beta', sit.use_clr_beta, '(div, pct)'))
     for name in ('classes', 'pretrain_on'):
         chosen = getattr(sit, name)
-        ok = chosen is None or (isinstance(chosen, (tuple, list)) and chosen)
+        ok = chosen is None or (isinstance(chosen, tuple) and chosen)
         check(ok, name, 'be a tuple of classes or None', chosen)
     wants_part = sit.classes or sit.pretrain_on or sit.n_train
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #cc964096
+# %% ../../nbs/52_situations.catalog.ipynb #6c0d08b9
 @dataclass(frozen=True)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -78,6 +78,9 @@ class Situation:
 
     def __post_init__(self):
         check_own_fields(self)
+        for name in ('classes', 'pretrain_on'): # a list would do as well, but can't be a key of the cache
+            chosen = as_list(getattr(self, name))
+            if chosen is not None: object.__setattr__(self, name, tuple(chosen))
         check_situation(self)
 
     @property
@@ -122,7 +125,7 @@ def _random_learner(sit, seed:int)->Learner:
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=split_head,
                    opt_func=OPTIMIZERS[sit.optimizer], wd=sit.wd, lr=sit.lr_max)
 
-# %% ../../nbs/52_situations.catalog.ipynb #65388359
+# %% ../../nbs/52_situations.catalog.ipynb #ff7bf01b
 @lru_cache(maxsize=4)
 def pretrained_body(
     sit:Situation # With `pretrain_on`
@@ -134,10 +137,12 @@ def pretrained_body(
     return {name: weights.cpu().clone() for name,weights in learn.model[:-1].state_dict().items()}
 
 @patch
+@checked
 def __call__(self:Situation,
-    seed:int # Of the initial weights, the order of the data and what is random in it
+    seed:int # Of the initial weights, the order of the data and what is random in it, in [0, 2**32)
 )->Learner: # Fresh, with `accuracy` and two parameter groups, body and head
     "Return this situation's learner"
+    check_count('seed', seed, least=0, most=2**32-1)
     learn = _random_learner(replace(self, pretrain_on=None), seed)
     if self.pretrain_on: learn.model[:-1].load_state_dict(pretrained_body(self))
     return learn

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #af53925e
+# %% ../../nbs/34_train.guard.ipynb #5f6efa7e
 import math, numpy as np, torch
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
-from ..core.checks import check, check_count, is_number, warn
+from ..core.checks import check, check_count, checked, is_number, warn
 from fastai_clr_ext.record.measure import (adam_sums, joined, keeps_squares, l2_norm, named_params, param_sets,
     stored_values)
 from ..record.recorder import current_plan
@@ -64,12 +64,13 @@ class WatchedFit:
     candidate:dict|None = None # Copy of the weights that the next look must confirm
     since_kept:int = 0 # Batches since the last copy
 
-# %% ../../nbs/34_train.guard.ipynb #3a2b2732
+# %% ../../nbs/34_train.guard.ipynb #d1978845
 class DivergenceGuard(FitCallback):
     "Find out that a training is lost, keep the evidence, and stop it, rewind it or let it go on"
     order = TrackerCallback.order+30 # behind everything that records or schedules
     answers = {'before_fit', 'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step',
                'after_batch', 'after_train', 'after_cancel_fit', 'after_fit'}
+    @checked
     def __init__(self,
         # Rise of the smoothed loss above its best that is too high, as a multiple of how far it had fallen; above 0
         factor:float=LossTrend.factor,

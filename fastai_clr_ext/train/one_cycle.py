@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs']
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #ce68aa1d
+# %% ../../nbs/30a_train.one_cycle.ipynb #3316cd68
 import inspect
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from fastai.torch_core import even_mults
 from ..core.callback import check_callbacks, make_callbacks
 from ..core.checks import as_list, check, check_count, is_count, is_number, plain
 from ..core.checks import checked, whole
-from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, rates_per_group, warn_left_out
+from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, check_lr_max, rates_per_group, warn_left_out
 from ..schedule.plan import Plan, settable_hypers
 from ..schedule.presets import PRESETS, clr_07, clr_beta_07, constant, one_cycle
 from ..record.recorder import HistoryRecorder
@@ -120,7 +120,7 @@ def group_lrs(
     if lo is None: return rates_per_group([hi/10]*(n_groups-1) + [hi], n_groups)
     return rates_per_group(L(even_mults(lo, hi, n_groups), use_list=None), n_groups)
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #0d1dd9b5
+# %% ../../nbs/30a_train.one_cycle.ipynb #4d8635a5
 def peek_optimizer(
     learn:Learner, # About to fit
     reset_opt:bool=False # Whether the fit would make a new optimizer
@@ -129,11 +129,17 @@ def peek_optimizer(
     if learn.opt is not None and not reset_opt: return learn.opt, learn.lr
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func, learn.lr # a new one would clear its state
     before = learn.opt, learn.lr
+    lr = plain(learn.lr)
+    if isinstance(lr, slice): group_lrs(lr, 1) # raises an error unless it is a slice of rates
+    else: check_lr_max(lr, 'lr of the learner')
+    check_wd(plain(learn.wd), name='wd of the learner')
     try:
-        learn.lr = plain(learn.lr) # fastai's optimizers take no numbers of numpy
+        learn.lr = lr # fastai's optimizers take no numbers of numpy
         learn.create_opt()
         return learn.opt, learn.lr
     finally: learn.opt,learn.lr = before
+
+MAX_WD = 1e9 # As `MAX_LR`: far above what can be trained, and far below what overflows
 
 def check_wd(
     wd:float|list|None, # As in `fit_one_cycle_ext`
@@ -144,22 +150,22 @@ def check_wd(
     if wd is None: return
     each = as_list(wd) if as_list(wd) is not None else [wd]
     ok = n_groups is None or len(each) in (1, n_groups)
-    ok = ok and all(is_number(w) and w>=0 for w in each)
-    check(ok, name, 'be at least 0, or one such value for each parameter group', wd)
+    ok = ok and all(is_number(w) and 0<=w<=MAX_WD for w in each)
+    check(ok, name, f'be at least 0 and at most {MAX_WD:g}, or one such value for each parameter group', wd)
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #d80735ed
+# %% ../../nbs/30a_train.one_cycle.ipynb #99ffa986
 def n_batches_of(
     learn:Learner # About to fit
 )->int: # At least 1
     "Return the number of batches of an epoch, or raise a `ValueError` if it is 0 or not known"
     try: n = len(learn.dls.train)
-    except TypeError: n = None # a loader over a stream
+    except (TypeError, NotImplementedError): n = None # a loader over a stream
     rule = 'have a length, since a cycle has to know where it ends'
     check(n is not None, 'the training loader', rule, learn.dls.train)
     check(n>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n)
     return n
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #e6293215
+# %% ../../nbs/30a_train.one_cycle.ipynb #09a02008
 @checked
 def make_plan(
     learn:Learner, # About to fit
@@ -186,13 +192,15 @@ def make_plan(
     n_groups = len(opt.hypers)
     cycle = resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
     check_wd(wd, n_groups)
+    if wd is None: check_wd(plain(learn.wd), n_groups, 'wd of the learner')
     is_free = wd is None or 'wd' not in cycle.hypers
     check(is_free, 'wd', 'be left to the cycle, which sets it at every batch', wd)
     check_callbacks(learn, opt, cbs or [])
     lr_max = group_lrs(plain(lr) if lr_max is None else lr_max, n_groups)
     most = MAX_BATCHES//n_groups
     check(n_epoch*n_iter<=most, 'n_epoch', f'give at most {most:,} batches, {n_iter} in each epoch', n_epoch)
-    plan = Plan(cycle, lr_max, n_epoch, n_iter, trained_ranges=((0, start_epoch*n_iter, n_epoch*n_iter),),
+    first,stop = start_epoch*n_iter,cycle.n_trained(n_epoch*n_iter)
+    plan = Plan(cycle, lr_max, n_epoch, n_iter, trained_ranges=((0, first, stop),),
                 scheduled=tuple(settable_hypers(opt, cycle)))
     check_writers(plan.scheduled, [*learn.cbs, *(cbs or [])])
     if cut_short is not None: plan = cut_short(plan)
@@ -209,7 +217,7 @@ def default_recorder(
     has_one = any(isinstance(cb, HistoryRecorder) for cb in [*learn.cbs, *cbs])
     return [] if has_one or 'recorder' not in vars(learn) else [HistoryRecorder()]
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #927ef997
+# %% ../../nbs/30a_train.one_cycle.ipynb #e5b980d8
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.scheduler.html.md"""
 # %% auto #0
 __all__ = ['CycleScheduler']
 
-# %% ../../nbs/30_train.scheduler.ipynb #494a1a7a
+# %% ../../nbs/30_train.scheduler.ipynb #ab132fbe
 import numpy as np
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
-from ..core.callback import FitCallback, running_epoch
+from ..core.callback import FitCallback, check_not_nested, running_epoch
 from ..core.checks import check, checked, warn
 from ..schedule.cycle import fill_unset
 from ..schedule.plan import Plan, settable_hypers
@@ -41,7 +41,7 @@ def check_writers(
         both = sorted(written_by(cb) & set(scheduled))
         check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
 
-# %% ../../nbs/30_train.scheduler.ipynb #129eb11b
+# %% ../../nbs/30_train.scheduler.ipynb #a06c2c3f
 @dataclass
 class CycleFit:
     "What `CycleScheduler` knows of the fit that is running"
@@ -50,6 +50,7 @@ class CycleFit:
     epoch:int=-1 # Number of the epoch
     row:int=-1 # Row of the tables that the current batch is trained with
     planned:list=field(default_factory=list) # `(name, one value for each group)` of that row
+    hypers:list=field(default_factory=list) # Of each parameter group, as the step is made
     n_beyond:int=0 # Batches that the loader gave beyond its length
     is_cut:bool=False # Whether a callback cancelled a part of the training
     changed:dict=field(default_factory=dict) # By hyper-parameter, the rows that were trained with other values
@@ -63,19 +64,18 @@ class CycleFit:
         self.ranges[-1][2] = row+1
         self.row = row
 
-    def compare(self,
-        hypers:list # Of each parameter group, as the optimizer has stepped with them
-    ):
-        "Note what is not as it was planned"
+    def compare(self):
+        "Note what the step was not made with as it was planned"
+        hypers,self.hypers = self.hypers,[]
         for name,planned in self.planned:
             trained = [h[name] for h in hypers]
             if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.scheduler.ipynb #9386a8cb
+# %% ../../nbs/30_train.scheduler.ipynb #84b01731
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
-    answers = {'before_fit', 'before_batch', 'after_step', 'after_fit', 'after_cancel_batch', 'after_cancel_train',
+    answers = {'before_fit', 'before_batch', 'before_step', 'after_step', 'after_fit', 'after_cancel_batch', 'after_cancel_train',
                'after_cancel_epoch', 'after_cancel_fit'}
     @checked
     def __init__(self,
@@ -101,13 +101,16 @@ class CycleScheduler(FitCallback):
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #ad1b74a3
+# %% ../../nbs/30_train.scheduler.ipynb #b4f36250
 @patch
 def before_batch(self:CycleScheduler):
     "Write this batch's row into the optimizer"
     learn,plan = self.learn,self.plan
+    hypers = learn.opt.hypers
+    check(len(hypers)==len(plan.lr_max), 'the optimizer', f'keep its {len(plan.lr_max)} parameter groups while a cycle '
+          'sets their rates; add groups between fits', f'{len(hypers)} groups')
     if self.now is None:
-        hypers = learn.opt.hypers
+        check_not_nested(learn)
         tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
         self.now = CycleFit(tables)
     now = self.now
@@ -119,9 +122,14 @@ def before_batch(self:CycleScheduler):
     now.n_beyond += learn.iter>=plan.n_iter
 
 @patch
+def before_step(self:CycleScheduler):
+    "Keep the values that the step is made with: callbacks may set others behind it, for the next step"
+    if self.now is not None: self.now.hypers = [dict(hypers) for hypers in self.learn.opt.hypers]
+
+@patch
 def after_step(self:CycleScheduler):
     "See whether the step was made with the values of the plan"
-    if self.now is not None: self.now.compare(self.learn.opt.hypers)
+    if self.now is not None and self.now.hypers: self.now.compare()
 
 # %% ../../nbs/30_train.scheduler.ipynb #888ee9e6
 def warn_length(

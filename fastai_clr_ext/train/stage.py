@@ -22,7 +22,7 @@ from .one_cycle import check_wd
 MAX_EPOCHS = 1_000_000 # Of a stage
 MAX_STAGES = 1_000 # Of a run
 
-# %% ../../nbs/31a_train.stage.ipynb #b0c6c893
+# %% ../../nbs/31a_train.stage.ipynb #3766b23e
 @dataclass(frozen=True)
 class Stage:
     "One `freeze_to` and one fit, as data"
@@ -49,11 +49,13 @@ class Stage:
         ok = isinstance(self.freeze_to, Integral) and not isinstance(self.freeze_to, bool)
         check(ok, where+'freeze_to', 'be the number of the first parameter group to train', self.freeze_to)
         check_wd(self.wd, name=where+'wd')
-        ok = self.sched is None or isinstance(self.sched, (Schedule, str, dict)) or as_list(self.sched)
+        each = as_list(self.sched)
+        ok = self.sched is None or isinstance(self.sched, (Schedule, str, dict))
+        ok = ok or (each and all(isinstance(s, (Schedule, str)) for s in each))
         check(ok, where+'sched', 'be a Cycle, a name, a list of one for each parameter group, or a dict from group to '
               'Cycle', self.sched)
 
-# %% ../../nbs/31a_train.stage.ipynb #57a11dc2
+# %% ../../nbs/31a_train.stage.ipynb #46055b95
 def sched_to_plain(
     sched:Schedule|str|list|dict|None # As in `Stage`
 )->object: # What JSON can hold
@@ -73,7 +75,7 @@ def sched_from_plain(
     if 'groups' in plain_sched:
         pairs = check_fields(plain_sched, 'sched', 'groups')['groups']
         ok = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair)==2 for pair in pairs)
-        ok = ok and len({repr(group) for group,_ in pairs})==len(pairs)
+        ok = ok and all(isinstance(group, int) for group,_ in pairs) and len(dict(pairs))==len(pairs)
         check(ok, 'the groups of sched', 'be pairs of a group and its cycle, each group once', pairs)
         return {group: read(cycle) for group,cycle in pairs}
     return (ByGroup if 'cycles' in plain_sched else Cycle).from_dict(plain_sched, annealers)

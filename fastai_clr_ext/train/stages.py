@@ -7,13 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stages.html.md"""
 # %% auto #0
 __all__ = ['n_batches', 'StagedPlan', 'plan_stages']
 
-# %% ../../nbs/32_train.stages.ipynb #93eeabb8
+# %% ../../nbs/32_train.stages.ipynb #2fdab0c0
 import math, numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback
@@ -25,6 +26,7 @@ from ..core.callback import make_callbacks
 from ..core.checks import check, checked, plain
 from ..schedule.cycle import Schedule
 from ..schedule.plan import Plan, plot_schedule
+from ..record.recorder import n_elements
 from .divergence import divergences
 from .one_cycle import make_plan, n_batches_of, peek_optimizer
 from .stage import MAX_STAGES, Stage
@@ -39,7 +41,7 @@ def n_batches(
     end = lambda epochs: math.floor(round(epochs*n_iter, 6) + .5)
     return end(before+n_epoch) - end(before)
 
-# %% ../../nbs/32_train.stages.ipynb #e8f38c6e
+# %% ../../nbs/32_train.stages.ipynb #f0ecf1d6
 class FirstBatches:
     "The first batches of a data loader; everything else is the loader's own"
     def __init__(self,
@@ -59,12 +61,15 @@ class PartialEpoch(Callback):
     def __init__(self,
         n_epoch:float, # Epochs of the fit
         before:float=0. # Epochs of the stages before it
-    ): self.n_epoch,self.before = n_epoch,before
+    ):
+        self.n_epoch,self.before = n_epoch,before
+        self.epoch_now = -1 # Number of the epoch
 
     def before_train(self):
         "Give the learner a shorter loader where the fit ends within the epoch"
         dl = self.learn.dl
-        left = n_batches(self.n_epoch, len(dl), self.before) - self.learn.epoch*len(dl)
+        self.epoch_now = max(self.learn.epoch, self.epoch_now+1) # a validation within the fit sets fastai's to 0
+        left = n_batches(self.n_epoch, len(dl), self.before) - self.epoch_now*len(dl)
         if left<len(dl): self.learn.dl = FirstBatches(dl, max(left, 1))
 
 # %% ../../nbs/32_train.stages.ipynb #e08cf9f4
@@ -153,7 +158,7 @@ class StagedPlan:
     def __repr__(self): return self.summary().to_string(index=False, float_format='{:.4g}'.format)
     def _repr_html_(self): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../../nbs/32_train.stages.ipynb #c1ef140e
+# %% ../../nbs/32_train.stages.ipynb #f4606e82
 def trained_rates(
     plan:Plan # Of one stage
 )->np.ndarray: # `(batches trained, n_groups)`
@@ -170,16 +175,19 @@ def count_trainable(
     counts = []
     for group,params in enumerate(opt.param_lists):
         trained = [p for p in params if group>=first or opt.state.get(p, {}).get('force_train', False)]
-        counts.append(sum(p.numel() for p in trained))
+        counts.append(n_elements(trained))
     return counts
 
-# %% ../../nbs/32_train.stages.ipynb #784316b9
+# %% ../../nbs/32_train.stages.ipynb #57492bb5
 def check_freeze_to(
     opt:Optimizer|OptimWrapper, # Optimizer of the learner
     freeze_to:int # As in `Stage`
 ):
     "Raise a `ValueError` unless there is such a group, and something is left to train"
     n = len(opt.param_lists)
+    lazy = [p for params in opt.param_lists for p in params if isinstance(p, UninitializedParameter)]
+    check(not lazy, 'the model', "have no lazy parameters, which fastai can't freeze: run a batch through it first, "
+          'learn.model(learn.dls.one_batch()[0])', f'{len(lazy)} of them')
     check(-n<=freeze_to<n, 'freeze_to', f'lie in [{-n}, {n}): the optimizer has {n} parameter groups', freeze_to)
     is_left = any(len(params) for params in opt.param_lists[freeze_to%n:])
     check(is_left, 'freeze_to', 'leave a parameter to train', freeze_to)
@@ -296,20 +304,16 @@ def fit_stages(self:Learner,
             if any(d.action=='stopped' for d in divergences(self)): break
             keep_best(trackers, [*self.cbs, *stage_cbs])
 
-# %% ../../nbs/32_train.stages.ipynb #03860ac2
+# %% ../../nbs/32_train.stages.ipynb #83379564
 @patch
 def plot(self:StagedPlan,
     show_moms:bool=True, # Whether to draw momentum too, on a second y axis
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # Passed to the lines of the rate
 )->plt.Axes: # The axes of the rate
-    "Draw the rates of all stages, their names below"
-    ax = plot_schedule(self.plans, show_moms, ax, **kwargs)
-    ends = np.cumsum([0, *[len(plan.trained[0]) for plan in self.plans]])
-    for stage,first,stop in zip(self.stages, ends, ends[1:]):
-        ax.annotate(stage.name, ((first+stop)/2, .02), xycoords=('data', 'axes fraction'), ha='center', va='bottom',
-                    parse_math=False, fontsize='small', style='italic')
-    return ax
+    "Draw the rates of all stages, their names above"
+    names = [stage.name for stage in self.stages]
+    return plot_schedule(self.plans, show_moms, ax, stages=names, **kwargs)
 
 @patch
 @checked
