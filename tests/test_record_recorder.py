@@ -410,3 +410,16 @@ def test_the_last_epoch_of_a_stage_is_its_last_also_if_it_is_nan(mlp):
     assert np.isnan(summary.value['gap after'])
     axs = learn.recorder.plot_metrics()
     assert [line.get_xdata().tolist() for line in axs[0].lines if line.get_label()=='not finite']==[[19]]
+
+class CtrlC(Callback):
+    order = 500
+    def after_batch(self):
+        if self.training and self.train_iter==5: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('kind', [HistoryRecorder, GradRecorder])
+def test_a_recorder_of_an_interrupted_fit_serves_a_new_learner(mlp, kind):
+    cb,first = kind(),mlp()
+    with pytest.raises(KeyboardInterrupt): first.fit_one_cycle_ext(1, .01, cbs=[cb, CtrlC()])
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, cbs=cb)
+    assert len(first.recorder.history)==5 and len(learn.recorder.history)==10

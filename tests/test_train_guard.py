@@ -1,5 +1,6 @@
 "The guard: what is lost is found, what is not is left alone, and nothing waits for the device"
 import copy, math, warnings
+from dataclasses import fields
 from functools import partial
 import numpy as np, pytest, torch
 from numpy.testing import assert_allclose
@@ -577,3 +578,18 @@ def test_a_warning_of_a_fit_that_something_else_ended(mlp):
     with pytest.warns(UserWarning, match='The training diverged') as caught:
         mlp().fit(2, .01, cbs=[DivergenceGuard(), End(), Damage('loss', [4])])
     assert caught[0].filename==__file__
+
+def test_a_fit_without_a_guard_has_no_divergence(mlp):
+    "An earlier rewind neither stays on the Recorder nor hides that something else set the rate"
+    class Sets(Callback):
+        order = 61
+        def before_batch(self):
+            if self.training: self.learn.opt.set_hyper('lr', .0123)
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01)
+    names = [each.name for each in fields(Divergence)]
+    learn.recorder.divergences = [Divergence(**dict.fromkeys(names) | dict(action='rewound'))]
+    assert learn.recorder.divergence is not None
+    with pytest.warns(UserWarning, match='Something beside the cycle set lr'):
+        learn.fit_one_cycle_ext(1, .01, cbs=Sets())
+    assert learn.recorder.divergence is None

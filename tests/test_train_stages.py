@@ -349,3 +349,13 @@ def test_a_sched_of_other_things_is_refused():
     with pytest.raises(ValueError, match='sched must be a Cycle'): Stage('a', 1, .1, sched=[1])
     d = Stage('a', 1, .1, sched={-1: one_cycle()}).to_dict() | {'sched': {'groups': [[[], None]]}}
     with pytest.raises(ValueError, match='the groups of sched must be'): Stage.from_dict(d)
+
+def test_the_plan_of_a_stage_in_which_more_was_trained(mlp):
+    learn = mlp(n_trn=5)
+    loader = learn.dls.train
+    class Longer(type(loader)):
+        def __iter__(self):
+            for _ in range(2): yield from super().__iter__()
+    loader.__class__ = Longer
+    with pytest.warns(UserWarning, match='gave another number'): learn.fit_stages([Stage('a', 1.5, .01)])
+    assert set(learn.recorder.plans[-1].df.phase)<={'warm-up', 'cool-down', 'annihilation'}

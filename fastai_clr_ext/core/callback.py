@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #bcbeaa5b
-import sys
+# %% ../../nbs/01_core.callback.ipynb #6191b45e
+import sys, weakref
 from collections.abc import Iterable
 from torch import nn
 from torch.nn import DataParallel
@@ -63,13 +63,21 @@ class EventCallback(Callback):
                 raise
         if event_name=='after_fit' and not self.run: self.run = True
 
-# %% ../../nbs/01_core.callback.ipynb #5d8dfe07
+# %% ../../nbs/01_core.callback.ipynb #a581e67c
 class FitCallback(EventCallback):
     "Keep what belongs to the running fit in `now`; a validation within the fit doesn't change it"
     now = None # State of the running fit; None until its first training batch
     outer = None # State of the fit around a validation
+    last_learn = None # Weak reference to the learner whose fit it is or was
 
-    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('now', 'outer')}
+    def __getstate__(self): return {k: v for k,v in vars(self).items() if k not in ('now', 'outer', 'last_learn')}
+
+    def __setattr__(self, name, value):
+        "Forget an interrupted fit of another learner"
+        super().__setattr__(name, value)
+        if name!='learn' or value is None: return
+        if self.last_learn is None or self.last_learn() is not value: self.now = self.outer = None
+        self.last_learn = weakref.ref(value)
 
     def before_fit(self):
         "Put the state of a running fit aside, because this may be a validation"

@@ -84,14 +84,15 @@ def trained_spans(self:Plan,
         if len(inside): spans.append((name, int(inside[0])+start, int(inside[-1])+1+start))
     return spans
 
-# %% ../../nbs/13_schedule.plan.ipynb #e1e139e7
+# %% ../../nbs/13_schedule.plan.ipynb #958db640
 @patch
 def phase_names(self:Plan,
     group:int # Parameter group
 )->np.ndarray: # `(n,)`, for the whole cycle
     "Return the name of the phase of each batch"
     spans = self.cycle.cycle_of(group).spans(self.n)
-    return np.repeat([name for name,_,_ in spans], [stop-first for _,first,stop in spans])
+    names = np.repeat([name for name,_,_ in spans], [stop-first for _,first,stop in spans])
+    return np.append(names, np.repeat(names[-1:], self.n-len(names))) # the cycle of a stage may end within an epoch
 
 @patch(as_prop=True)
 def df(self:Plan)->pd.DataFrame: # Columns `train_iter, epoch, phase, group`, then one for each hyper-parameter

@@ -101,7 +101,7 @@ class CycleScheduler(FitCallback):
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #b4f36250
+# %% ../../nbs/30_train.scheduler.ipynb #1ef98f10
 @patch
 def before_batch(self:CycleScheduler):
     "Write this batch's row into the optimizer"
@@ -111,6 +111,8 @@ def before_batch(self:CycleScheduler):
           'sets their rates; add groups between fits', f'{len(hypers)} groups')
     if self.now is None:
         check_not_nested(learn)
+        is_alone = 'stage' not in vars(learn) and 'recorder' in vars(learn)
+        if is_alone: vars(learn.recorder).get('divergences', []).clear() # those of an earlier fit
         tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
         self.now = CycleFit(tables)
     now = self.now
