@@ -11,10 +11,10 @@ from fastai_clr_ext.compare import *
 def hostile(text):
     "The comparison that has a text wherever it has text, and its page: drawing its figures takes a second"
     comparison = Comparison(check_record(poisoned(text)))
-    return comparison, comparison.to_html()
+    return comparison, report_html(comparison)
 
 @cache
-def plain_page(): return Comparison(made()).to_html()
+def plain_page(): return report_html(Comparison(made()))
 
 @pytest.mark.parametrize('text', HOSTILE)
 def test_hostile_text_is_text(text):
@@ -27,12 +27,12 @@ def test_hostile_text_is_text(text):
                                         'table', 'thead', 'tbody', 'tr', 'th', 'td', 'div', 'figure', 'figcaption',
                                         'b', 'pre'))}, tags
     assert not re.search(r'<[^>]*\son\w+=', page) and page.count('<img')==page.count('src="data:image/svg+xml;base64,')
-    md = c.to_markdown()
+    md = report_markdown(c)
     outside = re.sub(r'(?ms)^(`{3,})text\n.*?^\1$', '', md)
     assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
     assert len({line.count(' | ') for line in outside.splitlines()
                 if line.startswith('| ')})<=2, 'no cell makes another'
-    assert merged_html(merge_records([c])) and '<' not in merged_markdown(merge_records([c]))
+    assert merged_page(merge_records([c])) and '<' not in merged_markdown(merge_records([c]))
 
 @pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
 def test_no_control_character_is_left(sign):
@@ -40,7 +40,7 @@ def test_no_control_character_is_left(sign):
     r,text = made(),f'a{sign}[31mb'
     r['runs'][0]['error'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
     c = Comparison(r)
-    pages = c.to_html(), c.to_markdown(), merged_html(merge_records([c])), merged_markdown(merge_records([c]))
+    pages = report_html(c), report_markdown(c), merged_page(merge_records([c])), merged_markdown(merge_records([c]))
     assert not any(sign in page for page in pages) and all('a\ufffd' in page for page in pages)
 
 class Elements(HTMLParser):
@@ -81,38 +81,40 @@ def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
 
 def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
     c = Comparison(made())
-    page = c.to_html()
+    page = report_html(c)
     assert (page.index('1cycle: worked') < page.index('<table') < page.index('<img') < page.index('What was run')
             < page.index('How to run it again'))
-    assert page==c.to_html() and page.count('<img')==3 and "default-src 'none'" in page
-    assert '1cycle: worked' in c.to_markdown() and '| 1cycle | worked |' in c.to_markdown()
+    assert page==report_html(c) and page.count('<img')==3 and "default-src 'none'" in page
+    assert '1cycle: worked' in report_markdown(c) and '| 1cycle | worked |' in report_markdown(c)
 
 def test_a_level_is_printed_as_it_is():
     c = Comparison(made(level=.995))
-    for text in (c.verdicts()[0], c.to_html(), c.to_markdown()):
+    for text in (c.verdicts()[0], report_html(c), report_markdown(c)):
         assert '99.5% interval' in text and '100% interval' not in text
 
 def test_files_are_written(tmp_path):
     c = Comparison(made())
     assert ((tmp_path/'r.html').write_text('old')
-            and c.to_html(tmp_path/'r.html', overwrite=True)==(tmp_path/'r.html').read_text(encoding='utf-8'))
-    assert c.to_markdown(tmp_path/'r.md')==(tmp_path/'r.md').read_text(encoding='utf-8')
+            and c.to_html(tmp_path/'r.html', overwrite=True)==tmp_path/'r.html')
+    assert (tmp_path/'r.html').read_text(encoding='utf-8')==report_html(c)
+    assert c.to_markdown(tmp_path/'r.md').read_text(encoding='utf-8')==report_markdown(c)
 
-PAGE_WRITERS = {'to_html': Comparison.to_html, 'to_markdown': Comparison.to_markdown, 'report_html': report_html,
-                'report_markdown': report_markdown,
+PAGE_WRITERS = {'to_html': Comparison.to_html, 'to_markdown': Comparison.to_markdown,
                 'merged_html': lambda c, *args, **kwargs: merged_html(merge_records([c]), *args, **kwargs)}
 
 @pytest.mark.parametrize('writer', PAGE_WRITERS)
 def test_another_file_is_replaced_only_if_that_is_asked_for(writer, tmp_path):
     "As `RunHistory.save` and `SaveHistory` do; to run a cell again is no loss"
     write,path = PAGE_WRITERS[writer],tmp_path/'page'
-    for _ in range(2): text = write(Comparison(made()), path)
+    for _ in range(2): assert write(Comparison(made()), path)==path.resolve()
+    text = path.read_text(encoding='utf-8')
     other = Comparison(made(metric='valid_loss', seeds=(0, 1)))
     for old in (text, 'mine', ''):
         path.write_text(old, encoding='utf-8')
         with pytest.raises(ValueError, match='overwrite=True replaces it.*; got .*page'): write(other, path)
         assert path.read_text(encoding='utf-8')==old
-    assert write(other, path, overwrite=True)==path.read_text(encoding='utf-8')!=text
+    write(other, path, overwrite=True)
+    assert path.read_text(encoding='utf-8')!=text
     for wrong in (tmp_path, tmp_path/'no'/'page', 3):
         with pytest.raises(ValueError, match='path must be a'): write(other, wrong)
     with pytest.raises(ValueError, match='overwrite must be True or False'): write(other, path, 'yes')
@@ -120,12 +122,12 @@ def test_another_file_is_replaced_only_if_that_is_asked_for(writer, tmp_path):
 def test_a_record_with_nothing_to_draw():
     r = made(seeds=(0,))
     for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, error='RuntimeError: x')
-    page = Comparison(r).to_html()
+    page = report_html(Comparison(r))
     assert page.count('<img')==1 and 'Runs that failed' in page and 'cannot tell' in page
-    assert '### Runs that failed\n\n- constant, seed 0: RuntimeError: x\n' in Comparison(r).to_markdown()
+    assert '### Runs that failed\n\n- constant, seed 0: RuntimeError: x\n' in report_markdown(Comparison(r))
 
 def test_markdown_says_what_the_page_says():
-    page,text = Comparison(made()).to_html(),Comparison(made()).to_markdown()
+    page,text = report_html(Comparison(made())),report_markdown(Comparison(made()))
     titles = re.findall('<h2>(.*?)</h2>', page)
     assert [t for t in titles if t not in ('The numbers', 'The figures')]==re.findall('(?m)^### (.*)$', text)
     assert '#### 1cycle\n\n```text\nCycle(…)\n```' in text and 'Runs that failed' not in text
@@ -139,12 +141,12 @@ def test_how_to_run_it_again_can_be_run():
     for p,lr in zip(r['policies'], ([.1, .2], 'slice(1e-05, 0.5, None)', None)): p['lr_max'] = lr
     given = dict(same_start=True, n_epoch=2, n_threads=2, seeds=[4, 9], **how,
                  lr_max={'constant': [.1, .2], '1cycle': slice(1e-5, .5)})
-    text = Comparison(r).to_markdown().split('```text\n')[-1].split('```')[0]
+    text = report_markdown(Comparison(r)).split('```text\n')[-1].split('```')[0]
     assert eval(text, dict(compare=lambda *_, **kwargs: kwargs, make_learner=None, policies=None))==given
     for p in r['policies']: p['lr_max'] = None
-    assert 'lr_max' not in Comparison(r).to_markdown().split('```text\n')[-1]
+    assert 'lr_max' not in report_markdown(Comparison(r)).split('```text\n')[-1]
     r['policies'][0]['lr_max'] = 'slice(print(1))'
-    assert "'constant': 'slice(print(1))'" in Comparison(r).to_markdown(), 'no code from a record'
+    assert "'constant': 'slice(print(1))'" in report_markdown(Comparison(r)), 'no code from a record'
 
 @pytest.mark.parametrize('module', ['comparison', 'runner', 'verdict'])
 def test_a_comparison_has_its_reports_whatever_was_imported(module):
@@ -155,7 +157,7 @@ print(all(callable(getattr(Comparison, name)) for name in ('read', 'plot', 'to_h
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert r.stdout.strip()=='True', r.stderr
 
-@pytest.mark.parametrize('report', ['to_html', 'to_markdown'])
+@pytest.mark.parametrize('report', [report_html, report_markdown])
 def test_a_report_judges_its_record_once(report, monkeypatch):
     calls = []
     def counted(*args):
@@ -163,8 +165,7 @@ def test_a_report_judges_its_record_once(report, monkeypatch):
         return paired_summary(*args)
     monkeypatch.setattr('fastai_clr_ext.compare.comparison.paired_summary', counted)
     c = Comparison(made())
-    text = getattr(c, report)()
-    assert len(calls)==1 and text==(report_html if report=='to_html' else report_markdown)(c)
+    assert report(c) and len(calls)==1
 
 def test_dollars_are_no_formula():
     "Two of them would be one, and be drawn as such"

@@ -37,7 +37,7 @@ def test_texts_that_no_file_can_hold_are_reported(tmp_path):
     def fails(learn): raise OSError('no file \udce4')
     c = compare(make_line, {'constant': constant(), 'fails': fails}, seeds=1, n_epoch=2, lr_max={'constant': .05},
                 situation=dict(about='x'*20_000, sizes=[1, 1e15]), out=tmp_path, with_bar=False)
-    assert c.df.error[1]=='OSError: no file ?' and read_record(tmp_path).to_html()
+    assert c.df.error[1]=='OSError: no file ?' and report_html(read_record(tmp_path))
 
 def test_tuning_is_equal_and_apart(tmp_path):
     "Three trials each, on a seed and a validation set that are not reported; the best of them is used"

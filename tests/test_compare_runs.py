@@ -184,7 +184,7 @@ def test_what_becomes_too_large_has_diverged_and_can_be_reported(lr, tmp_path):
     policies = {'constant': constant(moms=.9), 'wild': lambda learn: learn.fit(2, lr)}
     c = compare(make_line, policies, seeds=1, n_epoch=2, lr_max={'constant': .05}, out=tmp_path, with_bar=False)
     assert c.df.diverged.tolist()==[False, True] and c.outcomes.wild.isna().all()
-    assert '1 of 1' in c.to_markdown() and read_record(tmp_path).record==c.record
+    assert '1 of 1' in report_markdown(c) and read_record(tmp_path).record==c.record
 
 def test_a_run_that_was_stopped_because_it_diverged():
     from fastai.callback.tracker import TerminateOnNaNCallback

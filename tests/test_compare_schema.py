@@ -34,7 +34,7 @@ from fastai_clr_ext.compare import *
     ids=lambda o: '' if not isinstance(o, str) else o[:30])
 def test_what_is_not_a_record(record, says, tmp_path):
     with pytest.raises(ValueError, match=says): check_record(record)
-    for use in (lambda: Comparison(record).to_html(), lambda: merge_records([Comparison(record)])):
+    for use in (lambda: report_html(Comparison(record)), lambda: merge_records([Comparison(record)])):
         with pytest.raises(ValueError, match=says): use()
 
 def test_a_name_that_is_read_backwards_is_refused():

@@ -242,7 +242,7 @@ BAD = {
     'every': (lambda d: SaveHistory(d/'x.npz', every=0), 'every must be a whole number of batches'),
     'no folder': (lambda d: SaveHistory(d/'no'/'x.npz'), 'path must be a file in a folder that exists'),
     'a folder': (lambda d: SaveHistory(d), 'path must be a file in'),
-    'a number': (lambda d: SaveHistory(3), 'path must be a file name; got 3'),
+    'a number': (lambda d: SaveHistory(3), 'path must be a path; got 3'),
     'load nothing': (lambda d: RunHistory.load(None), 'path must be a file name; got None'),
     'load no file': (lambda d: RunHistory.load(d/'no.npz'), 'path must be a history file that exists'),
 }

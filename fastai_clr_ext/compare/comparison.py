@@ -61,8 +61,8 @@ def judging_options(
     higher = is_higher_better(metric, higher)
     return dict(baseline=baseline, metric=metric, higher=higher) | check_options(level, method, margin)
 
-# %% ../../nbs/65_compare.comparison.ipynb #dc6b4ef9
-@dataclass(eq=False)
+# %% ../../nbs/65_compare.comparison.ipynb #6b7929b3
+@dataclass(eq=False, repr=False)
 class Comparison:
     "The result of a comparison: `df`, `summary()`, `verdicts()`, `plot()`, `to_html(path)`"
     record:dict # Plain values, as in `Record`
@@ -97,8 +97,6 @@ class Comparison:
     def verdicts(self)->list: # A sentence or two for each policy but the baseline
         "Return the verdicts in words"
         return verdict_sentences(self.summary(), self.record['metric'], self.record['level'])
-
-    def __repr__(self): return '\n'.join(self.verdicts())
 
 # %% ../../nbs/65_compare.comparison.ipynb #bd324d10
 @patch

@@ -7,31 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #0c9e67c1
-import base64, io, matplotlib, pandas as pd, re
+# %% ../../nbs/67_compare.report.ipynb #e5c769b9
+import pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
-from jinja2 import Environment
 from pathlib import Path
 from fastcore.basics import patch
-from ..core.checks import check, check_flag, checked
-from ..core.files import write_whole
-from ..record.files import file_path
+from ..core.checks import check, checked
+from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, snippet, visible,
+    write_page)
 from .verdict import percent, plural, verdict_sentences
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
-# %% ../../nbs/67_compare.report.ipynb #906d9282
-def show_number(
-    x:object, # A number or any other plain value
-    spec:str='.4g' # Format of a float
-)->str: # For people
-    "Return a value as text for people; a dash for None or NaN"
-    if x is None: return '–'
-    if isinstance(x, (str, list, dict, bool)): return str(x)
-    if pd.isna(x): return '–'
-    return f'{x:{spec}}' if isinstance(x, float) else str(x)
-
+# %% ../../nbs/67_compare.report.ipynb #b0883dd8
 def _gain_text(row)->str:
     "Return the gain and its interval"
     if pd.isna(row.gain): return '–'
@@ -103,16 +92,7 @@ def _how_again(record)->str:
     return ('# make_learner and policies as described above\n'
             f'compare(make_learner, policies, {", ".join(args)},\n        {", ".join(options)})')
 
-# %% ../../nbs/67_compare.report.ipynb #786eadf3
-_SVG_STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11}
-
-def _image_address(ax)->str:
-    "Return a figure as the address of an image, and close it"
-    file = io.BytesIO()
-    with matplotlib.rc_context(_SVG_STYLE): ax.figure.savefig(file, format='svg', metadata={'Date': None})
-    plt.close(ax.figure)
-    return 'data:image/svg+xml;base64,' + base64.b64encode(file.getvalue()).decode()
-
+# %% ../../nbs/67_compare.report.ipynb #d9ee929a
 def _draw_curves_of(comparison, keys)->plt.Axes:
     "Draw metric and losses side by side"
     n = len(keys)
@@ -131,46 +111,15 @@ def _figures(comparison, summary)->list:
     runs = comparison.record['runs']
     def _has_curve(key): return any(run['curves'].get(key) for run in runs)
     ax = draw_comparison(comparison, summary)[0]
-    found = [('Every run, and the gain', _image_address(ax), _OUTCOME_CAPTION)]
+    found = [('Every run, and the gain', image_address(ax.figure), _OUTCOME_CAPTION)]
     if _has_curve(GRADS_CURVE):
-        found.append(('Mean |gradient|', _image_address(comparison.plot_grads()[0]), _GRADS_CAPTION))
+        found.append(('Mean |gradient|', image_address(comparison.plot_grads()[0].figure), _GRADS_CAPTION))
     keys = dict.fromkeys([comparison.record['metric'], 'valid_loss', 'train_loss'])
     keys = [key for key in keys if _has_curve(key)]
-    if keys: found.append(('Learning curves', _image_address(_draw_curves_of(comparison, keys)), _CURVES_CAPTION))
+    if keys: found.append(('Learning curves', image_address(_draw_curves_of(comparison, keys).figure), _CURVES_CAPTION))
     return found
 
-# %% ../../nbs/67_compare.report.ipynb #97a71ccc
-CSS = """
-:root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
-*{box-sizing:border-box}
-body{font:16px/1.55 system-ui,sans-serif;color:var(--ink);background:#fff;max-width:60rem;margin:0 auto;padding:1rem}
-body{overflow-wrap:anywhere}
-h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}
-h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-.soft,figcaption{color:var(--soft)} figcaption,table{font-size:.92rem}
-ul.say{list-style:none;padding:0}
-ul.say li{border-left:.3rem solid var(--soft);padding:.3rem .8rem;margin:.6rem 0;font-size:1.05rem}
-ul.say li.worked{border-color:var(--good)} ul.say li.did-not{border-color:var(--bad)}
-.wide,figure{overflow-x:auto} figure{margin:1rem 0} figure img{max-width:100%;height:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-.wide th,.wide td{min-width:6rem;overflow-wrap:normal}
-pre{background:#f6f8fa;padding:.7rem;white-space:pre-wrap;font-size:.85rem}
-@media(max-width:40rem){figure img{max-width:none;width:42rem}}
-@media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}}
-"""
-TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
-{% for k in rows[0] %}<th>{{ k }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}<tr>{% for v in row.values() %}<td>{{ v }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>{% endmacro %}"""
-
-# %% ../../nbs/67_compare.report.ipynb #7568502e
-HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title><style>{{ css }}</style></head><body>
-<h1>{{ title }}</h1>
-"""
+# %% ../../nbs/67_compare.report.ipynb #7b18c2c9
 _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{{ line }}</li>{% endfor %}</ul>
 <p class="soft">{{ how_judged }}</p>
 <h2>The numbers</h2>{{ table(rows) }}
@@ -184,36 +133,10 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 {% if errors %}<h2>Runs that failed</h2>
 <ul>{% for line in errors %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
-PAGES = Environment(autoescape=True) # Every value is escaped
 
-# %% ../../nbs/67_compare.report.ipynb #9d3c89f5
-def visible(
-    text:str # Any
-)->str:
-    "Return text without control characters, which a terminal would obey, and signs that turn its direction"
-    return ''.join(c if c.isprintable() or c in '\n\t' else '\ufffd' for c in text)
-
-def write_page(
-    text:str, # Page or Markdown
-    path:str|Path|None, # File to write; None for none
-    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
-)->str: # Without control characters
-    "Return what can be seen of a text, and write it to a file"
-    text = visible(text)
-    check_flag('overwrite', overwrite)
-    if path is None: return text
-    path = file_path(path)
-    data = text.encode('utf-8')
-    is_free = overwrite or not path.exists() or path.stat().st_size==len(data) and path.read_bytes()==data
-    check(is_free, 'path', 'be new, or hold the same page (overwrite=True replaces it)', str(path))
-    write_whole(path, lambda f: f.write(data))
-    return text
-
-# %% ../../nbs/67_compare.report.ipynb #c354bb9f
+# %% ../../nbs/67_compare.report.ipynb #c8943313
 def report_html(
-    comparison:Comparison, # One's own or somebody else's
-    path:str|Path|None=None, # File to write; None for none
-    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
+    comparison:Comparison # One's own or somebody else's
 )->str: # The page
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
     record = check_record(comparison.record)
@@ -224,16 +147,16 @@ def report_html(
         title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), how_judged=_how_judged(record),
         rows=report_table(comparison, summary).to_dict('records'), figures=_figures(comparison, summary),
         facts=_facts(record), policies=record['policies'], errors=_failed_runs(record), again=_how_again(record))
-    return write_page(page, path, overwrite)
+    return visible(page)
 
 @patch
 @checked
 def to_html(self:Comparison,
-    path:str|Path|None=None, # File to write; None for none
+    path:str|Path, # File to write
     overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
-)->str: # The page
-    "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
-    return report_html(self, path, overwrite)
+)->Path: # The file
+    "Write a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
+    return write_page(report_html(self), path, overwrite)
 
 # %% ../../nbs/67_compare.report.ipynb #f78a4cae
 def _escape_markdown(x)->str:
@@ -261,11 +184,9 @@ def _code_block(text)->str:
     ticks = '`'*max(3, longest+1)
     return f'{ticks}text\n{text}\n{ticks}'
 
-# %% ../../nbs/67_compare.report.ipynb #27bb68dd
+# %% ../../nbs/67_compare.report.ipynb #0a90cc50
 def report_markdown(
-    comparison:Comparison, # One's own or somebody else's
-    path:str|Path|None=None, # File to write; None for none
-    overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
+    comparison:Comparison # One's own or somebody else's
 )->str: # Markdown
     "Return the words of `report_html` as Markdown for a forum"
     record = check_record(comparison.record)
@@ -279,13 +200,25 @@ def report_markdown(
     failed = [f'- {_escape_line(line)}' for line in _failed_runs(record)]
     if failed: parts += ['### Runs that failed', '\n'.join(failed)]
     parts += ['### How to run it again', _code_block(_how_again(record))]
-    return write_page('\n\n'.join(parts) + '\n', path, overwrite)
+    return visible('\n\n'.join(parts) + '\n')
 
 @patch
 @checked
 def to_markdown(self:Comparison,
-    path:str|Path|None=None, # File to write; None for none
+    path:str|Path, # File to write
     overwrite:bool=False # Whether a file that holds anything but the same text may be replaced
-)->str: # Markdown
-    "Return the words of `to_html` as Markdown for a forum"
-    return report_markdown(self, path, overwrite)
+)->Path: # The file
+    "Write the words of `to_html` as Markdown for a forum"
+    return write_page(report_markdown(self), path, overwrite)
+
+# %% ../../nbs/67_compare.report.ipynb #73c7ff49
+@patch
+def _repr_html_(self:Comparison):
+    summary = self.summary()
+    figure = draw_comparison(self, summary)[0].figure
+    return snippet(self.verdicts(), report_table(self, summary), figure, _OUTCOME_CAPTION)
+
+@patch
+def __repr__(self:Comparison):
+    lines = [*self.verdicts(), '', report_table(self).to_string(index=False)]
+    return visible('\n'.join(lines))

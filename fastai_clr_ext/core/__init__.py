@@ -1,10 +1,11 @@
 "What every wing uses: checks of arguments, base callbacks, whole-or-nothing files, axes and lines"
-from . import checks, callback, files, labels, figures, spans
+from . import checks, callback, files, labels, figures, spans, pages
 from .checks import *
 from .callback import *
 from .files import *
 from .labels import *
 from .figures import *
 from .spans import *
+from .pages import *
 
-__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures, spans)), [])
+__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures, spans, pages)), [])

@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #6191b45e
-import sys, weakref
+# %% ../../nbs/01_core.callback.ipynb #4379ff75
+import inspect, sys, weakref
 from collections.abc import Iterable
 from torch import nn
 from torch.nn import DataParallel
@@ -22,7 +22,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #f6262217
+# %% ../../nbs/01_core.callback.ipynb #0203c51e
 def check_is_free(
     cb:Callback, # To be added to a learner
     learn:Learner|None # The learner; None takes the callback out
@@ -46,6 +46,12 @@ class EventCallback(Callback):
         # fastai warns where the learner or the model has the name too; we read those as `self.learn.x`
         if name=='learn': check_is_free(self, value)
         object.__setattr__(self, name, value)
+
+    def __repr__(self):
+        names = inspect.signature(type(self).__init__).parameters
+        own = {name: vars(self)[name] for name in names if name in vars(self)}
+        settings = ', '.join(f'{name}={value!r}' for name,value in own.items())
+        return f'{type(self).__name__}({settings})'
 
     def __call__(self,
         event_name:str # Name of fastai's event

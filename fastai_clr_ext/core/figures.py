@@ -20,7 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #319602f3
+# %% ../../nbs/04_core.figures.ipynb #911db533
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
@@ -35,6 +35,12 @@ def given_axes(
     for ax in given: check(isinstance(ax, plt.Axes), 'axs', 'hold Axes', ax)
     return given
 
+class AxesArray(np.ndarray):
+    "Axes of a figure with several panels; a notebook shows their labels"
+    def __repr__(self):
+        names = [ax.get_ylabel() or 'no label' for ax in self.ravel()]
+        return f'{self.size} Axes: {", ".join(names)}'
+
 def panels(
     n:int, # Number of axes
     axs:Iterable|None=None, # Axes to use; None makes a new figure
@@ -43,8 +49,8 @@ def panels(
     "Return the axes of a figure with several panels"
     if axs is None:
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
-        return np.atleast_1d(axs)
-    return given_axes(axs, n)
+    else: axs = given_axes(axs, n)
+    return np.atleast_1d(axs).view(AxesArray)
 
 def label_iterations(
     axs:Iterable # Axes below each other

@@ -13,6 +13,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from .checks import check
 
+# %% ../../nbs/02_core.files.ipynb #fa659fdb
+def file_path(
+    path:str|Path, # File name, with `~` or links
+    must_have_folder:bool=True # Whether it is to be written
+)->Path: # Absolute
+    "Check and resolve a file name"
+    check(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
+    try:
+        path = Path(path).expanduser().resolve()
+        ok = not must_have_folder or path.parent.is_dir() and (path.is_file() or not path.exists())
+    except (OSError, RuntimeError, ValueError) as e: # too long, a link to itself, characters that no name has
+        raise ValueError(f'path must be a file name; got {str(path)!r}: {e}') from e
+    check(ok, 'path', 'be a file in a folder that exists', str(path))
+    return path
+
 # %% ../../nbs/02_core.files.ipynb #363a87a4
 def write_whole(
     path:Path, # File to write, in a folder that exists

@@ -7,20 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.files.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/27_record.files.ipynb #9424984f
+# %% ../../nbs/27_record.files.ipynb #1079b0d6
 import numpy as np, os, uuid
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.checks import check, check_flag
-from ..core.files import write_whole
+from ..core.files import file_path, write_whole
 from .archive import (
     LOGS, check_order, log_lengths, n_fits, part_number, read_history_file, to_arrays)
 from .history import RunHistory
 from .log import n_rows, without_rows
 
-# %% ../../nbs/27_record.files.ipynb #a389c96e
+# %% ../../nbs/27_record.files.ipynb #594a469d
 def part_paths(
     path:Path # File of a history
 )->list: # Paths that exist, in order
@@ -39,20 +39,6 @@ def remove_parts(
 ):
     "Remove parts, the last one first: those that a kill leaves still follow each other"
     for path in reversed(parts): path.unlink(missing_ok=True)
-
-def file_path(
-    path:str|Path, # File name, with `~` or links
-    must_have_folder:bool=True # Whether it is to be written
-)->Path: # Absolute
-    "Check and resolve a file name"
-    check(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
-    try:
-        path = Path(path).expanduser().resolve()
-        ok = not must_have_folder or path.parent.is_dir() and (path.is_file() or not path.exists())
-    except (OSError, RuntimeError, ValueError) as e: # too long, a link to itself, characters that no name has
-        raise ValueError(f'path must be a file name; got {str(path)!r}: {e}') from e
-    check(ok, 'path', 'be a file in a folder that exists', str(path))
-    return path
 
 # %% ../../nbs/27_record.files.ipynb #d9a2379c
 def write_arrays(

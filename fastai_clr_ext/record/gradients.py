@@ -21,7 +21,7 @@ from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
 from .recorder import HistoryRecorder, optimizer_name
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
 
-# %% ../../nbs/25_record.gradients.ipynb #b483a1e6
+# %% ../../nbs/25_record.gradients.ipynb #5c31ef20
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     @checked
@@ -39,7 +39,7 @@ class GradRecorder(HistoryRecorder):
         check(isinstance(per, str) and per in ('group', 'layer', 'param'), 'per', "be 'group', 'layer' or 'param'", per)
         check_count('every', every)
         check_flag('adam', adam)
-        self.per,self.every,self.adam = per,every,adam
+        self.stats,self.per,self.every,self.adam = asked,per,every,adam
         self.chosen = {*always, *asked, *(['adam'] if adam else [])}
         self._choose(self.chosen)
 

@@ -7,12 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.history.html.md"""
 # %% auto #0
 __all__ = ['SKIPPED', 'RunHistory']
 
-# %% ../../nbs/23_record.history.ipynb #9277f85e
+# %% ../../nbs/23_record.history.ipynb #10aab51b
 import numpy as np, pandas as pd
 from numbers import Integral
 from typing import NamedTuple
 from fastcore.basics import patch
 from ..core.checks import check_count, checked, warn
+from ..core.pages import snippet
 from .log import Log, pack_parts
 from .statistics import add_up, can_add_up, derive, derive_one, smooth
 
@@ -29,7 +30,20 @@ NO_GRADIENTS = ('No gradients are recorded: no step was done with a GradRecorder
                 '(cbs=GradRecorder()), to learn.add_cb, or to one fit '
                 '(learn.fit_one_cycle_ext(..., cbs=GradRecorder())), then train.')
 
-# %% ../../nbs/23_record.history.ipynb #1ae4f335
+# %% ../../nbs/23_record.history.ipynb #5a9bc3a8
+def plain_cell(
+    value:object # Of a fit
+)->object: # A number, a text, or None
+    "Return what a table can hold"
+    if isinstance(value, dict): # a cycle, as `Cycle.to_dict` gives it
+        cycles = value.get('cycles', [value])
+        names = [' → '.join(phase['name'] for phase in cycle.get('phases', [])) for cycle in cycles]
+        return '; '.join(dict.fromkeys(names))
+    if not isinstance(value, list): return value
+    texts = [f'{item[0]} {item[1]}–{item[2]-1}' if isinstance(item, list) else plain_cell(item) for item in value]
+    return ', '.join(f'{text:g}' if isinstance(text, float) else str(text) for text in texts)
+
+# %% ../../nbs/23_record.history.ipynb #acb52a67
 class RunHistory:
     "Ledger of a learner's life: batches, gradients, epochs, fits and stages"
     num_it = None # Of the history of an `lr_find`: its argument of that name
@@ -44,15 +58,11 @@ class RunHistory:
         self.grad_log = Log(block_size=block_size)
 
     def __len__(self): return len(self.batch_log)
-    def __repr__(self):
-        n_steps = sum(row['n_steps'] for row in self.fit_rows)
-        return (f'RunHistory({len(self.fit_rows)} fits, {len(self.epoch_rows)} epochs, {len(self)} batches, '
-                f'{n_steps} steps)')
-
     @property
     def fits(self)->pd.DataFrame: # Stage, arguments, sizes, outcome, seconds, versions
         "One row for each fit that trained a batch; its outcome is `'finished'`, `'cancelled'` or `'unfinished'`"
-        return pd.DataFrame(self.fit_rows).drop(columns='id', errors='ignore')
+        rows = [{name: plain_cell(value) for name,value in row.items()} for row in self.fit_rows]
+        return pd.DataFrame(rows).drop(columns='id', errors='ignore')
 
     @property
     def epochs(self)->pd.DataFrame: # `fit, stage, epoch`, then the `Recorder`'s losses and metrics
@@ -317,3 +327,31 @@ def tail(self:RunHistory,
     new.batch_log.blocks = pack_parts(self.batch_log.parts(n_batches))
     new.grad_log.blocks = pack_parts(self.grad_log.parts(n_grads))
     return new
+
+# %% ../../nbs/23_record.history.ipynb #96654db7
+def stage_table(
+    history:RunHistory # What was recorded
+)->pd.DataFrame: # A row for each stage: name or number of the fit, epochs, steps, outcome, losses, metrics
+    "Return the table that a notebook shows of a history"
+    stages = history.stages
+    names = [stage or f'fit {fit}' for stage,fit in zip(stages.stage, stages.first_fit)]
+    return stages.assign(stage=names).drop(columns=['first_fit', 'last_fit', 'n_batches', 'seconds'])
+
+def counts_text(
+    history:RunHistory # What was recorded
+)->str: # One line
+    "Say how much a history holds"
+    n_steps = sum(row['n_steps'] for row in history.fit_rows)
+    counts = {'fit': len(history.fit_rows), 'epoch': len(history.epoch_rows), 'batch': len(history), 'step': n_steps}
+    plurals = {'batch': 'batches'}
+    texts = [f'{n:,} {name if n==1 else plurals.get(name, name+"s")}' for name,n in counts.items()]
+    return f'RunHistory of {", ".join(texts)}'
+
+@patch
+def __repr__(self:RunHistory):
+    if not self.fit_rows: return counts_text(self)
+    return f'{counts_text(self)}\n{stage_table(self).to_string(index=False, float_format="{:.4g}".format)}'
+
+@patch
+def _repr_html_(self:RunHistory):
+    return snippet([counts_text(self)], stage_table(self) if self.fit_rows else None)

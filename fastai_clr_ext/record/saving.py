@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.saving.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/28_record.saving.ipynb #592c7cec
+# %% ../../nbs/28_record.saving.ipynb #d2f43f08
 import os
 from dataclasses import dataclass, field
 from glob import escape
@@ -18,10 +18,10 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, is_lr_find
 from ..core.checks import check, check_count, check_flag, checked, warn
-from ..core.files import leftover_target
+from ..core.files import file_path, leftover_target
 from .archive import Extent, log_lengths, part_number, to_arrays
 from .files import (
-    all_paths, check_overwrite, file_path, holds_beginning, read_written, remove_parts, write_arrays, write_new)
+    all_paths, check_overwrite, holds_beginning, read_written, remove_parts, write_arrays, write_new)
 from .history import RunHistory
 from .recorder import HistoryRecorder
 

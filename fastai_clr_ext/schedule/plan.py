@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #9e336d16
+# %% ../../nbs/13_schedule.plan.ipynb #1fb38bf7
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from ..core.checks import as_list, check, check_count, checked, is_number, make_
 from ..core.figures import draw_hyper, label_iterations, legend_on_top, new_axes
 from ..core.spans import FitSpan, mark_fits
 from ..core.labels import hyper_label
+from ..core.pages import snippet
 from .cycle import MAX_BATCHES, ByGroup, Schedule, rates_per_group
 
-# %% ../../nbs/13_schedule.plan.ipynb #56a79585
-@dataclass(frozen=True)
+# %% ../../nbs/13_schedule.plan.ipynb #973c2d0f
+@dataclass(frozen=True, repr=False)
 class Plan:
     "A cycle for the batches of one fit: what is previewed, trained and drawn"
     cycle:Schedule # `Cycle` or `ByGroup`
@@ -104,7 +105,7 @@ def df(self:Plan)->pd.DataFrame: # Columns `train_iter, epoch, phase, group`, th
                    phase=phases.ravel(), group=np.tile(groups, len(rows)))
     return pd.DataFrame(columns | {name: values[rows].ravel() for name,values in self.table.items()})
 
-# %% ../../nbs/13_schedule.plan.ipynb #afe7565b
+# %% ../../nbs/13_schedule.plan.ipynb #eab0caf4
 @patch
 def summary(self:Plan)->pd.DataFrame: # `group, phase, first, last` (batches), start and end of each hyper-parameter
     "Return one row for each parameter group and phase that is trained"
@@ -121,7 +122,11 @@ def summary(self:Plan)->pd.DataFrame: # `group, phase, first, last` (batches), s
     return pd.DataFrame(out)
 
 @patch
-def _repr_html_(self:Plan): return self.summary().to_html(index=False, float_format='{:.4g}'.format)
+def __repr__(self:Plan):
+    epochs = 'epoch' if self.n_epoch==1 else 'epochs'
+    rates = ', '.join(f'{lr:.4g}' for lr in self.lr_max)
+    return (f'Plan of {self.n_epoch} {epochs} of {self.n_iter} batches, peak rate {rates}\n'
+            + self.summary().to_string(index=False, float_format='{:.4g}'.format))
 
 # %% ../../nbs/13_schedule.plan.ipynb #8aaed138
 def settable_hypers(
@@ -236,3 +241,41 @@ def plot(self:Schedule,
     "Draw the cycle over `n_iter` batches"
     n_groups = len(self.cycles) if isinstance(self, ByGroup) else None
     return Plan(self, rates_per_group(lr_max, n_groups), 1, n_iter).plot(show_moms, ax, **kwargs)
+
+# %% ../../nbs/13_schedule.plan.ipynb #72177758
+SMALL = 4.5, 2.2 # Inches
+
+def small_axes()->plt.Axes: # Of a new figure
+    "Make the axes of a picture beside a table"
+    return plt.subplots(figsize=SMALL, layout='constrained')[1]
+
+@patch
+def _repr_html_(self:Plan):
+    title,_,_ = repr(self).partition('\n')
+    return snippet([title], self.summary(), self.plot(ax=small_axes()).figure, 'Rate and momentum against the batch')
+
+@patch
+def _repr_html_(self:Schedule):
+    figure = self.plot(201, ax=small_axes()).figure
+    return snippet([], phase_table(self), figure, 'Rate and momentum over the cycle, for a peak rate of 1')
+
+def phase_table(
+    schedule:Schedule # `Cycle` or `ByGroup`
+)->pd.DataFrame: # `group` if there are several, `phase`, `pct`, each hyper-parameter
+    "Return a row for each phase, with what each hyper-parameter does in it"
+    cycles = schedule.cycles if isinstance(schedule, ByGroup) else [schedule]
+    rows = []
+    for group,cycle in enumerate(cycles):
+        for phase in getattr(cycle, 'phases', []):
+            row = {'group': group} if len(cycles)>1 else {}
+            row |= {'phase': phase.name, 'pct': phase.pct}
+            for name,(start,end,anneal) in phase.hypers.items(): row[name] = f'{start:.4g} to {end:.4g}, {anneal_name(anneal)}'
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+def anneal_name(
+    anneal:object # Name, `(name, power)` or a callable
+)->str: # For people
+    "Name an annealer"
+    if callable(anneal): return getattr(anneal, '__name__', type(anneal).__name__)
+    return anneal if isinstance(anneal, str) else ' '.join(map(str, anneal))

@@ -7,8 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #68b9439f
-from dataclasses import asdict, dataclass, replace
+# %% ../../nbs/52_situations.catalog.ipynb #513c4839
+import pandas as pd
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from torch import nn
@@ -20,6 +21,7 @@ from fastai.metrics import accuracy
 from fastai.optimizer import Adam, SGD
 from fastai.torch_core import no_random, params
 from ..core.checks import as_list, check, check_count, check_own_fields, checked, is_count, is_number
+from ..core.pages import snippet
 from ..schedule.cycle import MAX_BATCHES, Cycle, check_lr_max
 from ..schedule.presets import clr_beta_07, one_cycle
 from ..train.one_cycle import tuple_07 # importing it gives `Learner` its method
@@ -55,8 +57,8 @@ def check_situation(
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #6c0d08b9
-@dataclass(frozen=True)
+# %% ../../nbs/52_situations.catalog.ipynb #026b21fc
+@dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
     data:str|Path|DataLoaders='digits' # Name, folder or loaders
@@ -82,6 +84,15 @@ class Situation:
             chosen = as_list(getattr(self, name))
             if chosen is not None: object.__setattr__(self, name, tuple(chosen))
         check_situation(self)
+
+    def __repr__(self):
+        "Name what differs from the default"
+        changed = [each.name for each in fields(self) if getattr(self, each.name)!=each.default]
+        return f'Situation({", ".join(f"{name}={getattr(self, name)!r}" for name in changed)})'
+
+    def _repr_html_(self):
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
 
     @property
     def cycle(self)->Cycle: # What `use_clr_beta=` means

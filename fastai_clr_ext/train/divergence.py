@@ -98,8 +98,8 @@ def rate_to_try(
     "Return the rate to try after a training that was lost"
     return lr_best/4 if has_fallen else lr_best/100
 
-# %% ../../nbs/31_train.divergence.ipynb #5b8c25cd
-@dataclass(frozen=True)
+# %% ../../nbs/31_train.divergence.ipynb #5a102a8e
+@dataclass(frozen=True, repr=False)
 class Divergence:
     "What is known of a training that was lost"
     reason:str # `'loss'`, `'non-finite loss'`, `'non-finite gradient'`, `'non-finite weight'` or `'effective step'`
@@ -119,6 +119,8 @@ class Divergence:
     eff_step:float # Last mean effective step of Adam and its relatives, over mean |weight|; NaN for other optimizers
     param:str # Parameter that went non-finite first; of several at once the one nearest the output; empty if none did
     action:str # `'stopped'`, `'rewound'` or `'recorded'`
+
+    def __repr__(self): return str(self)
 
     def __str__(self):
         stage = f'stage {self.stage!r}' if self.stage else ''
