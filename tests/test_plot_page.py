@@ -66,7 +66,7 @@ def test_what_a_notebook_shows(name):
     Tags(shown)
     assert repr(make()).startswith(text) and html in shown and ('<img' in shown)==has_picture
     assert not plt.get_fignums(), 'no figure is left open'
-    assert not re.search(r'\d\.\d{6,}', re.sub('base64,[^"]*', '', shown)), 'numbers for people'
+    assert not re.search(r'[1-9]\d{6,}', re.sub('base64,[^"]*', '', shown)), 'numbers for people'
 
 def test_callbacks_show_their_settings():
     assert repr(GradRecorder('hist', every=2))=="GradRecorder(stats=['hist'], per='group', every=2, adam=False)"

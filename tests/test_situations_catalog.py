@@ -44,3 +44,10 @@ def test_loaders_of_the_user():
     (lambda: Situation(digits_dls(), n_train=5), 'data must be a name or a folder')])
 def test_bad_situation(call, says):
     with pytest.raises(ValueError, match=says): call()
+
+@pytest.mark.parametrize('changes', [dict(classes=(4, 5)), dict(classes=None), dict(pretrain_on=tuple(range(10)))],
+                         ids=str)
+def test_a_body_has_not_seen_what_it_is_judged_on(changes):
+    "The split of digits depends on the seed, and the pretraining always has seed 0"
+    with pytest.raises(ValueError, match='classes must be others than those of pretrain_on'):
+        situation('transfer-digits', **changes)

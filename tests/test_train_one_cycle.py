@@ -554,3 +554,14 @@ def test_a_rate_set_behind_the_step_was_not_trained(mlp, recwarn):
     learn.fit_one_cycle_ext(1, .1, cbs=Late())
     assert_allclose(learn.recorder.hps['lr'], one_cycle().table(10, .1)['lr'])
     assert not [w for w in recwarn if 'beside the cycle' in str(w.message)]
+
+def test_a_torch_optimizer_without_a_wrapper_is_refused_by_name(mlp):
+    with pytest.raises(ValueError, match="opt_func must make a fastai Optimizer; wrap one of torch's"):
+        mlp(opt_func=torch.optim.SGD).fit_one_cycle_ext(1)
+
+@pytest.mark.parametrize('stage', ['pretraining', 3, None])
+def test_a_users_own_attribute_called_stage(mlp, stage):
+    learn = mlp()
+    learn.stage = stage
+    learn.fit_one_cycle_ext(1)
+    assert learn.recorder.history.fits.stage[0]=='' and learn.stage==stage

@@ -150,17 +150,17 @@ def _describe_outcomes(outcomes, level)->dict:
     return dict(n_seeds=len(outcomes), mean=outcomes.mean(), sd=outcomes.std(), n_lost=n_lost, lost_lo=low,
                 lost_hi=high)
 
-# %% ../../nbs/60_compare.verdict.ipynb #c139a150
+# %% ../../nbs/60_compare.verdict.ipynb #55c24102
 _SUMMARY_COLUMNS = ['n_seeds', 'mean', 'sd', 'n_lost', 'lost_lo', 'lost_hi',
                     'gain', 'gain_lo', 'gain_hi', 'n_pairs', 'n_better', 'verdict', 'seeds_needed']
 
-@checked
 def is_real_dtype(
     column:pd.Series # Outcomes of one policy
 )->bool: # False for complex numbers too
     "Does a column hold real numbers?"
     return is_numeric_dtype(column) and not is_complex_dtype(column)
 
+@checked
 def paired_summary(
     outcomes:pd.DataFrame, # A row for each seed, a column for each policy; NaN for a lost run
     baseline:str|None=None, # Policy that the others are compared with; None means the first

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.checks.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/00_core.checks.ipynb #5bfb0ab1
+# %% ../../nbs/00_core.checks.ipynb #3ce19a12
 import math, numpy as np, reprlib, sys, warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,6 +15,7 @@ from functools import wraps
 from inspect import unwrap
 from numbers import Integral, Real
 from os import PathLike
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 from torch import Tensor
@@ -86,12 +87,13 @@ def as_list(
     is_sequence = isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1)
     return list(x) if is_sequence else None
 
-# %% ../../nbs/00_core.checks.ipynb #a5d7c675
+# %% ../../nbs/00_core.checks.ipynb #afca6d35
 def plain(
     x:object # Anything
 )->object: # The same, with Python's numbers
-    "Turn 0-d arrays and tensors and numpy's scalars into Python numbers, also in lists, tuples, dicts and slices"
+    "Turn 0-d arrays and tensors, numpy's scalars and fractions into Python numbers, also in lists, tuples, dicts and slices"
     if isinstance(x, np.generic): return x.item()
+    if isinstance(x, Fraction): return float(x)
     if isinstance(x, (np.ndarray, Tensor)) and x.ndim<2: return x.tolist()
     if type(x) in (list, tuple, L): return type(x)([plain(item) for item in x])
     if type(x) is dict: return {k: plain(v) for k,v in x.items()}

@@ -284,10 +284,11 @@ def steps(self:RunHistory
         columns[f'{what}_{group}'] = self.grad_series(batches, parts, what, group)
     return pd.DataFrame(columns, copy=False)
 
-# %% ../../nbs/23_record.history.ipynb #1e1e4c5c
+# %% ../../nbs/23_record.history.ipynb #92e2d6b3
 @patch
 def last_losses(self:RunHistory)->list: # One for each fit; NaN for a fit without batches
     "Return the smoothed loss at the end of each fit"
+    if not len(self): return [np.nan]*len(self.fit_rows) # interrupted before the first batch
     batches = self.batches()
     loss = batches.columns['loss']
     return [smooth(loss[lo:hi])[-1] if hi>lo else np.nan for lo,hi in self.bounds(batches)]

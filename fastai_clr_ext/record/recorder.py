@@ -65,7 +65,7 @@ def current_plan(
     plans = [vars(cb).get('plan') for cb in learn.cbs]
     return next((plan for plan in plans if isinstance(plan, Plan)), None)
 
-# %% ../../nbs/24_record.recorder.ipynb #70885fd2
+# %% ../../nbs/24_record.recorder.ipynb #a1552679
 def describe_cycle(
     plan:Plan # What is trained
 )->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
@@ -84,7 +84,7 @@ def describe_plan(
 
 def versions()->dict: # By package
     "Return the versions that a result depends on"
-    return dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__,
+    return dict(python=platform.python_version(), torch=str(torch.__version__), fastai=fastai.__version__,
                 fastai_clr_ext=__version__)
 
 def n_elements(
@@ -106,11 +106,11 @@ def describe_fit(
     device:torch.device # Of the parameters
 )->dict: # Row of `RunHistory.fits`
     "Describe a fit that begins"
-    stage = vars(learn).get('stage') # `getattr` would ask the model
+    stage = getattr(vars(learn).get('stage'), 'name', '') # that of `fit_stages`; a user's own attribute has no name
     wd = [hypers.get('wd') for hypers in learn.opt.hypers]
     loss_func = learn.loss_func
     sizes = dict(n_groups=len(wd), wd=wd, bs=getattr(learn.dls.train, 'bs', None), **model_sizes(learn))
-    return dict(id=uuid.uuid4().hex, stage='' if stage is None else stage.name, n_epoch=learn.n_epoch,
+    return dict(id=uuid.uuid4().hex, stage=stage if isinstance(stage, str) else '', n_epoch=learn.n_epoch,
                 **describe_plan(learn), opt=optimizer_name(learn.opt, learn.opt_func), **sizes,
                 loss_func=getattr(loss_func, '__name__', type(loss_func).__name__),
                 cbs=[cb.name for cb in learn.cbs], device=str(device), **versions(),

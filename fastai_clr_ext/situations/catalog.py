@@ -33,7 +33,7 @@ from .images import digits_images, images_dls, load_images
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #b6b63642
+# %% ../../nbs/52_situations.catalog.ipynb #8fe302ad
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
@@ -53,11 +53,14 @@ def check_situation(
         chosen = getattr(sit, name)
         ok = chosen is None or (isinstance(chosen, tuple) and chosen)
         check(ok, name, 'be a tuple of classes or None', chosen)
+    if sit.pretrain_on is not None:
+        both = sorted(set(sit.pretrain_on) & set(sit.classes or sit.pretrain_on), key=str)
+        check(not both, 'classes', 'be others than those of pretrain_on, whose images it has seen', both)
     wants_part = sit.classes or sit.pretrain_on or sit.n_train
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #026b21fc
+# %% ../../nbs/52_situations.catalog.ipynb #7fa295dd
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -72,7 +75,7 @@ class Situation:
     drop_last:bool=True # Whether an incomplete training batch is dropped
     n_train:int|None=None # Training images used, the first of them; None means all
     classes:tuple|None=None # Classes to train on; None means all
-    pretrain_on:tuple|None=None # Classes to pretrain the body on; None means a random start
+    pretrain_on:tuple|None=None # Other classes to pretrain the body on; None means a random start
     pretrain_epochs:int=10 # Epochs of the pretraining
     n_epoch:int=20 # Epochs of one run
     lr_max:float=1. # Peak learning rate

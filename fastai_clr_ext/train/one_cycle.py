@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs']
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #3316cd68
-import inspect
+# %% ../../nbs/30a_train.one_cycle.ipynb #28895c76
+import inspect, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
 from numbers import Integral
@@ -120,7 +120,7 @@ def group_lrs(
     if lo is None: return rates_per_group([hi/10]*(n_groups-1) + [hi], n_groups)
     return rates_per_group(L(even_mults(lo, hi, n_groups), use_list=None), n_groups)
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #4d8635a5
+# %% ../../nbs/30a_train.one_cycle.ipynb #50dfe019
 def peek_optimizer(
     learn:Learner, # About to fit
     reset_opt:bool=False # Whether the fit would make a new optimizer
@@ -129,6 +129,10 @@ def peek_optimizer(
     if learn.opt is not None and not reset_opt: return learn.opt, learn.lr
     if isinstance(learn.opt_func, OptimWrapper): return learn.opt_func, learn.lr # a new one would clear its state
     before = learn.opt, learn.lr
+    func = getattr(learn.opt_func, 'func', learn.opt_func) # inside a partial
+    is_torchs = isinstance(func, type) and issubclass(func, torch.optim.Optimizer)
+    rule = "make a fastai Optimizer; wrap one of torch's: partial(OptimWrapper, opt=torch.optim.SGD)"
+    check(not is_torchs, 'opt_func', rule, func)
     lr = plain(learn.lr)
     if isinstance(lr, slice): group_lrs(lr, 1) # raises an error unless it is a slice of rates
     else: check_lr_max(lr, 'lr of the learner')
