@@ -26,7 +26,7 @@ def test_plots_draw_what_was_asked(tmp_path):
     c = compare(make_line, POLICIES, seeds=3, **quick)
     axs = plt.subplots(1, 2)[1]
     got = c.plot(axs)
-    assert (got is axs and 'valid_loss' in axs[0].get_ylabel()
+    assert (list(got)==list(axs) and 'valid_loss' in axs[0].get_ylabel()
             and np.allclose(axs[0].lines[0].get_ydata(), c.outcomes.iloc[0]))
     s = c.summary()
     assert (axs[1].containers[0].lines[0].get_xdata()==pytest.approx(s.gain.iloc[1])

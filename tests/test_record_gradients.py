@@ -383,3 +383,21 @@ def test_the_update_of_complex_parameters(mlp):
     learn = mlp(model=Complex(), splitter=lambda m: [list(m.parameters())], cbs=[GradRecorder('update'), tape])
     learn.fit_one_cycle_ext(1, 1e-2)
     assert_allclose(learn.recorder.grads.update_norm, tape.rows, rtol=1e-5)
+
+def test_the_gradients_of_a_model_that_takes_the_place_of_another(mlp):
+    class Swap(Callback):
+        order = 0
+        def before_epoch(self):
+            if self.epoch!=1: return
+            self.learn.model = copy.deepcopy(self.learn.model)
+            self.learn.create_opt()
+    class Truth(Callback):
+        order = 12
+        def before_fit(self): self.rows = []
+        def before_step(self): self.rows.append(float(sum(p.grad.abs().sum() for p in self.learn.model.parameters())))
+    truth = Truth()
+    learn = mlp(cbs=[GradRecorder(), truth])
+    learn.fit(2, .01, cbs=Swap())
+    grads = learn.recorder.grads
+    total = (grads.mean_abs*grads.n_params).groupby([grads.fit, grads.step]).sum()
+    assert_allclose(total, truth.rows, rtol=1e-5)

@@ -423,3 +423,26 @@ def test_a_recorder_of_an_interrupted_fit_serves_a_new_learner(mlp, kind):
     learn = mlp()
     learn.fit_one_cycle_ext(1, .01, cbs=cb)
     assert len(first.recorder.history)==5 and len(learn.recorder.history)==10
+
+@pytest.mark.parametrize('event,order', [('before_validate', 0), ('before_validate', 60), ('after_validate', 60),
+                                         ('before_epoch', 0), ('after_epoch', 0)])
+def test_metrics_of_an_epoch_in_which_a_callback_validates(mlp, event, order):
+    "The validation of the epoch is the one that is recorded, not that on the training set"
+    class LookAtTraining(Callback):
+        busy = False
+        def look(self):
+            if self.busy: return
+            self.busy = True
+            with self.learn.no_bar(), self.learn.no_logging(): self.learn.validate(ds_idx=0)
+            self.busy = False
+    LookAtTraining.order = order
+    setattr(LookAtTraining, event, LookAtTraining.look)
+    plain,learn = mlp(metrics=mse),mlp(metrics=mse)
+    for each,cbs in ((plain, None), (learn, LookAtTraining())):
+        torch.manual_seed(1)
+        each.dls.train.rng.seed(1)
+        each.fit_one_cycle_ext(2, .01, cbs=cbs)
+    names = ['train_loss', 'valid_loss', 'mse']
+    want,got = plain.recorder.history.epochs[names],learn.recorder.history.epochs[names]
+    assert_allclose(got[['valid_loss', 'mse']], want[['valid_loss', 'mse']], rtol=1e-6)
+    assert got.train_loss.notna().all()

@@ -593,3 +593,20 @@ def test_a_fit_without_a_guard_has_no_divergence(mlp):
     with pytest.warns(UserWarning, match='Something beside the cycle set lr'):
         learn.fit_one_cycle_ext(1, .01, cbs=Sets())
     assert learn.recorder.divergence is None
+
+def test_a_validation_before_the_last_look_hides_nothing(mlp):
+    class LookAtTraining(Callback):
+        busy = False
+        def after_train(self):
+            if self.busy: return
+            self.busy = True
+            self.learn.validate(ds_idx=0)
+            self.busy = False
+    class Poison(Callback):
+        order = -1
+        def before_batch(self):
+            if not self.training or self.train_iter!=5: return
+            with torch.no_grad(): self.learn.model[0].weight.fill_(float('nan'))
+    learn = mlp()
+    with pytest.warns(UserWarning): learn.fit_one_cycle_ext(1, .01, cbs=[DivergenceGuard(), Poison(), LookAtTraining()])
+    assert learn.recorder.divergence.reason=='non-finite loss'

@@ -565,3 +565,15 @@ def test_a_users_own_attribute_called_stage(mlp, stage):
     learn.stage = stage
     learn.fit_one_cycle_ext(1)
     assert learn.recorder.history.fits.stage[0]=='' and learn.stage==stage
+
+def test_a_random_annealer_is_kept_as_it_was_trained(mlp):
+    rng = np.random.default_rng(0)
+    def noisy(start, end, pos): return start + (end-start)*pos + abs(rng.normal(0, .02))
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .1, sched=Cycle([Phase('a', 1, lr=(.2, 1, noisy))]))
+    trained = learn.recorder.history.steps.lr_1
+    assert_allclose(learn.recorder.hps['lr'], trained)
+    assert_allclose(learn.recorder.plans[-1].table['lr'][:,-1], trained)
+
+def test_an_error_names_the_parameter_that_was_given():
+    with pytest.raises(ValueError, match=r"decay must be one of \['1-sqrt', 'lin'"): wsd(decay='nope')

@@ -147,7 +147,7 @@ def _draw_gains(ax, comparison, summary, **kwargs):
     ax.set_ylim(len(others)-.5, -.5)
     ax.set_xlabel(f'gain in {_label(record["metric"])} over {_label(record["baseline"])}', parse_math=False)
 
-# %% ../../nbs/65_compare.comparison.ipynb #73338589
+# %% ../../nbs/65_compare.comparison.ipynb #927869de
 def draw_comparison(
     comparison:Comparison, # Any
     summary:pd.DataFrame, # Its `summary()`
@@ -156,7 +156,8 @@ def draw_comparison(
 )->np.ndarray: # The two axes
     "Draw every run, and the gain of each policy over the baseline"
     if axs is None: axs = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')[1]
-    left,right = given_axes(axs, 2)
+    axs = given_axes(axs, 2)
+    left,right = axs
     _draw_outcomes(left, comparison, summary)
     _draw_gains(right, comparison, summary, **kwargs)
     return axs
@@ -169,24 +170,28 @@ def plot(self:Comparison,
     "Draw every run, seeds joined by lines, and the gain of each policy over the baseline with its interval"
     return draw_comparison(self, self.summary(), axs, **kwargs)
 
-# %% ../../nbs/65_compare.comparison.ipynb #300e63bb
-def _draw_curves(ax, runs, key, color, label):
+# %% ../../nbs/65_compare.comparison.ipynb #9a754c5a
+def _draw_curves(ax, runs, key, budget, color, label):
     "Draw a faint line for each run and a strong one for their mean"
     lines = []
     for run in runs:
         values = [np.nan if v is None else v for v in run['curves'].get(key, [])]
-        if values: lines.append(np.array(values, dtype=float))
-    for line in lines:
-        ax.plot(_budget_spent(line), line, color=color, lw=.6, alpha=.4, marker='o' if len(line)==1 else None)
-    whole = [line for line in lines if len(line)==len(lines[0])] # others were stopped early
-    if whole: ax.plot(_budget_spent(whole[0]), np.mean(whole, axis=0), color=color, lw=1.6, label=label)
+        if values: lines.append((_epochs_of(run, key, len(values), budget), np.array(values, dtype=float)))
+    for x,line in lines: ax.plot(x, line, color=color, lw=.6, alpha=.4, marker='o' if len(line)==1 else None)
+    whole = [line for _,line in lines if len(line)==len(lines[0][1])] # others were stopped early
+    if whole: ax.plot(lines[0][0], np.mean(whole, axis=0), color=color, lw=1.8, label=label)
 
-def _budget_spent(line)->np.ndarray: return np.linspace(1/len(line), 1, len(line))
+def _epochs_of(run, key, n, budget)->np.ndarray:
+    "Return where the values of a curve lie: at the ends of epochs, or of equal parts of the steps that were made"
+    if key!=GRADS_CURVE: return np.arange(1, n+1)
+    n_epoch,n_steps = budget.get('n_epoch', 1),budget.get('n_steps', run['n_steps'])
+    trained = n_epoch*run['n_steps']/max(n_steps, 1)
+    return np.linspace(trained/n, trained, n)
 
 def _runs_of(comparison, policy)->list:
     return [run for run in comparison.record['runs'] if run['policy']==policy['name']]
 
-# %% ../../nbs/65_compare.comparison.ipynb #9ae17f37
+# %% ../../nbs/65_compare.comparison.ipynb #8d2a12ad
 @patch
 @checked
 def plot_curves(self:Comparison,
@@ -194,14 +199,14 @@ def plot_curves(self:Comparison,
     log_y:bool=False, # Whether the y axis is logarithmic
     ax:plt.Axes|None=None # Axes to draw on; a new figure if None
 )->plt.Axes: # The axes drawn on
-    "Draw a loss or metric of every run, and the mean of each policy, over the budget"
+    "Draw a loss or metric of every run, and the mean of each policy, epoch by epoch"
     if ax is None: ax = new_axes()
     if key is None: key = self.record['metric']
     known = list(dict.fromkeys(name for run in self.record['runs'] for name in run['curves']))
     check(key in known, 'key', f'be one of {known}', key)
     for i,policy in enumerate(self.record['policies']):
-        _draw_curves(ax, _runs_of(self, policy), key, f'C{i%10}', _label(policy['name']))
-    ax.set_xlabel('part of the budget')
+        _draw_curves(ax, _runs_of(self, policy), key, self.record['budget'], f'C{i%10}', _label(policy['name']))
+    ax.set_xlabel('epoch')
     ax.set_ylabel(_label(key), parse_math=False)
     if log_y: ax.set_yscale('log')
     if ax.get_legend_handles_labels()[0]: _plain_legend(ax)
@@ -217,10 +222,11 @@ def plot_grads(self:Comparison,
     if axs is None:
         axs = plt.subplots(1, n, figsize=(3.4*n, 3.2), sharex=True, sharey=True, squeeze=False,
                            layout='constrained')[1][0]
-    for i,(ax,policy) in enumerate(zip(given_axes(axs, n), policies)):
-        _draw_curves(ax, _runs_of(self, policy), GRADS_CURVE, f'C{i%10}', None)
+    axs = given_axes(axs, n)
+    for i,(ax,policy) in enumerate(zip(axs, policies)):
+        _draw_curves(ax, _runs_of(self, policy), GRADS_CURVE, self.record['budget'], f'C{i%10}', None)
         ax.set_title(_label(policy['name']), parse_math=False)
-        ax.set(xlabel='part of the budget', yscale='log')
+        ax.set(xlabel='epoch', yscale='log')
     axs[0].set_ylabel('mean |gradient|')
     return axs
 

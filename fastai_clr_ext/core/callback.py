@@ -22,7 +22,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #0203c51e
+# %% ../../nbs/01_core.callback.ipynb #e0ccc24e
 def check_is_free(
     cb:Callback, # To be added to a learner
     learn:Learner|None # The learner; None takes the callback out
@@ -36,6 +36,7 @@ def check_is_free(
 CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
            CancelStepException, CancelTrainException, CancelValidException)
 OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
+NOT_ONLY_TRAINING = OUTER_EVENTS | {'after_train'} # A validation before it has set `learn.training` to False
 
 class EventCallback(Callback):
     "Dispatch only the events in `answers`, and those of the batch loop only in training"
@@ -59,7 +60,7 @@ class EventCallback(Callback):
         "Call the method of that name if the callback answers the event"
         is_meant = event_name in self.answers and self.run
         if is_meant and self.learn is None: return # another callback took it out during this event
-        if is_meant and (event_name in OUTER_EVENTS or self.learn.training):
+        if is_meant and (event_name in NOT_ONLY_TRAINING or self.learn.training):
             try: getattr(self, event_name)()
             except CANCELS: raise
             except Exception as e:

@@ -20,10 +20,16 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #911db533
+# %% ../../nbs/04_core.figures.ipynb #6d9b2eef
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
+
+class AxesArray(np.ndarray):
+    "Axes of a figure with several panels; a notebook shows their labels"
+    def __repr__(self):
+        names = [ax.get_ylabel() or ax.get_title() or ax.get_xlabel() or 'no label' for ax in self.ravel()]
+        return f'{self.size} Axes: {", ".join(names)}'
 
 def given_axes(
     axs:Iterable, # Axes that a user gave
@@ -33,13 +39,7 @@ def given_axes(
     given = np.atleast_1d(np.asarray(axs, dtype=object)).ravel()
     check(len(given)==n, 'axs', f'be {n} axes', len(given))
     for ax in given: check(isinstance(ax, plt.Axes), 'axs', 'hold Axes', ax)
-    return given
-
-class AxesArray(np.ndarray):
-    "Axes of a figure with several panels; a notebook shows their labels"
-    def __repr__(self):
-        names = [ax.get_ylabel() or 'no label' for ax in self.ravel()]
-        return f'{self.size} Axes: {", ".join(names)}'
+    return given.view(AxesArray)
 
 def panels(
     n:int, # Number of axes
@@ -49,8 +49,7 @@ def panels(
     "Return the axes of a figure with several panels"
     if axs is None:
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
-    else: axs = given_axes(axs, n)
-    return np.atleast_1d(axs).view(AxesArray)
+    return given_axes(axs, n)
 
 def label_iterations(
     axs:Iterable # Axes below each other

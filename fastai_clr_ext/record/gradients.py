@@ -65,17 +65,17 @@ class GradRecorder(HistoryRecorder):
         for s in [*(OF_GRADIENTS[name] for name in self.of_gradients), *self.befores, *self.afters]:
             self.columns += s.columns
 
-# %% ../../nbs/25_record.gradients.ipynb #aa7369a5
+# %% ../../nbs/25_record.gradients.ipynb #0c0b02be
 @dataclass
 class GradState:
     "What `GradRecorder` keeps during a fit"
     sets:list # `ParamSet`s, one for each row of a step
     names:dict # Names of units and columns, for the log
-    n_groups:int # Parameter groups of the optimizer
+    source:tuple # What the sets were made of, as `source_of`
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
 
-# %% ../../nbs/25_record.gradients.ipynb #a2aced3f
+# %% ../../nbs/25_record.gradients.ipynb #77af70a9
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -92,12 +92,18 @@ def check_fit(self:GradRecorder,
     check(not complex_types, 'adam', rule, complex_types)
     return self
 
+def source_of(
+    learn:Learner # In a fit
+)->tuple: # Changes if a callback puts another model or optimizer in their place, or adds parameters
+    "Identify what is trained"
+    return id(learn.model), id(learn.opt), tuple(map(len, learn.opt.param_lists))
+
 @patch
 def _find_sets(self:GradRecorder):
     "Find the sets of parameters that have a row in each step"
     sets = param_sets(self.learn, self.per)
     names = dict(units=[[u.name, u.group] for u in sets], columns=self.columns)
-    self.now.grad = GradState(sets, names, self.now.row['n_groups'])
+    self.now.grad = GradState(sets, names, source_of(self.learn))
 
 @patch
 def before_batch(self:GradRecorder):
@@ -105,7 +111,8 @@ def before_batch(self:GradRecorder):
     is_new = self.now is None
     if not is_new: self._release(done=False) # the step before did not come to its end
     super(GradRecorder, self).before_batch()
-    if is_new or self.now.row['n_groups']!=self.now.grad.n_groups: self._find_sets()
+    grad = self.now.grad
+    if grad is None or grad.source!=source_of(self.learn): self._find_sets()
     if is_new and 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
 
 # %% ../../nbs/25_record.gradients.ipynb #495ea254

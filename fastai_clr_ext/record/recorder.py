@@ -117,7 +117,7 @@ def describe_fit(
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
                 outcome='unfinished')
 
-# %% ../../nbs/24_record.recorder.ipynb #79679e77
+# %% ../../nbs/24_record.recorder.ipynb #919ddf39
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
 RESERVED_COLUMNS = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds',
                     'outcome', 'smooth_loss'}
@@ -142,16 +142,35 @@ def is_scalar(
     "Can a value be a point of a curve?"
     return value is None or is_real(plain(value))
 
+def column_names(
+    recorder:Recorder # Of a learner that trains
+)->tuple: # Names of training and of validation losses and metrics
+    "Return the names of what an epoch has values for"
+    names = unique_names(recorder.metric_names[1:len(recorder.metric_names)-recorder.add_time])
+    n_train = 1+len(recorder.metrics) if recorder.train_metrics else 1
+    return names[:n_train], names[n_train:]
+
 def epoch_metrics(
     recorder:Recorder # At the end of an epoch
 )->dict: # Value by name; those of a cancelled part of the epoch and those that are not one number are missing
     "Return the losses and metrics of the epoch, without the time"
-    names = unique_names(recorder.metric_names[1:len(recorder.metric_names)-recorder.add_time])
-    n_train = 1+len(recorder.metrics) if recorder.train_metrics else 1
-    train,valid = names[:n_train],names[n_train:]
+    train,valid = column_names(recorder)
     if recorder.cancel_train: train = []
     if recorder.cancel_valid: valid = []
-    values = dict(zip(train+valid, recorder.log[1:]))
+    return scalars(dict(zip(train+valid, recorder.log[1:])))
+
+def last_validation(
+    recorder:Recorder # At the end of an epoch in which a callback validated before the epoch's own validation
+)->dict: # Value by name
+    "Return the losses and metrics of the validation that came last"
+    _,valid = column_names(recorder)
+    is_there = not recorder.cancel_valid and len(recorder.log)>len(valid)
+    return scalars(dict(zip(valid, recorder.log[-len(valid):]))) if valid and is_there else {}
+
+def scalars(
+    values:dict # Losses and metrics by name
+)->dict: # Without those that are not one number
+    "Leave out, with a warning, what can't be a point of a curve"
     several = [name for name,value in values.items() if not is_scalar(value)]
     if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
     return {name: value for name,value in values.items() if name not in several}
@@ -322,14 +341,17 @@ def after_cancel_batch(self:HistoryRecorder):
         now.where[REASON] = ACCUMULATED if is_held else CANCELLED
     now.in_step = False
 
-# %% ../../nbs/24_record.recorder.ipynb #927ebf86
+# %% ../../nbs/24_record.recorder.ipynb #f90db43a
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep the losses and metrics that the `Recorder` (50) is about to print"
     now = self.now
     if now is None or not now.in_epoch: return # an epoch that `SkipToEpoch` skipped
     now.in_epoch = False
-    metrics = epoch_metrics(self.learn.recorder) if now.metrics is None else now.metrics
+    recorder = self.learn.recorder
+    if now.metrics is None: metrics = epoch_metrics(recorder)
+    elif set(column_names(recorder)[1])<=set(now.metrics): metrics = now.metrics # validated before the callback did
+    else: metrics = now.metrics | last_validation(recorder)
     self.history.epoch_rows.append(dict(fit=now.i_fit, epoch=now.epoch) | metrics)
 
 @patch

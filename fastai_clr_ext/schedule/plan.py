@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #1fb38bf7
+# %% ../../nbs/13_schedule.plan.ipynb #3fdefc94
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
@@ -84,6 +84,19 @@ def trained_spans(self:Plan,
         inside = iterations[(rows>=first) & (rows<stop)]
         if len(inside): spans.append((name, int(inside[0])+start, int(inside[-1])+1+start))
     return spans
+
+# %% ../../nbs/13_schedule.plan.ipynb #c388ca91
+@patch
+def as_trained(self:Plan,
+    ranges:tuple, # As `trained_ranges`
+    changed:dict # As `changed`
+)->Plan: # With the same table, but for what was changed
+    "Return the plan of what was trained"
+    plan = replace(self, trained_ranges=ranges, changed=changed)
+    table = {name: values.copy() for name,values in self.table.items()}
+    for name,rows in changed.items(): table[name][list(rows)] = list(rows.values())
+    vars(plan)['table'] = table # where `cached_property` keeps it
+    return plan
 
 # %% ../../nbs/13_schedule.plan.ipynb #958db640
 @patch

@@ -8,12 +8,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.presets.html.md""
 __all__ = ['one_cycle', 'clr_beta_07', 'clr_07', 'one_cycle_v1', 'one_cycle_fastai', 'flat_cos', 'one_cycle_torch',
            'warmup_cosine', 'wsd', 'polynomial', 'inverse_sqrt', 'step_decay', 'constant', 'triangular']
 
-# %% ../../nbs/12_schedule.presets.ipynb #dfdbf7e8
+# %% ../../nbs/12_schedule.presets.ipynb #3ad7c86f
 import math, numpy as np
 from collections.abc import Callable
 from ..core.checks import as_list, check, check_count, checked, is_number, is_real, warn
 from .cycle import MAX_PHASES, Cycle, check_pct
-from .phase import Phase
+from .phase import Phase, annealer_spec
 
 # %% ../../nbs/12_schedule.presets.ipynb #8d64e48f
 def check_div(
@@ -244,7 +244,7 @@ def warm_up(
     if pct_warmup==0: return []
     return [phase_of('warm-up', pct_warmup, (1/div, 1))]
 
-# %% ../../nbs/12_schedule.presets.ipynb #157d43ac
+# %% ../../nbs/12_schedule.presets.ipynb #e86f655d
 @checked
 def warmup_cosine(
     pct_warmup:float=.05, # Fraction spent warming up linearly, in [0, 1)
@@ -270,7 +270,8 @@ def wsd(
     check_pct(pct_decay, 'pct_decay')
     check_final(div_final)
     first = warm_up(pct_warmup, div, 1-pct_decay, f' when pct_decay={pct_decay}')
-    anneal = ('poly', .5) if decay=='1-sqrt' else decay
+    try: anneal = ('poly', .5) if isinstance(decay, str) and decay=='1-sqrt' else annealer_spec(decay)
+    except ValueError as e: raise ValueError(str(e).replace('anneal must be one of [', "decay must be one of ['1-sqrt', ")) from e
     return Cycle([*first, phase_of('stable', 1-pct_warmup-pct_decay, 1),
                   phase_of('decay', pct_decay, (1, 1/div_final), anneal=anneal)], sampling)
 

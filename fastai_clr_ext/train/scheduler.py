@@ -160,7 +160,7 @@ def warn_changed(
              f'{rows[first][group]:g} instead of {planned[name][first,group]:g} (parameter group {group}). '
              'recorder.plans and recorder.hps have what was trained')
 
-# %% ../../nbs/30_train.scheduler.ipynb #61932ef8
+# %% ../../nbs/30_train.scheduler.ipynb #f53237e1
 @patch
 def after_fit(self:CycleScheduler):
     "Keep what was trained, and say if the loader gave another number of batches than its length"
@@ -189,7 +189,7 @@ def keep(self:CycleScheduler,
 def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
     "Write what was trained, if anything was"
     if now is None or not now.ranges or 'recorder' not in vars(learn): return
-    plan = replace(self.plan, trained_ranges=tuple(map(tuple, now.ranges)), changed=now.changed)
+    plan = self.plan.as_trained(tuple(map(tuple, now.ranges)), now.changed)
     recorder = learn.recorder
     recorder.plans = vars(recorder).get('plans', []) + [plan] # `getattr` would ask the model
     rows,_ = plan.trained
