@@ -54,7 +54,7 @@ SHOWN = {
     'cycle': (lambda: one_cycle(), "Cycle([\n    Phase('warm-up', 0.45", 'annihilation', True),
     'groups': (lambda: ByGroup([one_cycle(), constant()]), 'ByGroup([Cycle', 'constant', True),
     'plan': (lambda: Plan(one_cycle(), (1/3, 1.), 1, 30), 'Plan of 1 epoch of 30 batches, peak rate 0.3333, 1\n',
-             'peak rate 0.3333', True),
+             'peak rate 0.3333', False),
     'history': (lambda: made(), 'RunHistory of 2 fits, 8 epochs, 400 batches, 400 steps\n', '0.65', False),
     'empty history': (RunHistory, 'RunHistory of 0 fits, 0 epochs, 0 batches, 0 steps', '0 batches', False),
     'situation': (lambda: situation('digits', depth=20), 'Situation(depth=20)', '<td>20</td>', False)}

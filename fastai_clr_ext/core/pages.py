@@ -27,15 +27,17 @@ def show_number(
     if pd.isna(x): return '–'
     return f'{x:{spec}}' if isinstance(x, float) else str(x)
 
-# %% ../../nbs/06_core.pages.ipynb #5f8b92b0
+# %% ../../nbs/06_core.pages.ipynb #b0fe2cde
 SVG_STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11}
 
 def image_address(
-    figure:Figure # Closed by this
+    figure:Figure, # Closed by this
+    is_small:bool=False # Whether letters are left to the reader's font, which takes a quarter of the bytes
 )->str: # Address of an SVG image
     "Return a figure as the address of an image"
     file = io.BytesIO()
-    with matplotlib.rc_context(SVG_STYLE): figure.savefig(file, format='svg', metadata={'Date': None})
+    style = SVG_STYLE | {'svg.fonttype': 'none' if is_small else 'path'}
+    with matplotlib.rc_context(style): figure.savefig(file, format='svg', metadata={'Date': None})
     plt.close(figure)
     return 'data:image/svg+xml;base64,' + base64.b64encode(file.getvalue()).decode()
 
@@ -73,7 +75,7 @@ HEAD = """<!doctype html>
 """
 PAGES = Environment(autoescape=True) # Every value is escaped
 
-# %% ../../nbs/06_core.pages.ipynb #075ea0b4
+# %% ../../nbs/06_core.pages.ipynb #4d08a8d9
 SNIPPET = PAGES.from_string(TABLE + """<div>{% for line in lines %}<p>{{ line }}</p>{% endfor %}
 {% if rows %}{{ table(rows) }}{% endif %}
 {% if image %}<img src="{{ image }}" alt="{{ alt }}" style="max-width:100%">{% endif %}</div>""")
@@ -87,7 +89,7 @@ def snippet(
     "Return what a notebook shows of an object"
     rows = [] if table is None else table.to_dict('records')
     rows = [{name: show_number(value) for name,value in row.items()} for row in rows]
-    image = '' if figure is None else image_address(figure)
+    image = '' if figure is None else image_address(figure, is_small=True)
     return SNIPPET.render(lines=list(lines), rows=rows, image=image, alt=alt)
 
 # %% ../../nbs/06_core.pages.ipynb #58d628b4

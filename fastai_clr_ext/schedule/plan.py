@@ -255,7 +255,7 @@ def plot(self:Schedule,
     n_groups = len(self.cycles) if isinstance(self, ByGroup) else None
     return Plan(self, rates_per_group(lr_max, n_groups), 1, n_iter).plot(show_moms, ax, **kwargs)
 
-# %% ../../nbs/13_schedule.plan.ipynb #72177758
+# %% ../../nbs/13_schedule.plan.ipynb #1205ec0f
 SMALL = 4.5, 2.2 # Inches
 
 def small_axes()->plt.Axes: # Of a new figure
@@ -265,7 +265,7 @@ def small_axes()->plt.Axes: # Of a new figure
 @patch
 def _repr_html_(self:Plan):
     title,_,_ = repr(self).partition('\n')
-    return snippet([title], self.summary(), self.plot(ax=small_axes()).figure, 'Rate and momentum against the batch')
+    return snippet([title], self.summary()) # a preview has drawn it already
 
 @patch
 def _repr_html_(self:Schedule):
