@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 # %% auto #0
 __all__ = ['merge_records', 'merged_page', 'merged_html', 'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #9e2bb4a7
+# %% ../../nbs/68_compare.atlas.ipynb #98e3b520
 import json, pandas as pd
 from pathlib import Path
 from ..core.checks import as_list, check, checked
 from .schema import check_record
 from .comparison import Comparison, read_record
-from ..core.pages import CSS, HEAD, PAGES, TABLE, show_number, visible, write_page
+from ..core.pages import CSS, HEAD, PAGES, TABLE, shown_rows, visible, write_page
 from .report import markdown_table
 
 # %% ../../nbs/68_compare.atlas.ipynb #fc019dea
@@ -50,16 +50,13 @@ def merge_records(
     for comparison in distinct.values(): rows += _policy_rows(comparison)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/68_compare.atlas.ipynb #3bc339ec
-def _text_rows(table)->list:
-    return [{name: show_number(value) for name,value in row.items()} for row in table.to_dict('records')]
-
+# %% ../../nbs/68_compare.atlas.ipynb #e548902c
 def merged_page(
     table:pd.DataFrame # As `merge_records` returns it
 )->str: # The page
     "Return a table over situations as a self-contained page"
     template = PAGES.from_string(TABLE + HEAD + '{{ table(rows) }}</body></html>')
-    return visible(template.render(title='Where it worked and where it did not', css=CSS, rows=_text_rows(table)))
+    return visible(template.render(title='Where it worked and where it did not', css=CSS, rows=shown_rows(table)))
 
 @checked
 def merged_html(
@@ -75,4 +72,4 @@ def merged_markdown(
     table:pd.DataFrame # As `merge_records` returns it
 )->str: # Markdown
     "Return a table over situations as Markdown for a forum"
-    return visible(markdown_table(_text_rows(table))) + '\n'
+    return visible(markdown_table(shown_rows(table))) + '\n'

@@ -211,12 +211,16 @@ def to_markdown(self:Comparison,
     "Write the words of `to_html` as Markdown for a forum"
     return write_page(report_markdown(self), path, overwrite)
 
-# %% ../../nbs/67_compare.report.ipynb #73c7ff49
-@patch
-def _repr_html_(self:Comparison):
-    summary = self.summary()
-    figure = draw_comparison(self, summary)[0].figure
-    return snippet(self.verdicts(), report_table(self, summary), figure, _OUTCOME_CAPTION)
+# %% ../../nbs/67_compare.report.ipynb #d1b8817c
+def comparison_html(
+    comparison:Comparison # Any
+)->str: # HTML
+    "Return the verdicts, the table and the figure that a notebook shows of a comparison"
+    summary = comparison.summary()
+    figure = draw_comparison(comparison, summary)[0].figure
+    return snippet(comparison.verdicts(), report_table(comparison, summary), figure, _OUTCOME_CAPTION)
+
+Comparison._repr_html_ = comparison_html
 
 @patch
 def __repr__(self:Comparison):

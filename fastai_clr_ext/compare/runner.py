@@ -47,7 +47,7 @@ def seed_list(
           f'whole numbers in [0, {TUNE_SEED})', given)
     return [int(seed) for seed in found]
 
-# %% ../../nbs/66_compare.runner.ipynb #5502c66a
+# %% ../../nbs/66_compare.runner.ipynb #c76da96d
 def _rates_by_policy(lr_max, policies)->dict:
     "Return the peak rate of each policy that is a cycle, None of the others"
     cycles = [name for name,policy in policies.items() if isinstance(policy, Schedule)]
@@ -72,8 +72,9 @@ def policies_by_name(
     for name,policy in policies.items():
         try: made[name] = preset_named(policy)
         except ValueError as e: raise ValueError(f'policies[{name!r}]: {e}') from e
-    return made
+    return check_names(made)
 
+# %% ../../nbs/66_compare.runner.ipynb #e79d6138
 def _check_policies(policies, learn, n_epoch, rates):
     "Raise a `ValueError` that names the policy, unless each one can train the learner for `n_epoch` epochs"
     for name,policy in policies.items():
@@ -92,7 +93,7 @@ def _check_fits(policy, learn, n_epoch, lr_max):
         is_equal = abs(n_planned-n_epoch)*len(learn.dls.train)<1 # less than a batch
         check(is_equal, 'stages', f'have {n_epoch} epochs in all, as n_epoch says', n_planned)
 
-# %% ../../nbs/66_compare.runner.ipynb #ad5dc4e9
+# %% ../../nbs/66_compare.runner.ipynb #1ff80676
 def metric_names(
     learn:Learner # As `make_learner` gives it
 )->list: # In the order of the learner
@@ -117,7 +118,8 @@ def _check_tune(tune, policies, rates):
     check(are_cycles and have_no_rate, 'tune', 'be given without lr_max, and with policies that are cycles', tune)
     tried = as_list(tune) or []
     are_rates = all(is_number(lr) and 0<lr<=MAX_LR for lr in tried)
-    check(tried and are_rates and len(set(tried))==len(tried), 'tune', f'be a list of different rates above 0 and at most {MAX_LR:g}', tune)
+    rule = f'be a list of different rates above 0 and at most {MAX_LR:g}'
+    check(tried and are_rates and len(set(tried))==len(tried), 'tune', rule, tune)
 
 # %% ../../nbs/66_compare.runner.ipynb #86bb8b78
 _WRITTEN = '.json', '.npz' # Suffixes of the files in a folder
@@ -217,7 +219,7 @@ def _make_record(make_learner, learn, first_runs, rates, trials, results, situat
         policies=policies, seeds=seeds, **options, tuning=trials, runs=results,
         versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
 
-# %% ../../nbs/66_compare.runner.ipynb #98e82296
+# %% ../../nbs/66_compare.runner.ipynb #7760396a
 def _new_folder(name)->Path:
     "Make a folder in the current one, and print where it is"
     n = 1
@@ -229,13 +231,17 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
-# %% ../../nbs/66_compare.runner.ipynb #1b7b1b23
+def _open_folder(out, plan)->tuple:
+    "Open the folder of a comparison, a new one for None; return it and the digest of the plan"
+    plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
+    return open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan), plan_digest
+
+# %% ../../nbs/66_compare.runner.ipynb #196308d5
 @checked
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
-    # By name: a cycle or its name in `PRESETS`, a list of stages, or a function that trains a learner; two or more.
-    # A list of names is short for cycles of these names
+    # By name: a cycle, its name in `PRESETS`, a list of stages, or a function of a learner; or a list of such names
     policies:dict|list,
     n_epoch:int, # Epochs of every run
     seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1)
@@ -255,20 +261,18 @@ def compare(
     "Train every policy with every seed at the same budget, and judge which ones worked"
     seeds = seed_list(seeds)
     _check_options(n_epoch, n_threads, n_workers, situation, kwargs)
-    policies = check_names(policies_by_name(policies))
+    policies = policies_by_name(policies)
     rates = _rates_by_policy(lr_max, policies)
     learn,settings,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
                                                    n_threads, kwargs)
     tune = plain_rate(tune)
     plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
-    plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
-    path = open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan)
+    path,plan_digest = _open_folder(out, plan)
     best = options['metric'], options['higher']
     train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best)
     first_runs = _tuning_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
     rates,trials = _tune_rates(train, first_runs, tune, *best) if tune else (rates, [])
     results = train(_all_runs(first_runs, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
-    _warn_errors(results)
     situation = (situation or {}) | _facts_of_runs(results, settings, same_start)
     record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
     write_json(path/'record.json', record)
@@ -300,9 +304,10 @@ def _tuning_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)
     return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
-# %% ../../nbs/66_compare.runner.ipynb #78e94377
+# %% ../../nbs/66_compare.runner.ipynb #492d0055
 def _facts_of_runs(results, settings, same_start)->dict:
-    "Return what a record says of all runs together; warn unless those of each seed began with the same batch"
+    "Return what a record says of all runs together; warn of exceptions, and of seeds with unlike first batches"
+    _warn_errors(results)
     facts = dict(same_start=True) if same_start else {}
     seeds = unlike_batches(results)
     if not seeds: return facts

@@ -22,7 +22,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from .checks import check
 
-# %% ../../nbs/01_core.callback.ipynb #e0ccc24e
+# %% ../../nbs/01_core.callback.ipynb #61436cd0
 def check_is_free(
     cb:Callback, # To be added to a learner
     learn:Learner|None # The learner; None takes the callback out
@@ -38,6 +38,7 @@ CANCELS = (CancelBackwardException, CancelBatchException, CancelEpochException, 
 OUTER_EVENTS = {'before_fit', 'after_cancel_fit', 'after_fit', 'after_epoch'} # Also called outside training batches
 NOT_ONLY_TRAINING = OUTER_EVENTS | {'after_train'} # A validation before it has set `learn.training` to False
 
+# %% ../../nbs/01_core.callback.ipynb #a2b6aaf2
 class EventCallback(Callback):
     "Dispatch only the events in `answers`, and those of the batch loop only in training"
     answers = frozenset()
@@ -98,7 +99,7 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #5c3e0c1d
+# %% ../../nbs/01_core.callback.ipynb #87f43cc6
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
@@ -114,8 +115,9 @@ def check_not_nested(
         is_fit = frame.f_code is Learner._do_fit.__code__
         n_fits += is_fit and frame.f_locals.get('self') is learn
         frame = frame.f_back
-    check(n_fits<2, 'callbacks', 'not call fit within a fit of the same learner: its cycle and its record would be mixed '
-          'with those of the outer fit', f'{n_fits} fits')
+    rule = ('not call fit within a fit of the same learner: its cycle and its record would be mixed with those of the '
+            'outer fit')
+    check(n_fits<2, 'callbacks', rule, f'{n_fits} fits')
 
 def running_epoch(
     learn:Learner, # Learner before a training batch

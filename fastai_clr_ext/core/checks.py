@@ -87,11 +87,11 @@ def as_list(
     is_sequence = isinstance(x, (list, tuple, L)) or (isinstance(x, np.ndarray) and x.ndim==1)
     return list(x) if is_sequence else None
 
-# %% ../../nbs/00_core.checks.ipynb #afca6d35
+# %% ../../nbs/00_core.checks.ipynb #60f4f28e
 def plain(
     x:object # Anything
 )->object: # The same, with Python's numbers
-    "Turn 0-d arrays and tensors, numpy's scalars and fractions into Python numbers, also in lists, tuples, dicts and slices"
+    "Turn 0-d arrays and tensors, numpy's scalars and fractions into Python numbers, also in containers"
     if isinstance(x, np.generic): return x.item()
     if isinstance(x, Fraction): return float(x)
     if isinstance(x, (np.ndarray, Tensor)) and x.ndim<2: return x.tolist()

@@ -20,11 +20,12 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from .checks import check
 from .labels import ITERATIONS, hyper_label
 
-# %% ../../nbs/04_core.figures.ipynb #6d9b2eef
+# %% ../../nbs/04_core.figures.ipynb #4b04ed08
 def new_axes()->plt.Axes: # The axes of a new figure, laid out so that no label is cut off
     "Make the axes that a plot draws on when it is given none"
     return plt.subplots(layout='constrained')[1]
 
+# %% ../../nbs/04_core.figures.ipynb #88fcd427
 class AxesArray(np.ndarray):
     "Axes of a figure with several panels; a notebook shows their labels"
     def __repr__(self):
@@ -51,6 +52,7 @@ def panels(
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
     return given_axes(axs, n)
 
+# %% ../../nbs/04_core.figures.ipynb #69229ff2
 def label_iterations(
     axs:Iterable # Axes below each other
 )->Iterable: # The same axes
@@ -199,7 +201,7 @@ def legend_entries(
         labels.append(label)
     return handles, labels, n
 
-# %% ../../nbs/04_core.figures.ipynb #7f1bdc6a
+# %% ../../nbs/04_core.figures.ipynb #ff950e51
 MANY_TO_PLACE = 50_000 # With more points, matplotlib's search for the best place takes seconds
 
 def text_width(
@@ -235,6 +237,7 @@ def legend_shape(
     n_columns = most if is_wide else min(-(-len(labels)//rows_with_room), most)
     return n_columns, -(-len(labels)//n_columns)
 
+# %% ../../nbs/04_core.figures.ipynb #1c859652
 def add_legend(
     ax:plt.Axes, # Axes of the legend
     others:Iterable=(), # Axes whose lines are in the legend too, such as a twin

@@ -75,10 +75,16 @@ HEAD = """<!doctype html>
 """
 PAGES = Environment(autoescape=True) # Every value is escaped
 
-# %% ../../nbs/06_core.pages.ipynb #4d08a8d9
+# %% ../../nbs/06_core.pages.ipynb #89f0b0d8
 SNIPPET = PAGES.from_string(TABLE + """<div>{% for line in lines %}<p>{{ line }}</p>{% endfor %}
 {% if rows %}{{ table(rows) }}{% endif %}
 {% if image %}<img src="{{ image }}" alt="{{ alt }}" style="max-width:100%">{% endif %}</div>""")
+
+def shown_rows(
+    table:pd.DataFrame # Any
+)->list: # Texts by column, a dict for each row
+    "Return a table as text for people"
+    return [{name: show_number(value) for name,value in row.items()} for row in table.to_dict('records')]
 
 def snippet(
     lines:list=(), # Sentences
@@ -87,8 +93,7 @@ def snippet(
     alt:str='' # What the picture shows
 )->str: # HTML
     "Return what a notebook shows of an object"
-    rows = [] if table is None else table.to_dict('records')
-    rows = [{name: show_number(value) for name,value in row.items()} for row in rows]
+    rows = [] if table is None else shown_rows(table)
     image = '' if figure is None else image_address(figure, is_small=True)
     return SNIPPET.render(lines=list(lines), rows=rows, image=image, alt=alt)
 

@@ -39,7 +39,7 @@ def spread_names(
     is_over_span = (edges[:,0]<=centres) & (centres<=edges[:,1]) | (abs(centres-middles)<=widths/2)
     return centres if is_inside and is_over_span.all() else None
 
-# %% ../../nbs/05_core.spans.ipynb #fba056f5
+# %% ../../nbs/05_core.spans.ipynb #45077167
 class NameRow:
     "Names above a stretch of the x axis: all are written, or none"
     def __init__(self,
@@ -74,6 +74,7 @@ class NameRow:
             text.has_room = centres is not None
             if text.has_room: text.set_x(text.axes.transData.inverted().transform((centres[i], 0))[0])
 
+# %% ../../nbs/05_core.spans.ipynb #1cacd19e
 class SpanName(Text):
     "A name of a `NameRow`"
     def __init__(self,

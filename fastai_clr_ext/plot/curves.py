@@ -88,7 +88,7 @@ def is_alone(
     known = np.isfinite(np.r_[np.nan, y, np.nan])
     return known[1:-1] & ~known[:-2] & ~known[2:]
 
-# %% ../../nbs/40a_plot.curves.ipynb #59cfc0cc
+# %% ../../nbs/40a_plot.curves.ipynb #7abf1cb8
 @patch
 def is_partial(self:HistoryView,
     x:np.ndarray, # Batches over all fits
@@ -99,9 +99,11 @@ def is_partial(self:HistoryView,
     trained = np.zeros(len(self.history))
     for part in self.parts:
         trained[part.rows] = np.nansum(part.raw['n_params'][:,part.positions(of)], axis=1)
-    sizes = [row.get('group_sizes') or [0] for row in self.history.fit_rows]
-    sizes = np.array([sum(size) if of is None else size[of] if of<len(size) else 0 for size in sizes])
-    return trained[x] < sizes[self.batches.fit[x]]/2
+    sizes = []
+    for row in self.history.fit_rows:
+        of_groups = row.get('group_sizes') or [] # early files have none
+        sizes.append(sum(of_groups if of is None else of_groups[of:of+1]))
+    return trained[x] < np.array(sizes)[self.batches.fit[x]]/2
 
 # %% ../../nbs/40a_plot.curves.ipynb #d8375985
 def smooth_fits(

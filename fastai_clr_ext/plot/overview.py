@@ -80,12 +80,13 @@ def draw_losses(
     x,y = at_epoch_ends(view, 'valid_loss')
     if with_valid and len(x): draw_epochs(ax, x, y, linestyle='--', color=ink(ax), label='valid')
 
-# %% ../../nbs/42_plot.overview.ipynb #a4f4f102
+# %% ../../nbs/42_plot.overview.ipynb #f81f9a9f
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
 def plot_cycle(self:RunHistory,
-    window:int|None=None, # Steps in the running medians; None takes a twentieth of each fit, 1 draws the raw curves alone
+    # Steps in the running medians; None takes a twentieth of each fit, 1 draws the raw curves alone
+    window:int|None=None,
     axs:list|None=None, # Four axes, three without recorded gradients; a new figure if None
     **kwargs # As in `HistoryView`
 )->np.ndarray: # The axes

@@ -7,13 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.page.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/45_plot.page.ipynb #0dd8e61a
+# %% ../../nbs/45_plot.page.ipynb #204accde
 import pandas as pd
 from pathlib import Path
 from fastcore.basics import patch
 from fastai.learner import Recorder
 from ..core.checks import checked
-from ..core.pages import CSS, HEAD, PAGES, TABLE, image_address, show_number, visible, write_page
+from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, shown_rows, visible,
+    write_page)
 from ..record.history import SKIPPED, STAGE_KEYS, RunHistory, counts_text, stage_table
 from .view import HistoryView
 from . import gradients, overview, summary # they give `RunHistory` its methods # noqa: F401
@@ -69,7 +70,7 @@ def page_figures(
         found.append(('Metrics', image_address(ax.figure), 'Each metric at the end of each epoch.'))
     return found
 
-# %% ../../nbs/45_plot.page.ipynb #088c05af
+# %% ../../nbs/45_plot.page.ipynb #70038b62
 PAGE = PAGES.from_string(TABLE + HEAD + """<p class="soft">{{ counts }}</p>
 {% if divergences %}<h2>It diverged</h2><ul class="say">
 {% for line in divergences %}<li class="did-not">{{ line }}</li>{% endfor %}</ul>{% endif %}
@@ -89,7 +90,7 @@ def history_page(
 )->str: # HTML
     "Return a history as a self-contained page"
     HistoryView(history) # raises an error if nothing was trained
-    stages = [{name: show_number(value) for name,value in row.items()} for row in stage_table(history).to_dict('records')]
+    stages = shown_rows(stage_table(history))
     return visible(PAGE.render(title=title, css=CSS, counts=counts_text(history), lines=summary_lines(history),
                                divergences=[str(found) for found in divergences], figures=page_figures(history),
                                stages=stages, skipped=skipped_lines(history), settings=setting_rows(history)))

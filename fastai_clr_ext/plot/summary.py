@@ -15,7 +15,7 @@ from .curves import running_median
 from .overview import at_epoch_ends
 from .view import HistoryView, on_recorder, stretches
 
-# %% ../../nbs/43_plot.summary.ipynb #3fd8c3b7
+# %% ../../nbs/43_plot.summary.ipynb #ebab348c
 PLATEAU_FACTOR = 1.5 # How far the smoothed mean |g| may be from its median on the plateau
 PLATEAU_SHARE = .2 # Of the steps, at least
 LEAST_STEPS = 60 # Of a fit, to look for a plateau
@@ -46,7 +46,8 @@ def plateau_rows(
     first,last = x[[lo, hi-1]]-view.x[0]
     words = f'mean |g| is about {level:.2g} from iteration {first} to {last}, {(hi-lo)/len(x):.0%} of the steps'
     uneven = np.quantile(inside, .95)/level
-    return {'plateau': (level, words), 'unevenness': (uneven, f'one step in 20 is above {uneven:.2g} times the plateau')}
+    return {'plateau': (level, words),
+            'unevenness': (uneven, f'one step in 20 is above {uneven:.2g} times the plateau')}
 
 # %% ../../nbs/43_plot.summary.ipynb #2a84121b
 LEAST_IN_PHASE = 10 # Steps, to say what mean |g| does in a phase

@@ -21,7 +21,7 @@ from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
 from .recorder import HistoryRecorder, optimizer_name
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
 
-# %% ../../nbs/25_record.gradients.ipynb #5c31ef20
+# %% ../../nbs/25_record.gradients.ipynb #7678741a
 class GradRecorder(HistoryRecorder):
     "Record mean |g|, the L2 norm and more of each parameter group, layer or parameter at every optimizer step"
     @checked
@@ -40,21 +40,19 @@ class GradRecorder(HistoryRecorder):
         check_count('every', every)
         check_flag('adam', adam)
         self.stats,self.per,self.every,self.adam = asked,per,every,adam
-        self.chosen = {*always, *asked, *(['adam'] if adam else [])}
-        self._choose(self.chosen)
+        self._choose({*always, *asked, *(['adam'] if adam else [])})
 
-    def __getstate__(self):
-        "Leave out the statistics, whose functions pickle can't write"
+    def __getstate__(self): # without the statistics, whose functions pickle can't write
         return {k: v for k,v in super().__getstate__().items() if k not in ('prepares', 'befores', 'afters')}
 
     def __setstate__(self, state):
         vars(self).update(state)
-        self._choose(self.chosen)
+        self._choose(self.names)
 
     def _choose(self, names:set):
         "Set what is measured, and the raw columns in the order of their values"
-        names = set(names)
         for name in list(names): names |= set(STATISTICS[name].needs)
+        self.names = names
         self.of_gradients = [name for name in OF_GRADIENTS if name in names]
         self.of_gradients.sort(key=lambda name: OF_GRADIENTS[name].overwrites) # those use the memory of the others
         of_steps = [s for name,s in OF_STEPS.items() if name in names]
@@ -62,8 +60,8 @@ class GradRecorder(HistoryRecorder):
         self.befores = [s for s in of_steps if s.before is not None]
         self.afters = [s for s in of_steps if s.after is not None]
         self.columns = []
-        for s in [*(OF_GRADIENTS[name] for name in self.of_gradients), *self.befores, *self.afters]:
-            self.columns += s.columns
+        gradients = [OF_GRADIENTS[name] for name in self.of_gradients]
+        for s in [*gradients, *self.befores, *self.afters]: self.columns += s.columns
 
 # %% ../../nbs/25_record.gradients.ipynb #0c0b02be
 @dataclass

@@ -329,7 +329,7 @@ def tail(self:RunHistory,
     new.grad_log.blocks = pack_parts(self.grad_log.parts(n_grads))
     return new
 
-# %% ../../nbs/23_record.history.ipynb #96654db7
+# %% ../../nbs/23_record.history.ipynb #c1fe6076
 def stage_table(
     history:RunHistory # What was recorded
 )->pd.DataFrame: # A row for each stage: name or number of the fit, epochs, steps, outcome, losses, metrics
@@ -353,6 +353,10 @@ def __repr__(self:RunHistory):
     if not self.fit_rows: return counts_text(self)
     return f'{counts_text(self)}\n{stage_table(self).to_string(index=False, float_format="{:.4g}".format)}'
 
-@patch
-def _repr_html_(self:RunHistory):
-    return snippet([counts_text(self)], stage_table(self) if self.fit_rows else None)
+def history_html(
+    history:RunHistory # What was recorded
+)->str: # HTML
+    "Return what a notebook shows of a history"
+    return snippet([counts_text(history)], stage_table(history) if history.fit_rows else None)
+
+RunHistory._repr_html_ = history_html

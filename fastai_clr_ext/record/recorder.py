@@ -65,7 +65,7 @@ def current_plan(
     plans = [vars(cb).get('plan') for cb in learn.cbs]
     return next((plan for plan in plans if isinstance(plan, Plan)), None)
 
-# %% ../../nbs/24_record.recorder.ipynb #a1552679
+# %% ../../nbs/24_record.recorder.ipynb #00957f18
 def describe_cycle(
     plan:Plan # What is trained
 )->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
@@ -87,6 +87,7 @@ def versions()->dict: # By package
     return dict(python=platform.python_version(), torch=str(torch.__version__), fastai=fastai.__version__,
                 fastai_clr_ext=__version__)
 
+# %% ../../nbs/24_record.recorder.ipynb #df27aed7
 def n_elements(
     params:Iterable # Parameters; a lazy one has no size yet
 )->int: # Without lazy ones
@@ -101,6 +102,7 @@ def model_sizes(
     return dict(n_params=n_elements(params), n_trainable=n_elements(p for p in params if p.requires_grad),
                 group_sizes=[n_elements(group) for group in learn.opt.param_lists])
 
+# %% ../../nbs/24_record.recorder.ipynb #4d60ae80
 def describe_fit(
     learn:Learner, # About to train
     device:torch.device # Of the parameters
@@ -117,7 +119,7 @@ def describe_fit(
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
                 outcome='unfinished')
 
-# %% ../../nbs/24_record.recorder.ipynb #919ddf39
+# %% ../../nbs/24_record.recorder.ipynb #bef28ec1
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
 RESERVED_COLUMNS = {'fit', 'stage', 'epoch', 'first_fit', 'last_fit', 'n_epoch', 'n_batches', 'n_steps', 'seconds',
                     'outcome', 'smooth_loss'}
@@ -150,6 +152,7 @@ def column_names(
     n_train = 1+len(recorder.metrics) if recorder.train_metrics else 1
     return names[:n_train], names[n_train:]
 
+# %% ../../nbs/24_record.recorder.ipynb #ef497c0c
 def epoch_metrics(
     recorder:Recorder # At the end of an epoch
 )->dict: # Value by name; those of a cancelled part of the epoch and those that are not one number are missing
@@ -222,7 +225,7 @@ class HistoryRecorder(FitCallback):
     answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
                *OUTER_EVENTS}
 
-# %% ../../nbs/24_record.recorder.ipynb #388c5bfa
+# %% ../../nbs/24_record.recorder.ipynb #26ca35f3
 @patch
 def check_fit(self:HistoryRecorder,
     learn:Learner, # About to fit
@@ -241,6 +244,7 @@ def before_fit(self:HistoryRecorder):
     if now is not None and now.in_epoch and now.metrics is None: now.metrics = epoch_metrics(self.learn.recorder)
     super(HistoryRecorder, self).before_fit()
 
+# %% ../../nbs/24_record.recorder.ipynb #ee495f80
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
@@ -265,7 +269,7 @@ def _begin_fit(self:HistoryRecorder):
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
     history.fit_rows.append(self.now.row)
 
-# %% ../../nbs/24_record.recorder.ipynb #24bfe072
+# %% ../../nbs/24_record.recorder.ipynb #479c3780
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -305,6 +309,7 @@ def after_loss(self:HistoryRecorder):
         self.now.row.update(model_sizes(self.learn))
         self.now.is_lazy = False
 
+# %% ../../nbs/24_record.recorder.ipynb #7eac48f3
 @patch
 def before_step(self:HistoryRecorder):
     "Keep what the step is made with: callbacks may set other values behind it, for the next step"

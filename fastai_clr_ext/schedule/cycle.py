@@ -19,7 +19,7 @@ from .sampling import SAMPLINGS, check_can_join, locate, pcts_of, place_endpoint
 MAX_PHASES = 10_000 # In a cycle
 MAX_BATCHES = 20_000_000 # In a cycle, times the parameter groups: a table then has 160 MB for each hyper-parameter
 
-# %% ../../nbs/11_schedule.cycle.ipynb #3d1cfde4
+# %% ../../nbs/11_schedule.cycle.ipynb #b2c53adb
 class Schedule:
     "Base class of schedules, which define `hypers`, `table`, `spans`, `cycle_of` and `to_dict`"
     def n_trained(self,
@@ -28,6 +28,7 @@ class Schedule:
         "Count the batches that are trained"
         return n_iter
 
+# %% ../../nbs/11_schedule.cycle.ipynb #1ac92059
 class Cycle(Schedule):
     "Phases that make up one cycle, and how batches sample them"
     def __init__(self,

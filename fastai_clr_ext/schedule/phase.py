@@ -91,7 +91,7 @@ def anneal_values(
     name,power = (anneal, None) if isinstance(anneal, str) else anneal
     return ANNEALERS[name](start, end, pos, power)
 
-# %% ../../nbs/10_schedule.phase.ipynb #b5adef82
+# %% ../../nbs/10_schedule.phase.ipynb #5c11617a
 def allowed_values(
     name:str # Hyper-parameter
 )->tuple: # Rule in words; function from an array to the values that keep it
@@ -121,6 +121,7 @@ def hyper_spec(
         check(is_near, where, f'have start and end within a factor of 1e150 with the annealer {anneal!r}', (start, end))
     return float(start), float(end), anneal
 
+# %% ../../nbs/10_schedule.phase.ipynb #c71e2198
 def phase_values(
     phase:str, # Name of the phase, for the error
     name:str, # Hyper-parameter

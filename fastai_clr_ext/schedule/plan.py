@@ -255,23 +255,31 @@ def plot(self:Schedule,
     n_groups = len(self.cycles) if isinstance(self, ByGroup) else None
     return Plan(self, rates_per_group(lr_max, n_groups), 1, n_iter).plot(show_moms, ax, **kwargs)
 
-# %% ../../nbs/13_schedule.plan.ipynb #1205ec0f
+# %% ../../nbs/13_schedule.plan.ipynb #b0d0cbc9
 SMALL = 4.5, 2.2 # Inches
 
 def small_axes()->plt.Axes: # Of a new figure
     "Make the axes of a picture beside a table"
     return plt.subplots(figsize=SMALL, layout='constrained')[1]
 
-@patch
-def _repr_html_(self:Plan):
-    title,_,_ = repr(self).partition('\n')
-    return snippet([title], self.summary()) # a preview has drawn it already
+def plan_html(
+    plan:Plan # Any
+)->str: # HTML
+    "Return the table that a notebook shows of a plan; a preview has drawn it already"
+    title,_,_ = repr(plan).partition('\n')
+    return snippet([title], plan.summary())
 
-@patch
-def _repr_html_(self:Schedule):
-    figure = self.plot(201, ax=small_axes()).figure
-    return snippet([], phase_table(self), figure, 'Rate and momentum over the cycle, for a peak rate of 1')
+def cycle_html(
+    schedule:Schedule # `Cycle` or `ByGroup`
+)->str: # HTML
+    "Return the table and the picture that a notebook shows of a cycle"
+    figure = schedule.plot(201, ax=small_axes()).figure
+    return snippet([], phase_table(schedule), figure, 'Rate and momentum over the cycle, for a peak rate of 1')
 
+Plan._repr_html_ = plan_html
+Schedule._repr_html_ = cycle_html
+
+# %% ../../nbs/13_schedule.plan.ipynb #9a8d4c5c
 def phase_table(
     schedule:Schedule # `Cycle` or `ByGroup`
 )->pd.DataFrame: # `group` if there are several, `phase`, `pct`, each hyper-parameter
@@ -282,7 +290,8 @@ def phase_table(
         for phase in getattr(cycle, 'phases', []):
             row = {'group': group} if len(cycles)>1 else {}
             row |= {'phase': phase.name, 'pct': phase.pct}
-            for name,(start,end,anneal) in phase.hypers.items(): row[name] = f'{start:.4g} to {end:.4g}, {anneal_name(anneal)}'
+            for name,(start,end,anneal) in phase.hypers.items():
+                row[name] = f'{start:.4g} to {end:.4g}, {anneal_name(anneal)}'
             rows.append(row)
     return pd.DataFrame(rows)
 

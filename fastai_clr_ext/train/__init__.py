@@ -9,4 +9,5 @@ from .recipes import *
 from .rewind import *
 from .guard import *
 
-__all__ = sum((module.__all__ for module in (scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard)), [])
+__all__ = sum((module.__all__ for module in (scheduler, one_cycle, divergence, stage, stages, recipes, rewind,
+                                              guard)), [])

@@ -169,7 +169,7 @@ def n_batches_of(
     check(n>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n)
     return n
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #09a02008
+# %% ../../nbs/30a_train.one_cycle.ipynb #2738bef1
 @checked
 def make_plan(
     learn:Learner, # About to fit
@@ -195,17 +195,16 @@ def make_plan(
     opt,lr = peek_optimizer(learn, reset_opt)
     n_groups = len(opt.hypers)
     cycle = resolve_cycle(learn, n_groups, use_clr_beta, use_clr, sched, shape)
-    check_wd(wd, n_groups)
     if wd is None: check_wd(plain(learn.wd), n_groups, 'wd of the learner')
+    else: check_wd(wd, n_groups)
     is_free = wd is None or 'wd' not in cycle.hypers
     check(is_free, 'wd', 'be left to the cycle, which sets it at every batch', wd)
     check_callbacks(learn, opt, cbs or [])
     lr_max = group_lrs(plain(lr) if lr_max is None else lr_max, n_groups)
     most = MAX_BATCHES//n_groups
     check(n_epoch*n_iter<=most, 'n_epoch', f'give at most {most:,} batches, {n_iter} in each epoch', n_epoch)
-    first,stop = start_epoch*n_iter,cycle.n_trained(n_epoch*n_iter)
-    plan = Plan(cycle, lr_max, n_epoch, n_iter, trained_ranges=((0, first, stop),),
-                scheduled=tuple(settable_hypers(opt, cycle)))
+    ranges = ((0, start_epoch*n_iter, cycle.n_trained(n_epoch*n_iter)),)
+    plan = Plan(cycle, lr_max, n_epoch, n_iter, ranges, tuple(settable_hypers(opt, cycle)))
     check_writers(plan.scheduled, [*learn.cbs, *(cbs or [])])
     if cut_short is not None: plan = cut_short(plan)
     plan.table # computed now: an error if an annealer misbehaves

@@ -71,12 +71,12 @@ class CycleFit:
             trained = [h[name] for h in hypers]
             if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.scheduler.ipynb #84b01731
+# %% ../../nbs/30_train.scheduler.ipynb #dccc47ea
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
-    answers = {'before_fit', 'before_batch', 'before_step', 'after_step', 'after_fit', 'after_cancel_batch', 'after_cancel_train',
-               'after_cancel_epoch', 'after_cancel_fit'}
+    answers = {'before_fit', 'before_batch', 'before_step', 'after_step', 'after_fit', 'after_cancel_batch',
+               'after_cancel_train', 'after_cancel_epoch', 'after_cancel_fit'}
     @checked
     def __init__(self,
         plan:Plan # What to train with; the number of epochs and batches is taken from the fit
