@@ -166,3 +166,11 @@ def test_a_million_steps_draw_quickly():
     start = time.thread_time()
     h.plot_grads().figure.canvas.draw()
     assert time.thread_time()-start < 6
+
+@pytest.mark.parametrize('n', [2, 3, 5, 40])
+def test_ticks_of_a_heat_map_are_whole_batches(mlp, n):
+    learn = mlp(n_trn=n, cbs=GradRecorder(per='layer'))
+    learn.fit(1)
+    ax = learn.recorder.plot_grad_heatmap()
+    ax.figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in ax.get_xticks()) and ax.get_xlim()==(0, n)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #08aeae0c
+# %% ../../nbs/41_plot.gradients.ipynb #0bb6dd0b
 import numpy as np
 import matplotlib.pyplot as plt
 from numbers import Integral
@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 from ..core.checks import as_list, check, check_count
 from ..core.figures import (LINE_STYLES, MANY_NAMES, curve_colors, draw_hyper, draw_line, label_iterations,
     mark_nonfinite, new_axes, panels)
-from ..core.labels import HYPER_LABELS, ITERATIONS
+from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
 from ..record.measure import BIN_COLUMNS
 from ..record.statistics import GRAD_LABELS, hist_quantiles
@@ -86,7 +86,7 @@ def mean_in_bins(
     total,_ = np.histogram(x[ok]+.5, edges, weights=y[ok])
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
 
-# %% ../../nbs/41_plot.gradients.ipynb #1258a120
+# %% ../../nbs/41_plot.gradients.ipynb #89b51d9e
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -112,7 +112,9 @@ def plot_grad_heatmap(self:RunHistory,
                          norm=LogNorm() if log else Normalize(), rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
     every = -(-len(names)//MOST_TICKS)
-    ax.set(xlabel=ITERATIONS, ylabel='layer' if layers else 'parameter group', ylim=(len(names), 0))
+    label_iterations([ax])
+    ax.margins(0)
+    ax.set(ylabel='layer' if layers else 'parameter group', ylim=(len(names), 0))
     ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every], parse_math=False)
     ax.set_facecolor('.85') # nothing recorded
     return ax
