@@ -213,7 +213,7 @@ def _new_folder(name)->Path:
     print(f'compare writes its runs to {path.resolve()}; out={str(path)!r} goes on there') # noqa: T201 # as asked for
     return path
 
-# %% ../../nbs/66_compare.runner.ipynb #740e3d64
+# %% ../../nbs/66_compare.runner.ipynb #788024be
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -231,7 +231,7 @@ def compare(
     grads:bool=True, # Whether mean |g| is recorded at every step
     same_start:bool=False, # Whether all seeds may start from the same weights
     situation:dict|None=None, # Facts about data and network for the record, beside what the learner shows
-    with_bar:bool=True, # Whether to show a progress bar over runs
+    with_bar:bool=True, # Whether to show how far the runs are: a bar, or rows where the output is redirected
     **kwargs # How the outcome is judged, as in `Comparison.read`
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and judge which ones worked"

@@ -1,9 +1,10 @@
-"What every wing uses: checks of arguments, base callbacks, whole-or-nothing files, axes and lines"
-from . import checks, callback, files, labels, figures
+"What every wing uses: checks of arguments, base callbacks, whole-or-nothing files, axes, lines, progress"
+from . import checks, callback, files, labels, figures, progress
 from .checks import *
 from .callback import *
 from .files import *
 from .labels import *
 from .figures import *
+from .progress import *
 
-__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures)), [])
+__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures, progress)), [])
