@@ -67,6 +67,23 @@ def test_fraction_by_hand(tmp_path, capsys):
     assert lines[1].startswith('1 of 4  run a  accuracy 0.9  about')
     assert lines[2].startswith(' 31%  run b + run c; best so far: a  about')
 
+def test_the_time_counts_from_the_first_run_that_trains(tmp_path):
+    "Workers take seconds to start"
+    with Progress('training', is_live=False) as display:
+        watch = RunsWatch(dict(a='run a', b='run b'), tmp_path, display)
+        restarts = []
+        display.restart = lambda: restarts.append(list(watch.parts))
+        watch.poll()
+        assert restarts==[]
+        for text in ('0 4', '1 4'):
+            (tmp_path/'a').write_text(text)
+            watch.poll()
+        watch.ended('a')
+        watch.poll()
+        (tmp_path/'b').write_text('0 4')
+        watch.poll()
+        assert len(restarts)==1
+
 @pytest.mark.parametrize('n_workers', [None, 2])
 def test_progress_comes_from_inside_the_runs(tmp_path, capsys, monkeypatch, n_workers):
     monkeypatch.setattr(Progress.__init__, '__defaults__', (.5, None))

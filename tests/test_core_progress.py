@@ -33,7 +33,8 @@ def test_rows_where_nobody_looks_on(clock, capsys):
         shown.row('1 of 2')
     out,err = capsys.readouterr()
     assert out.splitlines()==['training: 2 runs', ' 29%  constant, seed 0  about 73 s left',
-                              ' 59%  constant, seed 0  about 42 s left', ' 89%  constant, seed 0  about 11 s left', '1 of 2']
+                              ' 59%  constant, seed 0  about 42 s left', ' 89%  constant, seed 0  about 11 s left',
+                              '1 of 2']
     assert err=='' and '\x1b' not in out and '\r' not in out
 
 def test_a_bar_in_a_terminal(clock, monkeypatch):
@@ -56,3 +57,18 @@ def test_each_row_is_written_at_once(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', File())
     with Progress('training') as shown: shown.row('1 of 2')
     assert flushed==['1 of 2\n']
+
+def test_the_clock_can_be_set_back(clock, monkeypatch, capsys):
+    "What came before, such as loading, is not in the estimate"
+    with Progress('training', every=1, is_live=False) as shown:
+        clock.now += 100
+        shown.restart()
+        clock.now += 10
+        shown.show(.5, 'constant, seed 0')
+        assert shown.left(.5)=='about 10 s left'
+    assert capsys.readouterr().out==' 50%  constant, seed 0  about 10 s left\n'
+    monkeypatch.setattr(sys, 'stdout', Terminal())
+    with Progress('training') as shown:
+        shown.bar.start_t -= 100
+        shown.restart()
+        assert shown.bar.format_dict['elapsed']<50, "the bar's clock too"

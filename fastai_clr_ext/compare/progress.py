@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.progress.html.md""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/63b_compare.progress.ipynb #99deef05
+# %% ../../nbs/63b_compare.progress.ipynb #414d8686
 import tempfile, threading, time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from fastcore.basics import patch
 from ..core.callback import EventCallback
 from ..core.progress import Progress
 
@@ -48,7 +49,7 @@ def read_progress(
     except (OSError, ValueError): return None # there is none yet, or it is being written
     return min(n_done/max(n_batches, 1), 1.)
 
-# %% ../../nbs/63b_compare.progress.ipynb #fa45cd2d
+# %% ../../nbs/63b_compare.progress.ipynb #080c1537
 POLL_SECONDS = .5 # Between two looks at the files
 
 class RunsWatch:
@@ -59,6 +60,7 @@ class RunsWatch:
         display:Progress # Where it is shown
     ):
         self.names,self.folder,self.display = names,folder,display
+        self.has_begun = False # Whether a run is training, or was
         self.note = '' # Shown behind the runs that are training
         self.parts = {} # Fraction done of runs that are training, as last read
         self.ended_files = set()
@@ -69,6 +71,8 @@ class RunsWatch:
         for file in self.names:
             part = None if file in self.ended_files else read_progress(self.folder/file)
             if part is not None: training[file] = part
+        if training and not self.has_begun: self.display.restart() # workers took seconds to start
+        self.has_begun = self.has_begun or bool(training)
         self.parts = training # at once, because another thread may count a run that ended
         if len(self.ended_files)==len(self.names): return
         doing = ' + '.join(self.names[file] for file in training) or 'starting'
@@ -79,18 +83,20 @@ class RunsWatch:
         training = [part for file,part in self.parts.items() if file not in self.ended_files]
         return (len(self.ended_files)+sum(training))/len(self.names)
 
-    def ended(self,
-        file:str, # Name of the run's file
-        outcome:str='', # What came of it, for its row
-        note:str='' # To show from now on
-    ):
-        "Count a run that ended, and print its row"
-        self.ended_files.add(file)
-        self.note = note
-        n,n_done = len(self.names),len(self.ended_files)
-        width = max(map(len, self.names.values()))
-        place = f'{n_done:>{len(str(n))}} of {n}'
-        self.display.row(f'{place}  {self.names[file]:<{width}}  {outcome}  {self.display.left(n_done/n)}')
+# %% ../../nbs/63b_compare.progress.ipynb #18265cfb
+@patch
+def ended(self:RunsWatch,
+    file:str, # Name of the run's file
+    outcome:str='', # What came of it, for its row
+    note:str='' # To show from now on
+):
+    "Count a run that ended, and print its row"
+    self.ended_files.add(file)
+    self.note = note
+    n,n_done = len(self.names),len(self.ended_files)
+    width = max(map(len, self.names.values()))
+    place = f'{n_done:>{len(str(n))}} of {n}'
+    self.display.row(f'{place}  {self.names[file]:<{width}}  {outcome}  {self.display.left(n_done/n)}')
 
 # %% ../../nbs/63b_compare.progress.ipynb #023360f7
 @contextmanager

@@ -298,7 +298,7 @@ def _check_consistent(result, n_batches, path):
     wrong = [name for name,value in last.items() if value!=result['scores'].get(name)]
     check(not wrong, f'scores of {path}', f'be those of the last epoch: {hint}', wrong)
 
-# %% ../../nbs/64_compare.runs.ipynb #f1e6bbbe
+# %% ../../nbs/64_compare.runs.ipynb #7f33a316
 def check_scored(
     result:dict, # Of a run
     metric:str # What is compared
@@ -318,6 +318,14 @@ def _best_so_far(results, metric, higher)->str:
 
 def _train_task(make_learner, run): return run.path, train_run(make_learner, run)
 
+@contextmanager
+def _explain_pickling():
+    try: yield
+    except PicklingError as e:
+        raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
+                         f'a lambda over such; got {e}') from e
+
+# %% ../../nbs/64_compare.runs.ipynb #9d4fd3f4
 def _run_label(run)->str:
     "Return what a run is called where progress is shown"
     return f'{run.policy_name}, rate {run.lr_max:g}' if run.pct_tune else f'{run.policy_name}, seed {run.seed}'
@@ -335,13 +343,6 @@ def _watch(runs, with_bar):
     if not runs or not with_bar: return nullcontext()
     names = {run.path.name: _run_label(run) for run in runs}
     return watch_runs(names, 'tuning' if runs[0].pct_tune else 'training')
-
-@contextmanager
-def _explain_pickling():
-    try: yield
-    except PicklingError as e:
-        raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
-                         f'a lambda over such; got {e}') from e
 
 # %% ../../nbs/64_compare.runs.ipynb #7823ada0
 def train_all(

@@ -7,8 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.progress.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/05_core.progress.ipynb #61d8bc52
+# %% ../../nbs/05_core.progress.ipynb #3e7c8f9f
 import sys, threading, time
+from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 
 # %% ../../nbs/05_core.progress.ipynb #b6d7e0f2
@@ -23,7 +24,7 @@ def time_left(
     if left>=90: return f'about {left/60:.0f} min left'
     return f'about {left:.0f} s left'
 
-# %% ../../nbs/05_core.progress.ipynb #e5562dcf
+# %% ../../nbs/05_core.progress.ipynb #9e5a359b
 REDRAW_SECONDS = .1 # Between two looks of a bar
 BAR_FORMAT = '{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}'
 
@@ -50,31 +51,43 @@ class Progress:
     def __exit__(self, *_):
         if self.bar is not None: self.bar.close()
 
-    def left(self,
-        fraction:float # What is done, in [0, 1]
-    )->str: # As `time_left` gives it
-        "Estimate the time that is left"
-        return time_left(time.monotonic()-self.began, fraction)
+# %% ../../nbs/05_core.progress.ipynb #13e70e90
+@patch
+def restart(self:Progress):
+    "Count the time from now on, such as when all is loaded"
+    with self.lock:
+        self.began = time.monotonic()
+        if self.bar is not None: self.bar.reset()
 
-    def show(self,
-        fraction:float, # What is done, in [0, 1]
-        doing:str # What is being done, such as `'constant, seed 3'`
-    ):
-        "Redraw the bar, or print a row, if it is time"
-        with self.lock:
-            now = time.monotonic()
-            if now-self.shown < (REDRAW_SECONDS if self.is_live else self.every): return
-            self.shown = now
-            if self.bar is None: self._print(f'{fraction:4.0%}  {doing}  {self.left(fraction)}')
-            else:
-                self.bar.n = fraction
-                self.bar.set_postfix_str(doing)
+@patch
+def left(self:Progress,
+    fraction:float # What is done, in [0, 1]
+)->str: # As `time_left` gives it
+    "Estimate the time that is left"
+    return time_left(time.monotonic()-self.began, fraction)
 
-    def row(self,
-        text:str # A line
-    ):
-        "Print a line that stays, unless there is a bar"
-        with self.lock:
-            if self.bar is None: self._print(text)
+@patch
+def show(self:Progress,
+    fraction:float, # What is done, in [0, 1]
+    doing:str # What is being done, such as `'constant, seed 3'`
+):
+    "Redraw the bar, or print a row, if it is time"
+    with self.lock:
+        now = time.monotonic()
+        if now-self.shown < (REDRAW_SECONDS if self.is_live else self.every): return
+        self.shown = now
+        if self.bar is None: self._print(f'{fraction:4.0%}  {doing}  {self.left(fraction)}')
+        else:
+            self.bar.n = fraction
+            self.bar.set_postfix_str(doing)
 
-    def _print(self, text): print(text.rstrip(), flush=True) # noqa: T201 # whoever reads a log wants it at once
+@patch
+def row(self:Progress,
+    text:str # A line
+):
+    "Print a line that stays, unless there is a bar"
+    with self.lock:
+        if self.bar is None: self._print(text)
+
+@patch
+def _print(self:Progress, text): print(text.rstrip(), flush=True) # noqa: T201 # whoever reads a log wants it at once
