@@ -21,7 +21,7 @@ from .verdict import percent, plural, verdict_sentences
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
-# %% ../../nbs/67_compare.report.ipynb #906d9282
+# %% ../../nbs/67_compare.report.ipynb #d89fd187
 def show_number(
     x:object, # A number or any other plain value
     spec:str='.4g' # Format of a float
@@ -32,13 +32,15 @@ def show_number(
     if pd.isna(x): return '–'
     return f'{x:{spec}}' if isinstance(x, float) else str(x)
 
-def _gain_text(row)->str:
+def gain_text(
+    row:pd.Series # With `gain`, `gain_lo` and `gain_hi`
+)->str: # Such as `'+0.02 (0.01 to 0.03)'`
     "Return the gain and its interval"
     if pd.isna(row.gain): return '–'
     interval = 'no interval' if pd.isna(row.gain_lo) else f'{row.gain_lo:.3g} to {row.gain_hi:.3g}'
     return f'{row.gain:+.3g} ({interval})'
 
-# %% ../../nbs/67_compare.report.ipynb #f91121e0
+# %% ../../nbs/67_compare.report.ipynb #3dd0027a
 def report_table(
     comparison:Comparison, # One's own or somebody else's
     summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
@@ -52,7 +54,7 @@ def report_table(
         rows.append({
             'policy': name, 'verdict': row.verdict,
             f'{record["metric"]}, mean ± sd': f'{show_number(row["mean"])} ± {show_number(row.sd, ".2g")}',
-            f'gain ({percent(record["level"])} interval)': _gain_text(row),
+            f'gain ({percent(record["level"])} interval)': gain_text(row),
             'seeds better': '–' if pd.isna(row.n_better) else f'{row.n_better} of {row.n_pairs}',
             'lost': f'{row.n_lost} of {row.n_seeds} ({row.lost_lo:.0%} to {row.lost_hi:.0%})',
             'lr_max': show_number(lrs[name])})
