@@ -1,11 +1,10 @@
 "The command `clr-compare`"
-import os, subprocess, sys
+import json, os, re, subprocess, sys
 import pytest
+from compare_helpers import made
 from fastai_clr_ext.cli.compare import read_options
 
-COMPARE = '''import warnings; warnings.simplefilter("ignore")
-from fastai_clr_ext.cli.compare import clr_compare
-clr_compare()'''
+COMPARE = 'from fastai_clr_ext.cli.main import main_compare; main_compare()'
 
 def compare_cmd(*args, cwd):
     return subprocess.run([sys.executable, '-c', COMPARE, *args], cwd=cwd, capture_output=True, text=True,
@@ -38,7 +37,7 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
     compare_options(read_options(str(tmp_path/'mine.toml'), resume=True, **more))
     assert len(list((tmp_path/'there'/'runs').glob('*.json')))==6
     r = compare_cmd('merge', 'there/record.json', 'there', '--html', 'all.html', cwd=tmp_path)
-    assert (r.returncode==0 and r.stdout.count('gentle')==1
+    assert (r.returncode==0 and r.stdout.count('gentle')==1 and not r.stderr
             and '<td>gentle</td>' in (tmp_path/'all.html').read_text()), r.stderr
 
 def test_help_names_every_cycle_that_needs_no_parameters():
@@ -91,3 +90,45 @@ def test_a_file_of_options_that_has_no_end(tmp_path):
     for config in ('/dev/zero', tmp_path, tmp_path/'none.toml'):
         with pytest.raises(ValueError, match='--config must be a TOML file of at most 100,000 bytes'):
             read_options(str(config))
+
+def test_what_is_redirected_says_what_trains_and_has_aligned_rows(tmp_path):
+    options = '--policies constant,one_cycle --epochs 1 --seeds 2 --lr_max .3 --workers 2 --out there'
+    r = compare_cmd(*options.split(), cwd=tmp_path)
+    assert (r.returncode, r.stderr)==(0, ''), 'also without warnings of other packages, in workers too'
+    assert '\x1b' not in r.stdout and '\r' not in r.stdout and '█' not in r.stdout
+    lines = r.stdout.splitlines()
+    assert lines[0].startswith('clr-compare ') and 'loading PyTorch and fastai' in lines[0]
+    assert lines[1]=='Comparing constant, one_cycle on digits: 2 seeds, 1 epoch each, in 2 processes, into there'
+    assert lines[2]=='training: 4 runs'
+    rows = [line for line in lines if re.match(r'\d of 4  ', line)]
+    assert [row[:6] for row in rows]==[f'{i} of 4' for i in (1, 2, 3, 4)]
+    labels = {f'{name}, seed {i}' for name in ('constant', 'one_cycle') for i in (0, 1)}
+    assert {row[8:25].rstrip() for row in rows}==labels
+    assert {row.index('accuracy') for row in rows}=={27}, 'aligned'
+    record = json.loads((tmp_path/'there'/'record.json').read_text())
+    assert {p['lr_max'] for p in record['policies']}=={.3}, '--lr_max is --lr-max'
+
+def test_merged_text_is_aligned_and_tells_records_apart(tmp_path):
+    a = made()
+    b = json.loads(json.dumps(a))
+    b['runs'][0]['seconds'] += 1 # as if somebody else had run the same
+    b['situation']['model'] = 'a_b*c|d\x1b[31m'
+    for name,record in (('mine.json', a), ('yours.json', b)): (tmp_path/name).write_text(json.dumps(record))
+    r = compare_cmd('merge', 'mine.json', 'yours.json', cwd=tmp_path)
+    assert (r.returncode, r.stderr)==(0, '')
+    head,*rows = r.stdout.splitlines()
+    assert head.split()[:2]==['verdict', 'policy'] and head.endswith('source') and len(rows)==2
+    assert [row[head.index('source'):] for row in rows]==['mine.json', 'yours.json']
+    assert [row[head.index('policy'):].split()[0] for row in rows]==['1cycle']*2
+    assert 'a_b*c|d\ufffd[31m' in rows[1], 'as it is, but for what a terminal would obey'
+
+@pytest.mark.parametrize('args,code,says', [
+    (['--epochs', 'x'], 2, "argument --epochs: invalid int value: 'x' (see clr-compare --help)"),
+    (['--foo'], 2, 'unrecognized arguments: --foo (see clr-compare --help)'),
+    (['--epochs', '0'], 1, '--epochs must be a whole number of at least 1; got 0'),
+    (['merge'], 1, 'records must be files or folders of comparisons, one or more; got []'),
+    (['merge', 'no'], 1, "a record must be a file, or a folder with record.json in it; got 'no'")], ids=str)
+def test_exit_codes_and_one_line(args, code, says, tmp_path):
+    r = compare_cmd(*args, cwd=tmp_path)
+    name = 'clr-compare merge' if args[0]=='merge' else 'clr-compare'
+    assert (r.returncode, r.stderr)==(code, f'{name}: {says}\n') and not list(tmp_path.iterdir())

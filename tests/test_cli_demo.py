@@ -1,5 +1,5 @@
 "The command `clr-demo`"
-import os, subprocess, sys
+import os, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -25,6 +25,22 @@ def test_writes_what_it_says(demo):
     for name in ('gradients.png', 'schedule.png'):
         im = np.asarray(Image.open(out/name).convert('L'))
         assert im.std()>5 and im.shape[0]>300
+
+def test_what_is_redirected_says_what_trains_and_has_aligned_rows(demo):
+    r = demo[1]
+    assert r.stderr=='', 'also without warnings of other packages'
+    assert '\x1b' not in r.stdout and '\r' not in r.stdout and '█' not in r.stdout
+    lines = r.stdout.splitlines()
+    assert lines[0].startswith('clr-demo ') and 'loading PyTorch and fastai' in lines[0]
+    assert 'constant and use_clr_beta: 30 epochs each, seed 42' in lines[1]
+    rows = [line for line in lines if ' of 30  train_loss' in line]
+    for policy,part in (('constant', rows[:10]), ('use_clr_beta', rows[10:])):
+        starts = [f'{policy}, seed 42'.ljust(22) + f'  epoch {n:>2} of 30  train_loss ' for n in range(3, 31, 3)]
+        assert [row[:len(start)] for row,start in zip(part, starts)]==starts and len(part)==10
+    assert len({row.index('accuracy') for row in rows})==1, 'aligned'
+    s = pd.read_csv(demo[0]/'clr_demo'/'summary.csv', index_col='policy')
+    assert f'accuracy {s.accuracy["constant"]:<7.4f}' in rows[9], 'the results of that epoch'
+    assert all(re.search(r'  about \d+ (s|min) left$', row) for row in rows[:-1])
 
 def test_spikes_plateau_and_fall(demo):
     "From the rows themselves: the start towers over a level plateau; only the cycle falls in the annihilation phase"
@@ -57,7 +73,7 @@ def test_an_existing_folder_is_not_overwritten(demo):
     assert (r.returncode==1 and 'clr-demo: --out must be a new or empty folder (or give --overwrite); got' in r.stderr
             and 'Traceback' not in r.stderr)
     assert before=={p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
-    r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr-max', '.5', cwd=d)
+    r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr_max', '.5', cwd=d)
     assert r.returncode==0, r.stderr
     df = pd.read_csv(d/'clr_demo'/'steps.csv')
     assert len(df)==44 and df.lr.max()==pytest.approx(.5) and df.mom.notna().all()
@@ -76,5 +92,39 @@ def test_a_diverged_run_is_called_that(tmp_path):
 def test_bad_input(tmp_path, args, says):
     (tmp_path/'file').write_text('x')
     r = run(*args, cwd=tmp_path)
-    assert r.returncode==1 and says in r.stderr and 'Traceback' not in r.stderr
+    assert r.returncode==1 and says in r.stderr and r.stderr.count('\n')==1
     assert sorted(p.name for p in tmp_path.iterdir())==['file'], 'nothing was made'
+
+def test_progress_by_hand(capsys):
+    "How far the demo is: the second policy of two, in the first batch of the last of four epochs"
+    from fastai_clr_ext.cli.demo import train_demo
+    from fastai_clr_ext.core.progress import Progress
+    seen = []
+    class Seen(Progress):
+        def show(self, fraction, doing): seen.append((fraction, doing))
+        def left(self, fraction): return f'left after {fraction:g}'
+    with Seen('training', is_live=False) as progress: learners = train_demo(4, .1, 3, progress)
+    n = len(learners['constant'].recorder.losses)
+    assert [doing for _,doing in seen]==['constant, seed 3']*n + ['use_clr_beta, seed 3']*n
+    np.testing.assert_allclose([fraction for fraction,_ in seen], np.arange(1, 2*n+1)/(2*n), atol=1/n)
+    rows = capsys.readouterr().out.splitlines()
+    assert [float(row.split('left after ')[1]) for row in rows]==[i/8 for i in range(1, 9)]
+    quiet = train_demo(4, .1, 3)
+    for name,learn in quiet.items():
+        assert learn.recorder.values==learners[name].recorder.values, 'looking on changes nothing'
+    assert capsys.readouterr().out==''
+
+@pytest.mark.parametrize('n_epoch,rows', [
+    (1, [1]), (7, list(range(1, 8))), (23, [*range(2, 23, 2), 23]), (30, list(range(3, 31, 3)))])
+def test_rows_about_ten_times_in_a_fit_and_at_its_end(n_epoch, rows, capsys):
+    from types import SimpleNamespace
+    from fastai_clr_ext.cli.demo import DemoProgress
+    from fastai_clr_ext.core.progress import Progress
+    recorder = SimpleNamespace(metric_names=['epoch', 'train_loss', 'time'], log=[0, .5, '00:01'])
+    with Progress('training', is_live=False) as progress:
+        cb = DemoProgress(progress, 'constant, seed 3', 0, 1)
+        for epoch in range(n_epoch):
+            cb.learn = SimpleNamespace(epoch=epoch, n_epoch=n_epoch, recorder=recorder)
+            cb.after_epoch()
+    found = [int(row.split('epoch')[1].split()[0]) for row in capsys.readouterr().out.splitlines()]
+    assert found==rows

@@ -266,7 +266,7 @@ def test_after_an_interrupted_fit_and_a_validation(mlp, tmp_path):
     learn.fit(1)
     assert len(learn.recorder.history)==16 and not [cb for cb in learn.cbs if cb.name=='_after_clip']
 
-@pytest.mark.parametrize('cb,says', [(lambda d: ForwardHistory(), 'have one of'),
+@pytest.mark.parametrize('cb,says', [(lambda d: ForwardHistory(), 'have somewhere to send to'),
                                      (lambda d: SaveHistory(d/'other.npz'), 'hold the history of this learner')])
 def test_a_refused_fit_leaves_no_row(mlp, tmp_path, cb, says):
     other = mlp(cbs=HistoryRecorder())

@@ -7,21 +7,22 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.demo.html.md"""
 # %% auto #0
 __all__ = ['CLR_BETA', 'demo_learner', 'train_demo', 'grad_levels', 'demo_table', 'plot_demo', 'clr_demo']
 
-# %% ../../nbs/70_cli.demo.ipynb #d19ef8fe
-import matplotlib, numpy as np, pandas as pd, sys
+# %% ../../nbs/70_cli.demo.ipynb #8666300d
+import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from fastcore.script import call_parse, store_true
+from fastcore.script import store_true
 from fastai.callback.progress import ProgressCallback # importing it gives new learners their bars # noqa: F401
-from fastai.learner import Learner
+from fastai.callback.core import Callback
+from fastai.learner import Learner, Recorder
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from .. import plot, train # they give `Recorder` and `Learner` their methods # noqa: F401
 from ..core.checks import check, is_count, is_number
+from ..core.progress import Progress
 from ..core.spans import FitSpan, mark_fits
 from ..schedule.cycle import MAX_LR
 from ..schedule.presets import constant
@@ -29,7 +30,7 @@ from ..record.gradients import GradRecorder
 from ..situations.nets import cifar_resnet
 from ..situations.images import digits_dls
 
-# %% ../../nbs/70_cli.demo.ipynb #a70f5873
+# %% ../../nbs/70_cli.demo.ipynb #63587cc0
 CLR_BETA = (4, 20, .95, .85) # The cycle of the demo, as fastai 0.7's `use_clr_beta`
 
 def demo_learner(
@@ -41,20 +42,49 @@ def demo_learner(
     return Learner(dls, cifar_resnet(8, n_in=1), loss_func=CrossEntropyLossFlat(), metrics=accuracy,
                    opt_func=partial(SGD, mom=.9), wd=5e-3, cbs=GradRecorder())
 
+# %% ../../nbs/70_cli.demo.ipynb #9a1695c3
+class DemoProgress(Callback):
+    "Show how far the demo is, which policy is training, and the results of ten epochs of each policy"
+    order = Recorder.order+5 # when the results of the epoch are there
+    def __init__(self,
+        progress:Progress, # Where it is shown
+        label:str, # What is training, such as `'constant, seed 42'`
+        place:int, # Number of this policy, from 0
+        n_policies:int # Policies of the demo
+    ): self.progress,self.label,self.place,self.n_policies = progress,label,place,n_policies
+
+    def _fraction(self): return (self.place+self.learn.pct_train)/self.n_policies
+
+    def after_batch(self):
+        "Move the bar"
+        if self.learn.training: self.progress.show(self._fraction(), self.label)
+
+    def after_epoch(self):
+        "Print a row ten times in a fit"
+        learn = self.learn
+        n_done = learn.epoch+1
+        if n_done % max(learn.n_epoch//10, 1) and n_done!=learn.n_epoch: return
+        names = learn.recorder.metric_names[1:-1]
+        results = '  '.join(f'{name} {value:<7.4f}' for name,value in zip(names, learn.recorder.log[1:]))
+        left = self.progress.left((self.place+n_done/learn.n_epoch)/self.n_policies)
+        width = len(str(learn.n_epoch))
+        self.progress.row(f'{self.label:<22}  epoch {n_done:>{width}} of {learn.n_epoch}  {results}  {left}')
+
+# %% ../../nbs/70_cli.demo.ipynb #ff28f247
 def train_demo(
     epochs:int=30, # Epochs for each policy
     lr_max:float=1., # Peak rate of the cycle; the constant rate is `lr_max/4`
-    seed:int=42 # Of both runs
+    seed:int=42, # Of both runs
+    progress:Progress|None=None # Where it is shown how far the training is; None for nowhere
 )->dict: # Trained `Learner` by name of its policy
     "Train one learner at a constant rate and one with a cycle"
     policies = {'constant': dict(lr_max=lr_max/CLR_BETA[0], sched=constant(moms=.9)),
                 'use_clr_beta': dict(lr_max=lr_max, use_clr_beta=CLR_BETA)}
     learners = {}
-    for name,args in policies.items():
-        learn = demo_learner(seed)
-        bars = nullcontext() if sys.stdout.isatty() else learn.no_bar() # no bars in a log file
-        with bars: learn.fit_one_cycle_ext(epochs, **args)
-        learners[name] = learn
+    for i,(name,args) in enumerate(policies.items()):
+        learn = learners[name] = demo_learner(seed)
+        cbs = [] if progress is None else [DemoProgress(progress, f'{name}, seed {seed}', i, len(policies))]
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle_ext(epochs, **args, cbs=cbs)
     return learners
 
 # %% ../../nbs/70_cli.demo.ipynb #8bc2e0b6
@@ -163,7 +193,7 @@ def check_out(
     check(is_free, '--out', f'be a new or empty folder (or give {flag})', str(path))
     return path
 
-# %% ../../nbs/70_cli.demo.ipynb #63fc92ad
+# %% ../../nbs/70_cli.demo.ipynb #04f9d718
 _MOST_EPOCHS = 10_000 # The demo's epochs take a sixth of a second
 
 def _check_demo(seed, epochs, lr_max):
@@ -171,7 +201,6 @@ def _check_demo(seed, epochs, lr_max):
     check(is_number(lr_max) and 0<lr_max<=MAX_LR, '--lr-max', f'be above 0 and at most {MAX_LR:g}', lr_max)
     check(0<=seed<2**32, '--seed', 'lie in [0, 2**32)', seed)
 
-@call_parse
 def clr_demo(
     out:str='clr_demo', # Folder for the figures and tables, made if it doesn't exist
     seed:int=42, # Of the initial weights and the order of the data
@@ -180,13 +209,12 @@ def clr_demo(
     overwrite:store_true=False # Replace the files of an earlier run in the folder
 ):
     "Train a small resnet on digits at a constant rate and with use_clr_beta, and show its gradients"
-    matplotlib.use('Agg') # no display is needed
-    try:
-        _check_demo(seed, epochs, lr_max)
-        path = check_out(out, overwrite)
-        path.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as e: raise SystemExit(f'clr-demo: {e}') from e
-    learners = train_demo(epochs, lr_max, seed)
+    _check_demo(seed, epochs, lr_max)
+    path = check_out(out, overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    print(f'Training a small resnet on digits with two policies, constant and use_clr_beta: {epochs} '
+          f'{"epoch" if epochs==1 else "epochs"} each, seed {seed}', flush=True)
+    with Progress('training') as progress: learners = train_demo(epochs, lr_max, seed, progress)
     table = demo_table(learners)
     print('\n' + table.to_string(float_format='{:.4g}'.format) + '\n')
     print(demo_reading(table, learners['constant'].recorder.grads.step.max()+1))

@@ -16,11 +16,11 @@ from .comparison import Comparison, read_record
 from ..core.pages import CSS, HEAD, PAGES, TABLE, shown_rows, visible, write_page
 from .report import markdown_table
 
-# %% ../../nbs/68_compare.atlas.ipynb #fc019dea
+# %% ../../nbs/68_compare.atlas.ipynb #81f8700c
 _SITUATION_COLUMNS = ['data', 'n_train', 'model', 'n_params', 'pretrained', 'optimizer', 'batch_size', 'wd']
-_VERDICT_COLUMNS = ['n_seeds', 'mean', 'n_lost', 'gain', 'gain_lo', 'gain_hi', 'n_better', 'verdict']
+_OUTCOME_COLUMNS = ['gain', 'gain_lo', 'gain_hi', 'mean', 'n_seeds', 'n_better', 'n_lost']
 
-def _policy_rows(comparison)->list:
+def _policy_rows(comparison, source)->list:
     "Return a row for each policy but the baseline"
     record = comparison.record
     situation = {k: record['situation'].get(k) for k in _SITUATION_COLUMNS}
@@ -29,8 +29,9 @@ def _policy_rows(comparison)->list:
     summary = comparison.summary()
     rows = []
     for name,row in summary[summary.verdict!='baseline'].iterrows():
-        policy = dict(policy=name, lr_max=lrs[name], baseline=record['baseline'], metric=record['metric'])
-        rows.append(situation | policy | row[_VERDICT_COLUMNS].to_dict())
+        judged = dict(verdict=row.verdict, policy=name, source=source, baseline=record['baseline'],
+                      metric=record['metric'])
+        rows.append(judged | row[_OUTCOME_COLUMNS].to_dict() | dict(lr_max=lrs[name]) | situation)
     return rows
 
 def _as_comparison(x)->Comparison:
@@ -38,16 +39,23 @@ def _as_comparison(x)->Comparison:
     if isinstance(x, (str, Path)): return read_record(x)
     return Comparison(check_record(x.record if isinstance(x, Comparison) else x))
 
+def _source_name(x, i)->str:
+    "Return where a record is from: its file, or its place among those that were given"
+    if not isinstance(x, (str, Path)): return f'record {i+1}'
+    return str(Path(x)/'record.json' if Path(x).is_dir() else x)
+
 def merge_records(
     records:list # `Comparison`s, records, files or folders; one or more
-)->pd.DataFrame: # A row for each situation and policy but the baseline
+)->pd.DataFrame: # A row for each record and policy but the baseline, the verdict first
     "Put records together in one table over situations"
     given = as_list(records)
     check(bool(given), 'records', 'be a list of one or more', records)
     distinct = {}
-    for comparison in map(_as_comparison, given): distinct[json.dumps(comparison.record, sort_keys=True)] = comparison
+    for i,x in enumerate(given):
+        comparison = _as_comparison(x)
+        distinct.setdefault(json.dumps(comparison.record, sort_keys=True), (comparison, _source_name(x, i)))
     rows = []
-    for comparison in distinct.values(): rows += _policy_rows(comparison)
+    for comparison,source in distinct.values(): rows += _policy_rows(comparison, source)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/68_compare.atlas.ipynb #e548902c

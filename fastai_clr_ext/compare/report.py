@@ -20,14 +20,16 @@ from .verdict import percent, plural, verdict_sentences
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
-# %% ../../nbs/67_compare.report.ipynb #b0883dd8
-def _gain_text(row)->str:
+# %% ../../nbs/67_compare.report.ipynb #b9d7e152
+def gain_text(
+    row:pd.Series # With `gain`, `gain_lo` and `gain_hi`
+)->str: # Such as `'+0.02 (0.01 to 0.03)'`
     "Return the gain and its interval"
     if pd.isna(row.gain): return '–'
     interval = 'no interval' if pd.isna(row.gain_lo) else f'{row.gain_lo:.3g} to {row.gain_hi:.3g}'
     return f'{row.gain:+.3g} ({interval})'
 
-# %% ../../nbs/67_compare.report.ipynb #f91121e0
+# %% ../../nbs/67_compare.report.ipynb #e96ab282
 def report_table(
     comparison:Comparison, # One's own or somebody else's
     summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
@@ -41,7 +43,7 @@ def report_table(
         rows.append({
             'policy': name, 'verdict': row.verdict,
             f'{record["metric"]}, mean ± sd': f'{show_number(row["mean"])} ± {show_number(row.sd, ".2g")}',
-            f'gain ({percent(record["level"])} interval)': _gain_text(row),
+            f'gain ({percent(record["level"])} interval)': gain_text(row),
             'seeds better': '–' if pd.isna(row.n_better) else f'{row.n_better} of {row.n_pairs}',
             'lost': f'{row.n_lost} of {row.n_seeds} ({row.lost_lo:.0%} to {row.lost_hi:.0%})',
             'lr_max': show_number(lrs[name])})

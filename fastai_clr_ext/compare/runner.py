@@ -236,7 +236,7 @@ def _open_folder(out, plan)->tuple:
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     return open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan), plan_digest
 
-# %% ../../nbs/66_compare.runner.ipynb #196308d5
+# %% ../../nbs/66_compare.runner.ipynb #7456e7d9
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -255,7 +255,7 @@ def compare(
     grads:bool=True, # Whether mean |g| is recorded at every step
     same_start:bool=False, # Whether all seeds may start from the same weights
     situation:dict|None=None, # Facts about data and network for the record, beside what the learner shows
-    with_bar:bool=True, # Whether to show a progress bar over runs
+    with_bar:bool=True, # Whether to show how far the runs are: a bar, or rows where the output is redirected
     **kwargs # How the outcome is judged, as in `Comparison.read`
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and judge which ones worked"

@@ -7,15 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runs.html.md"""
 # %% auto #0
 __all__ = ['run_policy', 'Run', 'hold_out', 'train_run', 'train_all']
 
-# %% ../../nbs/64_compare.runs.ipynb #bb928082
+# %% ../../nbs/64_compare.runs.ipynb #f7e59bd3
 import copy, json, numpy as np, pandas as pd, re, tempfile, time
 from collections.abc import Callable
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import PicklingError
-from fastprogress.fastprogress import progress_bar
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Subset
 from fastai.callback.core import TrainEvalCallback
@@ -34,6 +33,7 @@ from ..train import stages # gives `Learner` its methods `fit_one_cycle_ext` and
 from .schema import GRADS_CURVE, RunFile, check_model
 from .identity import batches_digest, digest, plain_rate
 from .workers import map_unordered
+from .progress import RunProgress, watch_runs
 from .learners import fresh_learner, isolated
 
 # %% ../../nbs/64_compare.runs.ipynb #6dd2bb85
@@ -125,7 +125,7 @@ def _outcome(learn, epochs, error)->dict:
     return dict(scores=last_scores, diverged=not error and _has_diverged(learn, last_scores), error=error,
                 **run_counts(history, lr_finder), curves=curves)
 
-# %% ../../nbs/64_compare.runs.ipynb #c9dad070
+# %% ../../nbs/64_compare.runs.ipynb #6cd5c38b
 @dataclass(frozen=True)
 class Run:
     "One run of a comparison: a policy with a seed"
@@ -139,6 +139,7 @@ class Run:
     grads:bool=True # Whether mean |g| is recorded
     pct_tune:float=0. # Fraction of the training set to validate on, in [0, 1); 0 means the validation set
     comparison:str='' # Hash of what makes two comparisons the same; '' for a run that is trained alone
+    progress:Path|None=None # File for how far it is; None for none
 
     def __str__(self): return f'{self.policy_name!r} with seed {self.seed}'
 
@@ -215,7 +216,7 @@ def _train(learn, run)->tuple: # Scores of every epoch; the text of an error, or
     except Exception as e: error = _error_text(e)
     return epoch_scores(learn.recorder.history), error
 
-# %% ../../nbs/64_compare.runs.ipynb #d1db208e
+# %% ../../nbs/64_compare.runs.ipynb #abed1457
 def train_run(
     make_learner:Callable, # From a seed to a learner
     run:Run # What to train
@@ -225,6 +226,7 @@ def train_run(
         learn = _prepare(make_learner, run, folder)
         first_batch = FirstBatch()
         learn.add_cb(first_batch)
+        learn.add_cb(RunProgress(run.progress, run.n_epoch*len(learn.dls.train)))
         began = time.perf_counter()
         with learn.no_bar(), learn.no_logging(), no_random(run.seed, reproducible=True):
             epochs,error = _train(learn, run)
@@ -296,7 +298,7 @@ def _check_consistent(result, n_batches, path):
     wrong = [name for name,value in last.items() if value!=result['scores'].get(name)]
     check(not wrong, f'scores of {path}', f'be those of the last epoch: {hint}', wrong)
 
-# %% ../../nbs/64_compare.runs.ipynb #a04c1c92
+# %% ../../nbs/64_compare.runs.ipynb #7f33a316
 def check_scored(
     result:dict, # Of a run
     metric:str # What is compared
@@ -307,7 +309,7 @@ def check_scored(
           list(result['scores']))
 
 def _best_so_far(results, metric, higher)->str:
-    "Return the policy with the best mean, for the progress bar"
+    "Return the policy with the best mean, to show beside the bar"
     ended_well = [result for result in results if not result['error'] and not result['diverged']]
     rows = [(result['policy'], result['scores'].get(metric)) for result in ended_well]
     df = pd.DataFrame(rows, columns=['policy', 'value'])
@@ -323,12 +325,31 @@ def _explain_pickling():
         raise ValueError('make_learner and policies must be picklable for workers: functions of a module, a Situation, '
                          f'a lambda over such; got {e}') from e
 
-# %% ../../nbs/64_compare.runs.ipynb #e3a25e1d
+# %% ../../nbs/64_compare.runs.ipynb #9d4fd3f4
+def _run_label(run)->str:
+    "Return what a run is called where progress is shown"
+    return f'{run.policy_name}, rate {run.lr_max:g}' if run.pct_tune else f'{run.policy_name}, seed {run.seed}'
+
+def _outcome_text(result, metric)->str:
+    "Return what came of a run, in a few words"
+    value = result['scores'].get(metric)
+    if result['error']: text = 'failed'
+    elif result['diverged']: text = 'diverged'
+    else: text = f'{metric} {value:<8.4g}' if value is not None else ''
+    return f'{text:<{len(metric)+9}}  {result["seconds"]:5.0f} s'
+
+def _watch(runs, with_bar):
+    "Return a context that shows how far runs are; None in it where nothing is to be shown"
+    if not runs or not with_bar: return nullcontext()
+    names = {run.path.name: _run_label(run) for run in runs}
+    return watch_runs(names, 'tuning' if runs[0].pct_tune else 'training')
+
+# %% ../../nbs/64_compare.runs.ipynb #7823ada0
 def train_all(
     make_learner:Callable, # From a seed to a learner
     runs:list, # `Run`s
     n_workers:int|None=None, # Processes on this machine; None means as `joblib.parallel_config` says, or this process
-    with_bar:bool=True, # Whether to show a progress bar over runs
+    with_bar:bool=True, # Whether to show how far the runs are: a bar, or rows where the output is redirected
     best:tuple=('valid_loss', False), # Metric whose best mean the bar shows, and whether higher is better
     n_batches:int|None=None # Batches that every run has to train; None for any
 )->list: # Results in the order of `runs`
@@ -338,11 +359,13 @@ def train_all(
     check_budget(done.values(), n_batches)
     waiting = [run for run in runs if run.path not in done]
     task = partial(_train_task, make_learner)
-    with _explain_pickling(), closing(map_unordered(task, waiting, n_workers)) as results:
-        bar = progress_bar(results, len(waiting), leave=False) if with_bar else results
-        for path,result in bar:
-            done[path] = result
-            check_budget(done.values(), n_batches)
-            check_scored(result, best[0])
-            if with_bar: bar.comment = _best_so_far(done.values(), *best)
+    with _watch(waiting, with_bar) as watch, _explain_pickling():
+        if watch is not None: waiting = [replace(run, progress=watch.folder/run.path.name) for run in waiting]
+        with closing(map_unordered(task, waiting, n_workers)) as results:
+            for path,result in results:
+                done[path] = result
+                check_budget(done.values(), n_batches)
+                check_scored(result, best[0])
+                if watch is None: continue
+                watch.ended(path.name, _outcome_text(result, best[0]), _best_so_far(done.values(), *best))
     return [done[run.path] for run in runs]

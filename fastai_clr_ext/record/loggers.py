@@ -1,4 +1,4 @@
-"""`ForwardHistory`: the rows of the history in Weights & Biases, TensorBoard and CSV files.
+"""`ForwardHistory`: the rows of the history in Weights & Biases, MLflow, TensorBoard and CSV files.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.loggers.html.md"""
 
@@ -7,22 +7,29 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.loggers.html.md"""
 # %% auto #0
 __all__ = ['ForwardHistory']
 
-# %% ../../nbs/29_record.loggers.ipynb #6eb687e5
-import pandas as pd
+# %% ../../nbs/29_record.loggers.ipynb #3a8cc383
+import numpy as np, pandas as pd, re, sys, time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
+from types import ModuleType
+from typing import NamedTuple
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
+from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, check_only_one, is_lr_find
 from ..core.checks import check, check_count, warn
 from ..core.files import write_whole
 from .history import RunHistory
+from .measure import BIN_COLUMNS, BINS
 from .recorder import HistoryRecorder
 
-# %% ../../nbs/29_record.loggers.ipynb #fc8c5733
+# %% ../../nbs/29_record.loggers.ipynb #34aa954e
+PREFIX = 'clr/' # Of every name that is sent
+
 def rows_to_send(
     history:RunHistory, # Only the rows that are new
     start:int # Number of the first one
@@ -42,44 +49,135 @@ def present_values(
     row:dict # Value by column
 )->dict: # Value by the name it is sent under
     "Leave out what is missing, and add the prefix"
-    return {f'clr/{k}': v for k,v in row.items() if not (isinstance(v, str) and v=='') and not pd.isna(v)}
+    return {PREFIX+k: v for k,v in row.items() if not (isinstance(v, str) and v=='') and not pd.isna(v)}
 
-# %% ../../nbs/29_record.loggers.ipynb #9a2a5947
-class TensorBoardTarget:
-    "Write scalars by the number of the batch"
+def present_numbers(
+    row:dict # Value by column
+)->dict: # Number by the name it is sent under
+    "Leave out what is missing or no number, and add the prefix"
+    return {k: v for k,v in present_values(row).items() if isinstance(v, Real)}
+
+# %% ../../nbs/29_record.loggers.ipynb #56af3b07
+BIN_EDGES = np.arange(BINS[0], BINS[1]+1, dtype=float) # Of log2|g|, `(65,)`
+
+def histograms_to_send(
+    history:RunHistory, # Only the rows that are new
+    start:int # Number of the first one
+)->dict: # Of each batch that has histograms, by its number: counts `(64,)` by name
+    "Return the histograms of log2|g|; none if none were recorded"
+    found = {}
+    for part in history.grad_parts(history.batches()):
+        if BIN_COLUMNS[0] not in part.raw: continue
+        counts = np.stack([part.raw[column] for column in BIN_COLUMNS], axis=-1)
+        names = [f'{PREFIX}log2_grad/{name}' if name else f'{PREFIX}log2_grad_{group}' for name,group in part.units]
+        for row,of_units in zip(part.rows.tolist(), counts):
+            present = {name: bins for name,bins in zip(names, of_units) if not np.isnan(bins).any() and bins.any()}
+            if present: found[start+row] = present
+    return found
+
+# %% ../../nbs/29_record.loggers.ipynb #0d63a35f
+class Packet(NamedTuple):
+    "Rows of successive batches, and their histograms"
+    rows:pd.DataFrame # As `rows_to_send` gives
+    histograms:dict # As `histograms_to_send` gives
+
+def make_packet(
+    history:RunHistory, # Only the rows that are new
+    start:int # Number of the first one
+)->Packet: # To send
+    "Return what is sent of some rows"
+    return Packet(rows_to_send(history, start), histograms_to_send(history, start))
+
+# %% ../../nbs/29_record.loggers.ipynb #a09857ff
+def tensorboard_histogram(
+    counts:np.ndarray # `(64,)`, of which one is above 0
+)->dict: # Arguments of `SummaryWriter.add_histogram_raw`
+    "Return a histogram of log2|g| in TensorBoard's form; its sums are those of the middles of the bins"
+    filled = np.flatnonzero(counts)
+    middles = (BIN_EDGES[:-1]+BIN_EDGES[1:])/2
+    return dict(min=BIN_EDGES[filled[0]], max=BIN_EDGES[filled[-1]+1], num=int(counts.sum()),
+                sum=float(counts@middles), sum_squares=float(counts@middles**2),
+                bucket_limits=BIN_EDGES[1:].tolist(), bucket_counts=counts.tolist())
+
+class WriterTarget:
+    "Write scalars and histograms by the number of the batch"
+    errors = () # Exceptions, beside `OSError`, that must not end a training
     def __init__(self,
-        cb:Callback # fastai's `TensorBoardCallback`
-    ): self.cb = cb
+        writer:object # TensorBoard's `SummaryWriter`
+    ): self.writer = writer
 
     def send(self,
-        df:pd.DataFrame # As `rows_to_send` gives
+        packet:Packet # What is new
     ):
-        "Write each number as a scalar"
-        for i,row in zip(df.index, df.to_dict('records')):
-            for k,v in present_values(row).items():
-                if isinstance(v, Real): self.cb.writer.add_scalar(k, v, i)
+        "Write each number as a scalar, and the histograms"
+        rows = packet.rows
+        for i,row in zip(rows.index, rows.to_dict('records')):
+            for k,v in present_numbers(row).items(): self.writer.add_scalar(k, v, i)
+        for i,histograms in packet.histograms.items():
+            for k,counts in histograms.items():
+                self.writer.add_histogram_raw(k, **tensorboard_histogram(counts), global_step=i)
 
     def tick(self): "Do nothing: no row waits"
     def close(self):
-        "Close the writer; `TensorBoardCallback` closed it before the last rows came"
-        self.cb.writer.close()
+        "Write what the writer still holds"
+        self.writer.flush()
 
-# %% ../../nbs/29_record.loggers.ipynb #f6cc3210
+# %% ../../nbs/29_record.loggers.ipynb #7195a4ac
+class TensorBoardTarget(WriterTarget):
+    "Write to the writer of a callback"
+    def __init__(self,
+        cb:Callback # fastai's `TensorBoardCallback`
+    ): super().__init__(cb.writer)
+
+    def close(self):
+        "Close the writer; `TensorBoardCallback` closed it before the last rows came"
+        self.writer.close()
+
+# %% ../../nbs/29_record.loggers.ipynb #831a122a
 class WandbTarget:
+    "Send each row as a step of a run"
+    def __init__(self,
+        run:object # `wandb.run`
+    ):
+        import wandb
+        self.run,self.wandb,self.errors = run,wandb,(wandb.Error,)
+        run.define_metric(f'{PREFIX}iteration')
+        run.define_metric(f'{PREFIX}*', step_metric=f'{PREFIX}iteration')
+
+    def rows(self,
+        packet:Packet # What is new
+    )->Iterator: # A dict for each batch, to log
+        "Return the rows with their histograms"
+        for i,row in zip(packet.rows.index, packet.rows.to_dict('records')):
+            histograms = {}
+            for name,counts in packet.histograms.get(i, {}).items():
+                histograms[name] = self.wandb.Histogram(np_histogram=(counts.astype(int).tolist(), BIN_EDGES.tolist()))
+            yield {f'{PREFIX}iteration': i} | present_values(row) | histograms
+
+    def send(self,
+        packet:Packet # What is new
+    ):
+        "Log each row"
+        for row in self.rows(packet): self.run.log(row)
+
+    def tick(self): "Do nothing: no row waits"
+    def close(self): "Do nothing: the run goes on"
+
+# %% ../../nbs/29_record.loggers.ipynb #c8bd743e
+class WandbQueue(WandbTarget):
     "Keep rows in a queue and send one with each batch"
     def __init__(self,
         cb:Callback # fastai's `WandbCallback`
     ):
         import wandb
-        self.cb,self.wandb,self.queue = cb,wandb,deque()
-        wandb.define_metric('clr/iteration')
-        wandb.define_metric('clr/*', step_metric='clr/iteration')
+        super().__init__(wandb.run)
+        self.cb,self.queue = cb,deque()
 
     def send(self,
-        df:pd.DataFrame # As `rows_to_send` gives
+        packet:Packet # What is new
     ):
         "Put rows into the queue"
-        for i,row in zip(df.index, df.to_dict('records')): self.queue.append({'clr/iteration': i} | present_values(row))
+        self.queue.extend(self.rows(packet))
 
     def tick(self):
         "Send one row with the batch that was just logged"
@@ -89,9 +187,37 @@ class WandbTarget:
         "Send the rows that are left, each as a step of its own"
         while self.queue and self.wandb.run: self.wandb.log(self.queue.popleft())
 
-# %% ../../nbs/29_record.loggers.ipynb #bc5699d9
+# %% ../../nbs/29_record.loggers.ipynb #e1eee765
+MOST_METRICS = 1000 # Numbers in one of MLflow's requests; its own limit
+
+class MlflowTarget:
+    "Send numbers by the number of the batch, in as few requests as MLflow allows"
+    def __init__(self,
+        run:object # `mlflow.active_run()`
+    ):
+        import mlflow
+        self.mlflow,self.run_id,self.client = mlflow,run.info.run_id,mlflow.MlflowClient()
+        self.errors = (mlflow.MlflowException,)
+
+    def send(self,
+        packet:Packet # What is new
+    ):
+        "Log each number as a metric"
+        now = int(time.time()*1000)
+        metrics = []
+        for i,row in zip(packet.rows.index, packet.rows.to_dict('records')):
+            for name,value in present_numbers(row).items():
+                metrics.append(self.mlflow.entities.Metric(re.sub(r'[^\w./ -]', '_', name), float(value), now, int(i)))
+        for start in range(0, len(metrics), MOST_METRICS):
+            self.client.log_batch(self.run_id, metrics=metrics[start:start+MOST_METRICS])
+
+    def tick(self): "Do nothing: no row waits"
+    def close(self): "Do nothing: the run goes on"
+
+# %% ../../nbs/29_record.loggers.ipynb #5b5706c8
 class CSVTarget:
     "Write a file beside the logger's own; the logger's `append` says whether what it held is kept"
+    errors = () # Exceptions, beside `OSError`, that must not end a training
     def __init__(self,
         cb:Callback # fastai's `CSVLogger`
     ):
@@ -109,9 +235,10 @@ class CSVTarget:
             raise ValueError(f'{self.fname} must be a table of steps to append to; got {type(e).__name__}: {e}') from e
 
     def send(self,
-        df:pd.DataFrame # As `rows_to_send` gives
+        packet:Packet # What is new
     ):
         "Append rows; a new column needs a new header"
+        df = packet.rows
         names = list(self.read(nrows=0).columns) if self.fname.exists() else []
         if names==list(df): return df.to_csv(self.fname, mode='a', header=False)
         rows = pd.concat([self.read(), df]) if names else df
@@ -120,9 +247,9 @@ class CSVTarget:
     def tick(self): "Do nothing: no row waits"
     def close(self): "Do nothing: no file is open"
 
-# %% ../../nbs/29_record.loggers.ipynb #8ecf2061
+# %% ../../nbs/29_record.loggers.ipynb #473ffc99
 #: Where rows go, by the name of fastai's callback; by name, because importing it needs its package
-TARGETS = {'WandbCallback': WandbTarget, 'TensorBoardCallback': TensorBoardTarget, 'CSVLogger': CSVTarget}
+TARGETS = {'WandbCallback': WandbQueue, 'TensorBoardCallback': TensorBoardTarget, 'CSVLogger': CSVTarget}
 
 def target_of(
     kind:type # Class of a callback
@@ -131,40 +258,81 @@ def target_of(
     names = [base.__name__ for base in kind.__mro__ if base.__name__ in TARGETS]
     return TARGETS[names[0]] if names else None
 
-# %% ../../nbs/29_record.loggers.ipynb #6082aa5b
+def imported(
+    name:str # Of a package
+)->ModuleType|None: # None if nobody has imported it
+    "Return a package without importing it"
+    return sys.modules.get(name)
+
+def active_runs()->dict: # Run by the class in which its rows are sent
+    "Find the runs that were started in this process"
+    found = {}
+    wandb = imported('wandb')
+    if getattr(wandb, 'run', None) is not None: found[WandbTarget] = wandb.run
+    mlflow = imported('mlflow')
+    run = mlflow.active_run() if hasattr(mlflow, 'active_run') else None
+    if run is not None: found[MlflowTarget] = run
+    return found
+
+# %% ../../nbs/29_record.loggers.ipynb #9243e2e1
+def find_targets(
+    cbs:list, # Callbacks of the fit
+    writer:object|None # TensorBoard's `SummaryWriter`; None for none
+)->list: # Targets, each for another run or file
+    "Return where rows go"
+    if rank_distrib(): return []
+    targets = [target_of(type(cb))(cb) for cb in cbs if cb.run and target_of(type(cb)) is not None]
+    for kind,run in active_runs().items():
+        if not any(isinstance(target, kind) for target in targets): targets.append(kind(run))
+    folders = [str(target.writer.log_dir) for target in targets if isinstance(target, TensorBoardTarget)]
+    if writer is not None and str(getattr(writer, 'log_dir', '')) not in folders: targets.append(WriterTarget(writer))
+    return targets
+
+# %% ../../nbs/29_record.loggers.ipynb #99e5c674
 @dataclass
 class SendingFit:
     "What `ForwardHistory` knows of the fit that is running"
     targets:list # Where rows go
     n_batch:int=0 # Training batches so far
 
-# %% ../../nbs/29_record.loggers.ipynb #62171a75
+WAYS_OUT = ('have somewhere to send to: start a run with wandb.init() or mlflow.start_run() before the fit, give it '
+            "TensorBoard's SummaryWriter (ForwardHistory(writer=...)), or put fastai's WandbCallback, "
+            'TensorBoardCallback or CSVLogger beside it')
+
+# %% ../../nbs/29_record.loggers.ipynb #45432d71
 class ForwardHistory(FitCallback):
-    "Send the rows of the history to the runs of fastai's `WandbCallback`, `TensorBoardCallback` and `CSVLogger`"
+    "Send the rows of the history to an active run of W&B or MLflow, a `SummaryWriter`, or where fastai's loggers write"
     order = Recorder.order+2 # behind the loggers (51), which have then counted the batch
     answers = {'before_fit', 'before_batch', 'after_batch', 'after_fit'}
     history = None # History whose rows are sent
     sent = None # Rows of batches and of gradients that were sent
-    def __getstate__(self): return {k: v for k,v in super().__getstate__().items() if k not in ('history', 'sent')}
+    writer = None # TensorBoard's `SummaryWriter`; it can't be pickled
+    def __getstate__(self):
+        return {k: v for k,v in super().__getstate__().items() if k not in ('history', 'sent', 'writer')}
     def __init__(self,
-        every:int=100 # Training batches in a packet, at least 1; each packet makes the host wait for the device
+        every:int=100, # Training batches in a packet, at least 1; each packet makes the host wait for the device
+        writer:object|None=None # TensorBoard's `SummaryWriter` to write to, which stays open; None for none
     ):
         check_count('every', every, what='batches')
-        self.every = every
+        is_writer = all(callable(getattr(writer, name, None)) for name in ('add_scalar', 'add_histogram_raw', 'flush'))
+        check(writer is None or (is_writer and not isinstance(writer, type)), 'writer',
+              "be TensorBoard's SummaryWriter or None", writer)
+        self.every,self.writer = every,writer
 
     def check_fit(self,
         learn:Learner, # About to fit
         opt:Optimizer|OptimWrapper, # Optimizer of the fit
         cbs:list # Callbacks of the learner and of the fit
     )->'ForwardHistory': # Itself
-        "Raise a `ValueError` if there is no logger; `fit_one_cycle_ext` asks before it changes anything"
+        "Raise a `ValueError` if rows have nowhere to go; `fit_one_cycle_ext` asks before it changes anything"
         check_only_one(ForwardHistory, cbs, 'ForwardHistory', 'each row would be sent twice')
         types = [cb if isinstance(cb, type) else type(cb) for cb in cbs]
-        check(any(map(target_of, types)), 'ForwardHistory', f'have one of {list(TARGETS)} beside it',
-              [t.__name__ for t in types])
+        has_logger = any(target_of(kind) is not None for kind in types)
+        is_sending = has_logger or self.writer is not None or active_runs() or rank_distrib() # as in `find_targets`
+        check(is_sending, 'ForwardHistory', WAYS_OUT, [kind.__name__ for kind in types])
         return self
 
-# %% ../../nbs/29_record.loggers.ipynb #c5044eaf
+# %% ../../nbs/29_record.loggers.ipynb #82c437a3
 @patch
 def before_fit(self:ForwardHistory):
     "Let go of rows that wait, maybe of an interrupted fit"
@@ -180,8 +348,7 @@ def before_batch(self:ForwardHistory):
     source = next((cb for cb in learn.cbs if isinstance(cb, HistoryRecorder)), None)
     check(source is not None, 'ForwardHistory', 'have a HistoryRecorder or GradRecorder beside it',
           [cb.name for cb in learn.cbs])
-    loggers = [cb for cb in learn.cbs if cb.run and target_of(type(cb)) is not None]
-    self.now = SendingFit([target_of(type(cb))(cb) for cb in loggers])
+    self.now = SendingFit(find_targets(learn.cbs, self.writer))
     if self.history is not source.history: self.sent = source.now.n_rows
     self.history = source.history
 
@@ -194,7 +361,7 @@ def after_batch(self:ForwardHistory):
     if now.n_batch % self.every==0: self._send(now.targets)
     for target in now.targets: target.tick()
 
-# %% ../../nbs/29_record.loggers.ipynb #45c6e03f
+# %% ../../nbs/29_record.loggers.ipynb #32533bba
 @patch
 def after_fit(self:ForwardHistory):
     "Send the rest"
@@ -210,9 +377,9 @@ def _send(self:ForwardHistory, targets:list):
     n_batches,n_grads = self.sent
     self.sent = len(self.history), len(self.history.grad_log)
     if self.sent[0]==n_batches: return
-    df = rows_to_send(self.history.tail(n_batches, n_grads), n_batches)
+    packet = make_packet(self.history.tail(n_batches, n_grads), n_batches)
     for target in targets:
-        try: target.send(df)
-        except OSError as e:
-            warn(f'{len(df)} rows of the history could not be sent: {e}; the training goes on, '
+        try: target.send(packet)
+        except (OSError, *target.errors) as e:
+            warn(f'{len(packet.rows)} rows of the history could not be sent: {e}; the training goes on, '
                  'learn.recorder.history has them')
