@@ -32,19 +32,24 @@ def test_what_is_redirected_says_what_trains_and_has_aligned_rows(demo):
     assert '\x1b' not in r.stdout and '\r' not in r.stdout and '█' not in r.stdout
     lines = r.stdout.splitlines()
     assert lines[0].startswith('clr-demo ') and 'loading PyTorch and fastai' in lines[0]
-    assert 'constant and use_clr_beta: 30 epochs each, seed 42' in lines[1]
+    assert 'constant and use_clr_beta: 30 epochs each, seeds 42, 43, 44' in lines[1]
     rows = [line for line in lines if ' of 30  train_loss' in line]
-    for policy,part in (('constant', rows[:10]), ('use_clr_beta', rows[10:])):
-        starts = [f'{policy}, seed 42'.ljust(22) + f'  epoch {n:>2} of 30  train_loss ' for n in range(3, 31, 3)]
+    fits = [(policy, seed) for seed in (42, 43, 44) for policy in ('constant', 'use_clr_beta')]
+    for i,(policy,seed) in enumerate(fits):
+        part = rows[10*i:10*i+10]
+        starts = [f'{policy}, seed {seed}'.ljust(22) + f'  epoch {n:>2} of 30  train_loss ' for n in range(3, 31, 3)]
         assert [row[:len(start)] for row,start in zip(part, starts)]==starts and len(part)==10
     assert len({row.index('accuracy') for row in rows})==1, 'aligned'
     s = pd.read_csv(demo[0]/'clr_demo'/'summary.csv', index_col='policy')
-    assert f'accuracy {s.accuracy["constant"]:<7.4f}' in rows[9], 'the results of that epoch'
+    last = [float(rows[10*i+9].split('accuracy ')[1].split()[0]) for i in (0, 2, 4)]
+    assert s.accuracy['constant']==pytest.approx(np.mean(last), abs=1e-4), 'the results of that epoch'
     assert all(re.search(r'  about \d+ (s|min) left$', row) for row in rows[:-1])
 
 def test_spikes_plateau_and_fall(demo):
     "From the rows themselves: the start towers over a level plateau; only the cycle falls in the annihilation phase"
     df = pd.read_csv(demo[0]/'clr_demo'/'steps.csv')
+    assert df.seed.unique().tolist()==[42, 43, 44]
+    df = df[df.seed==42]
     cycle,const = [df[df.policy==p].reset_index() for p in ('use_clr_beta', 'constant')]
     assert len(cycle)==len(const)==30*22 and (cycle.n_params==75002).all()
     last = cycle.phase=='annihilation'
@@ -60,10 +65,10 @@ def test_summary_is_the_median_and_the_means_of_the_rows(demo):
     s = pd.read_csv(demo[0]/'clr_demo'/'summary.csv', index_col='policy')
     df = pd.read_csv(demo[0]/'clr_demo'/'steps.csv')
     for p,d in df.groupby('policy'):
-        m = d.mean_abs.to_numpy()
-        assert s.loc[p, '|g| start']==pytest.approx(m[:33].max())
-        assert s.loc[p, '|g| plateau']==pytest.approx(np.median(m[132:528]))
-        assert s.loc[p, '|g| end']==pytest.approx(m[-33:].mean())
+        runs = [run.mean_abs.to_numpy() for _,run in d.groupby('seed')]
+        assert s.loc[p, '|g| start']==pytest.approx(np.mean([m[:33].max() for m in runs]))
+        assert s.loc[p, '|g| plateau']==pytest.approx(np.mean([np.median(m[132:528]) for m in runs]))
+        assert s.loc[p, '|g| end']==pytest.approx(np.mean([m[-33:].mean() for m in runs]))
     assert (s.accuracy>.9).all()
 
 def test_an_existing_folder_is_not_overwritten(demo):
@@ -73,17 +78,18 @@ def test_an_existing_folder_is_not_overwritten(demo):
     assert (r.returncode==1 and 'clr-demo: --out must be a new or empty folder (or give --overwrite); got' in r.stderr
             and 'Traceback' not in r.stderr)
     assert before=={p: p.read_bytes() for p in (d/'clr_demo').iterdir()}
-    r = run('--overwrite', '--epochs', '1', '--seed', '7', '--lr_max', '.5', cwd=d)
+    r = run('--overwrite', '--epochs', '1', '--seed', '7', '--seeds', '1', '--lr_max', '.5', cwd=d)
     assert r.returncode==0, r.stderr
     df = pd.read_csv(d/'clr_demo'/'steps.csv')
     assert len(df)==44 and df.lr.max()==pytest.approx(.5) and df.mom.notna().all()
     assert '22 steps are too few for a plateau' in r.stdout
 
 def test_a_diverged_run_is_called_that(tmp_path):
-    r = run('--lr-max', '1e8', '--epochs', '2', cwd=tmp_path)
+    r = run('--lr-max', '1e8', '--epochs', '2', '--seeds', '1', cwd=tmp_path)
     assert r.returncode==0 and 'A run diverged' in r.stdout and 'plateau:' not in r.stdout
 
 @pytest.mark.parametrize('args,says', [
+    (['--seeds', '0'], '--seeds must be at least 1 and at most 100; got 0'),
     (['--epochs', '0'], '--epochs must be at least 1 and at most 10,000; got 0'),
     (['--lr-max', 'nan'], '--lr-max must be above 0'),
     (['--lr-max', '1e30'], '--lr-max must be above 0 and at most 1e+09'),
@@ -103,15 +109,15 @@ def test_progress_by_hand(capsys):
     class Seen(Progress):
         def show(self, fraction, doing): seen.append((fraction, doing))
         def left(self, fraction): return f'left after {fraction:g}'
-    with Seen('training', is_live=False) as progress: learners = train_demo(4, .1, 3, progress)
-    n = len(learners['constant'].recorder.losses)
+    with Seen('training', is_live=False) as progress: learners = train_demo(4, .1, [3], progress)
+    n = len(learners['constant'][3].recorder.losses)
     assert [doing for _,doing in seen]==['constant, seed 3']*n + ['use_clr_beta, seed 3']*n
     np.testing.assert_allclose([fraction for fraction,_ in seen], np.arange(1, 2*n+1)/(2*n), atol=1/n)
     rows = capsys.readouterr().out.splitlines()
     assert [float(row.split('left after ')[1]) for row in rows]==[i/8 for i in range(1, 9)]
-    quiet = train_demo(4, .1, 3)
-    for name,learn in quiet.items():
-        assert learn.recorder.values==learners[name].recorder.values, 'looking on changes nothing'
+    quiet = train_demo(4, .1, [3])
+    for name,by_seed in quiet.items():
+        assert by_seed[3].recorder.values==learners[name][3].recorder.values, 'looking on changes nothing'
     assert capsys.readouterr().out==''
 
 @pytest.mark.parametrize('n_epoch,rows', [

@@ -1,0 +1,47 @@
+"Pages and pictures in one file"
+import base64, re, xml.etree.ElementTree as ET
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
+from fastai_clr_ext.core.pages import image_address, show_number, shown_rows, snippet, visible, write_page
+
+@pytest.mark.parametrize('value,text', [
+    (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'), (12345678, '12345678'),
+    (True, 'True'), ('a', 'a'), ([1, 2], '[1, 2]'), (0., '0'), (float('inf'), 'inf')], ids=str)
+def test_numbers_for_people(value, text): assert show_number(value)==text
+
+def picture():
+    figure,ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, 1], [0, 1])
+    ax.set_title('<b>')
+    return figure
+
+@pytest.mark.parametrize('is_small', [True, False])
+def test_a_picture_is_the_same_each_time_and_closed(is_small):
+    first,second = [image_address(picture(), is_small) for _ in range(2)]
+    assert first==second and not plt.get_fignums()
+    kind,_,data = first.partition(';base64,')
+    svg = ET.fromstring(base64.b64decode(data))
+    assert kind=='data:image/svg+xml' and svg.tag.endswith('svg') and svg.get('viewBox')=='0 0 144 72'
+    texts = [element.text for element in svg.iter() if element.tag.endswith('text')]
+    assert ('<b>' in texts)==is_small, 'letters are paths unless the picture is small'
+
+def test_a_snippet_shows_text_as_text():
+    html = snippet(['<i>one</i>'], pd.DataFrame({'<a>': [1/3, None], 'b': ['</td>', 'x']}), picture(), '"alt"')
+    assert '<i>' not in html and '<a>' not in html and html.count('<td>')==4
+    assert re.findall(r'<td>(.*?)</td>', html)==['0.3333', '&lt;/td&gt;', '–', 'x']
+    assert 'alt="&#34;alt&#34;"' in html and not plt.get_fignums()
+    assert '<table>' not in snippet(['a']) and '<img' not in snippet(['a'])
+
+def test_rows_keep_their_order():
+    assert shown_rows(pd.DataFrame({'b': [1.5], 'a': ['x']}))==[{'b': '1.5', 'a': 'x'}]
+
+def test_what_a_terminal_would_obey_is_taken_out():
+    assert visible('a\x1b[31mb\u202ec\n\td')=='a\ufffd[31mb\ufffdc\n\td'
+
+def test_a_page_is_written_once(tmp_path):
+    path = write_page('a\x07', tmp_path/'p.html')
+    assert path==(tmp_path/'p.html').resolve() and path.read_text(encoding='utf-8')=='a\ufffd'
+    assert write_page('a\x07', path)==path, 'the same page again'
+    with pytest.raises(ValueError, match='overwrite=True replaces it'): write_page('b', path)
+    write_page('b', path, overwrite=True)
+    assert path.read_text()=='b'
+    with pytest.raises(ValueError, match='path must be a file in a folder'): write_page('b', tmp_path/'no'/'x')
