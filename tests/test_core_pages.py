@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from fastai_clr_ext.core.pages import image_address, show_number, shown_rows, snippet, visible, write_page
 
 @pytest.mark.parametrize('value,text', [
-    (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'), (12345678, '12345678'),
-    (True, 'True'), ('a', 'a'), ([1, 2], '[1, 2]'), (0., '0'), (float('inf'), 'inf')], ids=str)
+    (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'),
+    (12345678, '12345678'), (True, 'True'), ('a', 'a'), ([1, 2], '[1, 2]'), (0., '0'), (float('inf'), 'inf')], ids=str)
 def test_numbers_for_people(value, text): assert show_number(value)==text
 
 def picture():

@@ -50,7 +50,7 @@ def test_importing_changes_nothing_in_fastai():
             "'fit_stages', 'preview_one_cycle_ext', 'preview_stages']") in r.stdout, r.stdout
     assert ("Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', "
             "'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', "
-            "'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']") in r.stdout, r.stdout
+            "'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary', 'to_html']") in r.stdout, r.stdout
 
 @pytest.mark.parametrize('theirs', ['fastai.vision.all', 'fastai.text.all', 'fastai.tabular.all', 'fastai.callback.all',
                                     'fastai.collab', 'fastcore.all'])
@@ -71,7 +71,7 @@ PROMISED = {
         'fastai_clr_ext.record.history.RunHistory': ['save', 'load', 'steps', 'grads', 'grad_quantiles', 'tail']}),
     'plot': ('from fastai_clr_ext.plot import *', {
         owner: ['plot_grads', 'plot_grad_heatmap', 'plot_grad_spread', 'plot_adam', 'plot_cycle', 'plot_lr',
-                'plot_losses', 'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary']
+                'plot_losses', 'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary', 'to_html']
         for owner in ('fastai.learner.Recorder', 'fastai_clr_ext.record.history.RunHistory')}),
     'schedule': ('from fastai_clr_ext.schedule import *', {
         'fastai_clr_ext.schedule.cycle.Cycle': ['table', 'at', 'then', 'repeat', 'plot', 'as_torch', 'as_scheds']}),

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #37ec3a7c
+# %% ../../nbs/24_record.recorder.ipynb #814e0527
 import fastai, platform, time, torch, uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from .. import __version__
-from ..core.callback import OUTER_EVENTS, FitCallback, check_not_nested, check_only_one, check_recorder, is_lr_find
+from fastai_clr_ext.core.callback import (OUTER_EVENTS, FitCallback, check_not_nested, check_only_one,
+    check_recorder, is_lr_find)
 from ..core.checks import check, is_real, plain, warn
 from ..schedule.plan import Plan
 from .history import ACCUMULATED, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED
