@@ -115,3 +115,25 @@ def test_lr_find_grads(mlp):
     assert_allclose(axs[1].lines[0].get_ydata(), total.t/total.n_params)
     learn.fit(1)
     assert len(learn.recorder.history)==10, 'what the finder did is no part of the history'
+
+def look(ax):
+    "What a figure shows, but for its axes' limits"
+    lines = [(np.asarray(l.get_xdata(), float).tolist(), np.round(np.asarray(l.get_ydata(), float), 9).tolist(),
+              l.get_color(), str(l.get_linestyle()), l.get_linewidth(), l.get_label())
+             for one in ax.figure.axes for l in one.lines]
+    texts = [(t.get_text(), t.get_fontweight()) for t in ax.texts]
+    shades = [(p.get_x(), p.get_width(), p.get_facecolor()) for p in ax.patches]
+    labels = [(one.get_xlabel(), one.get_ylabel()) for one in ax.figure.axes]
+    legend = [t.get_text() for t in ax.get_legend().get_texts()]
+    return dict(lines=sorted(map(str, lines)), texts=texts, shades=shades, labels=labels, legend=legend)
+
+def test_a_preview_looks_like_what_is_trained(mlp):
+    learn = mlp()
+    stages = stages_long(3, .01, head_epochs=1)
+    before,after = plt.subplots()[1],plt.subplots()[1]
+    learn.preview_stages(stages, ax=before)
+    learn.fit_stages(stages)
+    learn.recorder.plot_lr(show_moms=True, ax=after)
+    want,got = look(before),look(after)
+    for key in want: assert got[key]==want[key], key
+    assert before.get_xlim()==pytest.approx(after.get_xlim()) and before.get_ylim()==pytest.approx(after.get_ylim())

@@ -52,7 +52,9 @@ def panels(
         _,axs = plt.subplots(n, sharex=True, figsize=(7, .6+height*n), layout='constrained')
     return given_axes(axs, n)
 
-# %% ../../nbs/04_core.figures.ipynb #69229ff2
+# %% ../../nbs/04_core.figures.ipynb #215bfd6a
+X_MARGIN = .01 # Of the width of the axes, left and right of what is drawn
+
 def label_iterations(
     axs:Iterable # Axes below each other
 )->Iterable: # The same axes
@@ -61,8 +63,16 @@ def label_iterations(
     for ax in axs:
         ax.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 5, 10], integer=True))
         ax.xaxis.set_major_formatter(EngFormatter(sep=''))
-        ax.margins(x=.01)
+        ax.margins(x=X_MARGIN)
     return axs
+
+def add_twin(
+    ax:plt.Axes # Axes to draw on
+)->plt.Axes: # Axes in the same place
+    "Add a second y axis, on the right"
+    twin = ax.twinx()
+    twin.margins(x=X_MARGIN)
+    return twin
 
 def ink(
     ax:plt.Axes # Axes to draw on

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #2f557c0c
+# %% ../../nbs/42_plot.overview.ipynb #1915115f
 import numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
@@ -15,7 +15,7 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, checked, is_real
-from ..core.figures import (LINE_STYLES, RAW, SMOOTHED, add_legend, draw_hyper, draw_line,
+from ..core.figures import (LINE_STYLES, RAW, SMOOTHED, add_legend, add_twin, draw_hyper, draw_line,
     has_positive, ink, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels)
 from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
@@ -23,7 +23,7 @@ from ..record.statistics import GRAD_LABELS
 from .view import HistoryView, check_recorded, on_recorder, split_view_args, trained_segments
 from .curves import check_window, decorate, raw_and_smooth, running_median
 
-# %% ../../nbs/42_plot.overview.ipynb #447a2302
+# %% ../../nbs/42_plot.overview.ipynb #b7533826
 @patch
 @on_recorder
 @delegates(HistoryView, but='history', keep=True)
@@ -42,7 +42,7 @@ def plot_lr(self:RunHistory,
     twins = []
     moms = trained_segments(view, 'mom')
     if show_moms and moms:
-        twins = [draw_hyper(ax.twinx(), 'mom', moms, shared_color='.5', linestyle='-.')]
+        twins = [draw_hyper(add_twin(ax), 'mom', moms, shared_color='.5', linestyle='-.')]
         twins[0].set_ylabel(HYPER_LABELS['mom'])
     return label_iterations([legend_on_top(ax, twins)])[0]
 

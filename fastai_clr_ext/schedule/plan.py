@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.plan.html.md"""
 # %% auto #0
 __all__ = ['Plan', 'plot_plans', 'plot_schedule']
 
-# %% ../../nbs/13_schedule.plan.ipynb #3fdefc94
+# %% ../../nbs/13_schedule.plan.ipynb #779faf1a
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from functools import cached_property
 from fastcore.basics import patch
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.checks import as_list, check, check_count, checked, is_number, make_own_fields_plain, warn
-from ..core.figures import draw_hyper, label_iterations, legend_on_top, new_axes
+from ..core.figures import add_twin, draw_hyper, label_iterations, legend_on_top, new_axes
 from ..core.spans import FitSpan, mark_fits
 from ..core.labels import hyper_label
 from ..core.pages import snippet
@@ -195,7 +195,7 @@ def check_plans(
     ok = as_list(plans) and all(isinstance(plan, Plan) for plan in as_list(plans))
     check(ok, 'plans', 'be a list of at least one Plan', plans)
 
-# %% ../../nbs/13_schedule.plan.ipynb #162ff272
+# %% ../../nbs/13_schedule.plan.ipynb #72a55aa2
 @checked
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
@@ -228,7 +228,8 @@ def plot_schedule(
     ax = plot_plans(plans, 'lr' if 'lr' in known else known[0], ax, **kwargs)
     twins = []
     if show_moms and 'mom' in known and 'lr' in known:
-        twins = [plot_plans(plans, 'mom', ax.twinx(), shade=False, ls='-.', shared_color='.5')]
+        twins = [draw_hyper(add_twin(ax), 'mom', plan_segments(plans, 'mom'), shared_color='.5', linestyle='-.')]
+        twins[0].set_ylabel(hyper_label('mom'))
     return legend_on_top(ax, twins)
 
 # %% ../../nbs/13_schedule.plan.ipynb #ecbf5f53
