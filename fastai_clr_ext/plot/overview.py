@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #1915115f
+# %% ../../nbs/42_plot.overview.ipynb #c9e91a4c
 import numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
@@ -21,7 +21,7 @@ from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS
 from .view import HistoryView, check_recorded, on_recorder, split_view_args, trained_segments
-from .curves import check_window, decorate, raw_and_smooth, running_median
+from .curves import check_window, decorate, raw_and_smooth, running_median, with_gaps
 
 # %% ../../nbs/42_plot.overview.ipynb #b7533826
 @patch
@@ -46,7 +46,7 @@ def plot_lr(self:RunHistory,
         twins[0].set_ylabel(HYPER_LABELS['mom'])
     return label_iterations([legend_on_top(ax, twins)])[0]
 
-# %% ../../nbs/42_plot.overview.ipynb #2324492a
+# %% ../../nbs/42_plot.overview.ipynb #d4d1a854
 def at_epoch_ends(
     view:HistoryView, # Part of a history
     name:str # Loss or metric, a column of `RunHistory.epochs`
@@ -61,12 +61,14 @@ def at_epoch_ends(
 
 def draw_epochs(
     ax:plt.Axes, # Axes to draw on
+    view:HistoryView, # Part of a history
     x:np.ndarray, # Last batch of each epoch
     y:np.ndarray, # Values
     **style # As for `Axes.plot`
 ):
-    "Draw a point for each epoch; what is not finite is a gap with a cross"
-    ax.plot(x, np.where(np.isfinite(y), y, np.nan), marker='o', ms=4, lw=1, **style)
+    "Draw a point for each epoch, joined within a fit; what is not finite is a gap with a cross"
+    fits = view.batches.fit[x]
+    ax.plot(*with_gaps(x, np.where(np.isfinite(y), y, np.nan), fits[1:]!=fits[:-1]), marker='o', ms=4, lw=1, **style)
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
 def draw_losses(
@@ -78,7 +80,7 @@ def draw_losses(
     "Draw the training loss of each batch, and the validation loss where its epoch ended"
     raw_and_smooth(ax, view, *view.series('loss'), window, 'train')
     x,y = at_epoch_ends(view, 'valid_loss')
-    if with_valid and len(x): draw_epochs(ax, x, y, linestyle='--', color=ink(ax), label='valid')
+    if with_valid and len(x): draw_epochs(ax, view, x, y, linestyle='--', color=ink(ax), label='valid')
 
 # %% ../../nbs/42_plot.overview.ipynb #f81f9a9f
 @patch
@@ -146,7 +148,7 @@ def epoch_columns(
     "List the losses and metrics of epochs"
     return [name for name in history.epochs if name not in ('fit', 'stage', 'epoch')]
 
-# %% ../../nbs/42_plot.overview.ipynb #d230d10f
+# %% ../../nbs/42_plot.overview.ipynb #a1f869c1
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -164,7 +166,7 @@ def plot_metrics(self:RunHistory,
     check(all(name in known for name in asked), 'names', f'be among {known}', names)
     axs = panels(len(asked), axs, 2.2)
     for i,(ax,name) in enumerate(zip(axs, asked)):
-        draw_epochs(ax, *at_epoch_ends(view, name))
+        draw_epochs(ax, view, *at_epoch_ends(view, name))
         ax.set_xlim(view.x[0]-1, view.x[-1]+1)
         decorate(ax, view, name, names=i==0)
     return label_iterations(axs)
