@@ -50,12 +50,17 @@ subprocess.run([sys.executable, '-c', 'import warnings; warnings.warn("in a work
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
     assert (r.returncode, r.stderr)==(0, 'clr-demo: of ours\n')
 
+def hear_ctrl_c():
+    "Take Ctrl-C as a terminal's programs do: what a shell runs in the background is started with it ignored"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 class Terminal:
     "A command in a terminal of 40 rows and 110 columns"
     def __init__(self, which, *args, cwd):
         import fcntl, struct, termios
         self.pid,self.fd = pty.fork()
         if self.pid==0:
+            hear_ctrl_c()
             os.chdir(cwd)
             os.execv(sys.executable, [sys.executable, '-c', MAIN.format(which), *args])
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 110, 0, 0))
@@ -71,7 +76,15 @@ class Terminal:
             self.text += data.decode(errors='replace')
         return self
 
-    def exit_code(self): return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def exit_code(self):
+        "Wait for the end, 20 s at most"
+        for _ in range(200):
+            pid,status = os.waitpid(self.pid, os.WNOHANG)
+            if pid: return os.waitstatus_to_exitcode(status)
+            time.sleep(.1)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return 'never ended'
 
 KEPT = 'clr-compare: stopped; runs that ended are kept, and --resume goes on'
 
@@ -91,7 +104,7 @@ def test_a_bar_in_a_terminal_and_ctrl_c(which, args, says, tmp_path):
 
 def test_ctrl_c_while_it_loads(tmp_path):
     process = subprocess.Popen([sys.executable, '-c', MAIN.format('demo')], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c)
     process.stdout.readline()
     time.sleep(.2)
     process.send_signal(signal.SIGINT)
