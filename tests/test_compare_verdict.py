@@ -158,7 +158,7 @@ def test_no_gain_is_neither_better_nor_worse():
     assert 'On average equal to a' in sentence and 'worse' not in sentence
 
 @pytest.mark.parametrize('df,says', [
-    (pd.DataFrame([[.1, .2], [.3, .4]], columns=['a', 'a']), 'the columns of outcomes must have different names'),
+    (pd.DataFrame([[.1, .2], [.3, .4]], columns=['a', 'a']), 'the columns of outcomes must have one name each'),
     (pd.DataFrame({'a': [.1, .2], 'b': [.1, float('inf')]}),
      r"outcomes must be numbers, or NaN for a lost run; got \['b'\]"),
     (pd.DataFrame({'a': [.1, .2], 'b': ['x', 'y']}), r"outcomes must be numbers, or NaN for a lost run; got \['b'\]"),

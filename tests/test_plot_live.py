@@ -43,7 +43,8 @@ def test_drawing_is_a_small_share(monkeypatch):
     clock = [0.]
     monkeypatch.setattr(time, 'perf_counter', lambda: clock[0])
     shown = ShowCycle(every=1., share=.05)
-    shown.learn = SimpleNamespace(recorder=SimpleNamespace(history=None))
+    class Bare(SimpleNamespace): "Something that can be referred to weakly, as a learner"
+    shown.learn = Bare(recorder=SimpleNamespace(history=None))
     shown.now = ShownFigure(next_time=1.)
     shown.now.draw = lambda history: clock.__setitem__(0, clock[0]+.5)
     clock[0] = 2.
