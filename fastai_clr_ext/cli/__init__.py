@@ -3,8 +3,7 @@ from importlib import import_module
 
 #: The public names of each module
 NAMES = {'demo': ['CLR_BETA', 'TITLES', 'demo_learner', 'train_demo', 'grad_levels', 'run_numbers', 'demo_table',
-                  'draw_seeds',
-                  'plot_demo', 'clr_demo'],
+                  'draw_seeds', 'plot_demo', 'clr_demo'],
          'compare': ['parse_policies', 'read_options', 'compare_options', 'clr_merge'],
          'main': ['main_demo', 'main_compare']}
 __all__ = sum(NAMES.values(), [])
