@@ -37,4 +37,10 @@ def made(n=400, n_epoch=8, bad=(), groups=2, seed=0, stages=('head', 'body')):
             h.epoch_rows.append(dict(fit=f, epoch=e, train_loss=1/(e+1+f), valid_loss=1.2/(e+1+f), accuracy=.5+.05*e))
     return h
 
+def shades_of(ax):
+    "Left edge and width of each shaded phase"
+    collections = [each for each in ax.collections if each.get_gid()=='clr-fits']
+    boxes = [path.get_extents() for each in collections for path in each.get_paths()]
+    return [(box.x0, box.width) for box in boxes]
+
 def axes_of(o): return list(np.atleast_1d(o))

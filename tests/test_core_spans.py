@@ -2,6 +2,7 @@
 import matplotlib.pyplot as plt, numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from matplotlib.backends.backend_agg import RendererAgg
+from plot_helpers import shades_of
 from fastai_clr_ext.core.spans import FitSpan, has_fits, mark_fits, spread_names, stage_spans
 
 def drawn_texts(figure, monkeypatch):
@@ -85,7 +86,9 @@ def test_each_fit_begins_with_a_shade_and_names_can_be_left_out():
     ax = plt.subplots()[1]
     assert not has_fits(ax)
     mark_fits(ax, fits_of([20, 20, 20], ['a', 'a', 'b']), with_names=False)
-    assert [p.get_x() for p in ax.patches]==[-.5, 17.5, 19.5, 37.5, 39.5, 57.5] and not ax.texts and has_fits(ax)
+    assert [x for x,_ in shades_of(ax)]==[-.5, 17.5, 19.5, 37.5, 39.5, 57.5] and not ax.texts and has_fits(ax)
+    assert not ax.patches, 'a legend would be kept away from them'
+    assert not shades_of(mark_fits(plt.subplots()[1], fits_of([20]), with_shades=False))
     assert [(line.get_xdata()[0], line.get_linestyle()) for line in ax.lines]==[(19.5, ':'), (39.5, '-')]
 
 def test_successive_fits_of_a_stage_are_one():

@@ -103,7 +103,7 @@ def test_a_single_value_between_gaps_is_a_dot(mlp):
     learn.fit_one_cycle_ext(1, .01, cbs=Skip(3, 5))
     ax = learn.recorder.plot_grads(per_group=False)
     dots = [line for line in ax.lines if line.get_marker()=='.']
-    assert [line.get_xdata().tolist() for line in dots]==[[4]]
+    assert [line.get_xdata().tolist() for line in dots]==[[4], [4]], 'raw and smoothed'
 
 def test_with_gaps():
     x,y = with_gaps(np.array([0, 1, 5]), np.array([1., 2, 3]), np.array([False, True]))
@@ -173,3 +173,40 @@ def test_what_is_not_noisy_is_drawn_as_measured(what):
 def test_windows_that_are_none(name, window):
     with pytest.raises((ValueError, TypeError), match='window must'): getattr(made(n=80), name)(window=window)
     assert not plt.get_fignums()
+
+def test_every_second_step_skipped(mlp):
+    "No two steps follow each other, so there is no line to draw: raw and smoothed are dots"
+    learn = mlp(n_trn=40, cbs=GradRecorder())
+    learn.fit_one_cycle_ext(1, .01, cbs=Skip(*range(1, 40, 2)))
+    ax = learn.recorder.plot_grads(per_group=False)
+    dots = [line for line in ax.lines if line.get_marker()=='.']
+    assert [line.get_xdata().tolist() for line in dots]==[list(range(0, 40, 2))]*2
+
+def test_bands_of_quantiles_have_gaps_and_crosses(mlp):
+    learn = mlp(cbs=GradRecorder('hist'))
+    learn.fit_one_cycle_ext(1, .01, cbs=Skip(4))
+    learn.fit_one_cycle_ext(1, .01)
+    ax = learn.recorder.plot_grad_spread()
+    assert gaps(ax.lines[0])==[4, 9.5]
+
+def test_against_the_rate_each_fit_is_smoothed_on_its_own():
+    h = made(stages=('a', 'a'))
+    line = [line for line in h.plot_vs_lr(stage='a').lines if line.get_gid()==SMOOTHED][0]
+    first,second = [h.steps.query(f'fit=={fit}').loss[:91].to_numpy() for fit in (0, 1)]
+    assert_allclose(line.get_ydata(), np.r_[running_median(first), np.nan, running_median(second)])
+
+def test_a_legend_is_not_kept_away_from_shades(mlp):
+    "The validation losses lie in a corner that is shaded; the legend goes to one that is free"
+    h = made()
+    ax = h.plot_losses()
+    ax.figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    for line in ax.lines:
+        if not len(line.get_xdata()) or line.get_gid()=='clr-fits' or line.get_marker()=='x': continue
+        points = ax.transData.transform(np.column_stack(line.get_data()))
+        assert not any(box.contains(x, y) for x,y in points if np.isfinite(y))
+
+def test_a_heat_map_has_borders_and_names_what_is_not_finite(mlp):
+    ax = made(bad=(120,)).plot_grad_heatmap()
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_gid()=='clr-fits']==[199.5] and not shades_of(ax)
+    assert [line.get_xdata().tolist() for line in ax.lines if line.get_label()=='not finite']==[[120]]

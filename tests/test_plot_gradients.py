@@ -109,11 +109,13 @@ def test_heat_map_columns_are_means():
 
 def test_spread_is_the_quantiles():
     h = made()
-    ax = h.plot_grad_spread(of=1)
+    ax = h.plot_grad_spread(of=1, window=1)
     q = h.grad_quantiles([.05, .25, .5, .75, .95]).query('group==1')
-    assert_array_equal(ax.lines[0].get_ydata(), q['q0.5'])
+    assert_array_equal(ax.lines[0].get_ydata(), np.insert(q['q0.5'], 200, np.nan))
     band = ax.collections[0].get_paths()[0].vertices[:,1]
     assert band.min()==q['q0.05'].min() and band.max()==q['q0.95'].max()
+    smoothed = h.plot_grad_spread(of=1).lines[0].get_ydata()
+    assert_allclose(smoothed[100], np.median(q['q0.5'][95:106])), 'a twentieth of 200 steps'
 
 def test_spread_of_a_frozen_body(mlp):
     learn = mlp(cbs=GradRecorder('hist'))
@@ -173,4 +175,4 @@ def test_ticks_of_a_heat_map_are_whole_batches(mlp, n):
     learn.fit(1)
     ax = learn.recorder.plot_grad_heatmap()
     ax.figure.canvas.draw()
-    assert all(float(tick).is_integer() for tick in ax.get_xticks()) and ax.get_xlim()==(0, n)
+    assert all(float(tick).is_integer() for tick in ax.get_xticks()) and ax.get_xlim()==(-.5, n-.5)

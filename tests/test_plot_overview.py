@@ -99,7 +99,7 @@ def test_stage_names_and_phases():
     assert [t.get_text() for t in ax.texts if t.get_fontweight()=='bold']==['head', 'body']
     assert ('cool-down' in [t.get_text() for t in ax.texts]
             and [l.get_linestyle() for l in ax.lines if len(l.get_xdata())==2]==['-'])
-    assert len(ax.patches)==4, 'warm-up and annihilation of both are shaded'
+    assert len(shades_of(ax))==4, 'warm-up and annihilation of both are shaded'
 
 def test_lr_find_grads(mlp):
     learn = mlp(cbs=GradRecorder())
@@ -122,7 +122,7 @@ def look(ax):
               l.get_color(), str(l.get_linestyle()), l.get_linewidth(), l.get_label())
              for one in ax.figure.axes for l in one.lines]
     texts = [(t.get_text(), t.get_fontweight()) for t in ax.texts]
-    shades = [(p.get_x(), p.get_width(), p.get_facecolor()) for p in ax.patches]
+    shades = shades_of(ax)
     labels = [(one.get_xlabel(), one.get_ylabel()) for one in ax.figure.axes]
     legend = [t.get_text() for t in ax.get_legend().get_texts()]
     return dict(lines=sorted(map(str, lines)), texts=texts, shades=shades, labels=labels, legend=legend)

@@ -98,6 +98,10 @@ def test_a_short_fit_is_too_short_to_tell():
     assert words['plateau']=='too short to tell: 40 steps, fewer than 60'
     assert words['last phase']=="too short to tell: 4 steps in 'annihilation', fewer than 10"
 
+def test_a_phase_that_is_not_finite_is_not_short():
+    words = made(bad=tuple(range(190, 200))).summary(0)['in words']
+    assert words['last phase']=="mean |g| is 0 or not finite at steps in 'annihilation'"
+
 def test_columns_are_plain():
     s = made().summary()
     assert s.value.dtype==float and all(isinstance(words, str) for words in s['in words'])

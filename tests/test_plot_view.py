@@ -58,7 +58,7 @@ def test_parts(name, part, lo, hi):
         assert ({round(float(v), 12) for l in ax.lines for v in l.get_xdata()}
                 <= {round(float(v), 12) for v in lr[lo:hi]})
         return
-    if name=='plot_grad_heatmap': xs = [ax.collections[0].get_coordinates()[0,[0,-1],0] - [0, 1]]
+    if name=='plot_grad_heatmap': xs = [ax.collections[0].get_coordinates()[0,[0,-1],0] + [.5, -.5]]
     else: xs = [l.get_xdata() for l in ax.lines if len(l.get_xdata())>2]
     assert min(x[0] for x in xs)==lo and max(x[-1] for x in xs)==hi-1
 
@@ -140,9 +140,9 @@ def test_two_histories_on_one_axes():
 
 def test_a_second_history_does_not_shade_again():
     ax = made().plot_grads(per_group=False, label='A')
-    n = len(ax.patches),len(ax.texts)
+    n = len(ax.collections),len(ax.texts)
     made(seed=1).plot_grads(per_group=False, label='B', ax=ax)
-    assert (len(ax.patches), len(ax.texts))==n and [t.get_text() for t in ax.get_legend().get_texts()][:2]==['A', 'B']
+    assert (len(ax.collections), len(ax.texts))==n and [t.get_text() for t in ax.get_legend().get_texts()][:2]==['A', 'B']
 
 def test_many_groups_have_a_short_legend():
     h = made(n=80, groups=30)

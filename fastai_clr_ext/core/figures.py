@@ -211,7 +211,7 @@ def legend_entries(
         labels.append(label)
     return handles, labels, n
 
-# %% ../../nbs/04_core.figures.ipynb #ff950e51
+# %% ../../nbs/04_core.figures.ipynb #79402857
 MANY_TO_PLACE = 50_000 # With more points, matplotlib's search for the best place takes seconds
 
 def text_width(
@@ -222,6 +222,7 @@ def text_width(
     font = FontProperties(size=size)
     return TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]/72
 
+SMALL_AXES = 3. # Inches; a legend on narrower axes has smaller letters
 LABELS = .3 # Inches that a layout takes from the width of axes for the labels of one side, about
 
 def axes_size(
@@ -247,7 +248,7 @@ def legend_shape(
     n_columns = most if is_wide else min(-(-len(labels)//rows_with_room), most)
     return n_columns, -(-len(labels)//n_columns)
 
-# %% ../../nbs/04_core.figures.ipynb #1c859652
+# %% ../../nbs/04_core.figures.ipynb #2c335bdb
 def add_legend(
     ax:plt.Axes, # Axes of the legend
     others:Iterable=(), # Axes whose lines are in the legend too, such as a twin
@@ -258,9 +259,10 @@ def add_legend(
     handles,labels,n = legend_entries([ax, *others])
     if not labels: return ax
     n_points = sum(len(line.get_xdata()) for line in ax.lines)
-    style = dict(fontsize='small', loc='best' if n_points<MANY_TO_PLACE else 'upper right',
+    size = 'small' if axes_size(ax)[0]>SMALL_AXES else 'x-small'
+    style = dict(fontsize=size, loc='best' if n_points<MANY_TO_PLACE else 'upper right',
                  ncols=legend_shape(ax, labels, len(others))[0], title=None if n<=MANY_NAMES else f'3 of {n}',
-                 title_fontsize='small', handlelength=1.8, columnspacing=1.2)
+                 title_fontsize=size, handlelength=1.8, columnspacing=1.2)
     legend = ax.legend(handles, labels, **style | kwargs)
     for text in legend.get_texts(): text.set_parse_math(False) # a name means itself, with a $ too
     return ax

@@ -7,12 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.spans.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/05_core.spans.ipynb #c97f2a87
+# %% ../../nbs/05_core.spans.ipynb #ee6f4bef
 import numpy as np
 import matplotlib.pyplot as plt
 from collections.abc import Iterable
 from typing import NamedTuple
 from matplotlib.backend_bases import RendererBase
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox, ScaledTranslation, blended_transform_factory
 
@@ -142,7 +144,7 @@ def stage_spans(
         out.append((fit.stage, first, fit.stop-.5))
     return out
 
-# %% ../../nbs/05_core.spans.ipynb #f9e88e2e
+# %% ../../nbs/05_core.spans.ipynb #ae6be585
 FITS = 'clr-fits' # Group id of what marks fits and phases
 
 def has_fits(
@@ -151,15 +153,28 @@ def has_fits(
     "Are fits marked on the axes?"
     return any(artist.get_gid()==FITS for artist in ax.get_children())
 
+def shade_phases(
+    ax:plt.Axes, # Axes to draw on
+    fits:list # `FitSpan`s
+):
+    "Shade every other phase of each fit"
+    shades = []
+    for fit in fits:
+        for _,first,stop in fit.names()[::2]: shades.append(Rectangle((first, 0), stop-first, 1))
+    # a collection: matplotlib would keep a legend away from rectangles
+    style = dict(facecolor='.5', alpha=.14, linewidth=0, gid=FITS, transform=ax.get_xaxis_transform())
+    if shades: ax.add_collection(PatchCollection(shades, **style), autolim=False)
+
+# %% ../../nbs/05_core.spans.ipynb #42f4df0d
 def mark_fits(
     ax:plt.Axes, # Axes to draw on
     fits:Iterable, # `FitSpan`s, ascending
-    with_names:bool=True # Whether the names of phases and stages are written
+    with_names:bool=True, # Whether the names of phases and stages are written
+    with_shades:bool=True # Whether phases are shaded
 )->plt.Axes: # The axes
     "Shade phases, draw borders between fits, and write the names of phases and stages above the axes"
     fits = list(fits)
-    for fit in fits:
-        for _,first,stop in fit.names()[::2]: ax.axvspan(first, stop, color='.5', alpha=.14, lw=0, gid=FITS)
+    if with_shades: shade_phases(ax, fits)
     for before,fit in zip(fits, fits[1:]):
         style = ':' if fit.stage==before.stage else '-'
         ax.axvline(fit.first-.5, color='.5', ls=style, lw=1, gid=FITS)

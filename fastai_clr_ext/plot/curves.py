@@ -105,7 +105,7 @@ def is_partial(self:HistoryView,
         sizes.append(sum(of_groups if of is None else of_groups[of:of+1]))
     return trained[x] < np.array(sizes)[self.batches.fit[x]]/2
 
-# %% ../../nbs/40a_plot.curves.ipynb #d8375985
+# %% ../../nbs/40a_plot.curves.ipynb #03ebc7a3
 def smooth_fits(
     view:HistoryView, # Part of a history
     x:np.ndarray, # Batches over all fits
@@ -117,7 +117,7 @@ def smooth_fits(
     for lo,hi in view.fit_bounds(x): out[lo:hi] = running_median(y[lo:hi], window)
     return out
 
-def draw_raw(
+def draw_broken(
     ax:plt.Axes, # Axes to draw on
     x:np.ndarray, # Positions, NaN values between them are gaps
     y:np.ndarray, # Values
@@ -130,7 +130,7 @@ def draw_raw(
         ax.plot(x[alone], y[alone], '.', color=line.get_color(), alpha=line.get_alpha(), ms=3, label='_')
     return line
 
-# %% ../../nbs/40a_plot.curves.ipynb #2e294d40
+# %% ../../nbs/40a_plot.curves.ipynb #91b9fd82
 def raw_and_smooth(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
@@ -145,31 +145,32 @@ def raw_and_smooth(
     style = normalize_kwargs(style, Line2D)
     finite = np.where(np.isfinite(y), y, np.nan)
     is_broken = view.breaks(x)
-    if window==1: draw_raw(ax, *with_gaps(x, finite, is_broken), **dict(label=label) | style)
+    if window==1: draw_broken(ax, *with_gaps(x, finite, is_broken), **dict(label=label) | style)
     else:
         raw_style = dict(alpha=.4, linewidth=.8, label='_', gid=RAW)
-        line = draw_raw(ax, *with_gaps(x, finite, is_broken), **raw_style | style)
+        line = draw_broken(ax, *with_gaps(x, finite, is_broken), **raw_style | style)
         smoothed = smooth_fits(view, x, y, window)
         is_partial = view.is_partial(x, of)
         whole = dict(color=line.get_color(), linestyle=line.get_linestyle(), linewidth=1.8)
-        draw_line(ax, *with_gaps(x, np.where(is_partial, np.nan, smoothed), is_broken), label=label, gid=SMOOTHED,
-                  **whole)
+        draw_broken(ax, *with_gaps(x, np.where(is_partial, np.nan, smoothed), is_broken), label=label, gid=SMOOTHED,
+                 **whole)
         if is_partial.any():
-            draw_line(ax, *with_gaps(x, np.where(is_partial, smoothed, np.nan), is_broken), label='_', gid=PARTLY,
-                      **whole | dict(linestyle=':'))
+            draw_broken(ax, *with_gaps(x, np.where(is_partial, smoothed, np.nan), is_broken), label='_', gid=PARTLY,
+                     **whole | dict(linestyle=':'))
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
-# %% ../../nbs/40a_plot.curves.ipynb #8c69828c
+# %% ../../nbs/40a_plot.curves.ipynb #8cea2f00
 def decorate(
     ax:plt.Axes, # Axes with curves
     view:HistoryView, # Part of a history
     ylabel:str, # Label of the y axis
     log_y:bool=False, # Whether the y axis is logarithmic, if there is anything above 0
     names:bool=True, # Whether names of phases and stages are written
-    legend:bool=True # Whether to add a legend
+    legend:bool=True, # Whether to add a legend
+    shades:bool=True # Whether phases are shaded
 )->plt.Axes: # The axes
     "Add labels, phases, and borders of fits and stages"
     ax.set_ylabel(ylabel, parse_math=False)
     if log_y and has_positive(ax): ax.set_yscale('log')
-    if not has_fits(ax): mark_fits(ax, view.fit_spans(), names) # those of a second history would not fit
+    if not has_fits(ax): mark_fits(ax, view.fit_spans(), names, shades) # those of a second history would not fit
     return add_legend(ax) if legend else ax

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.gradients.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/41_plot.gradients.ipynb #0bb6dd0b
+# %% ../../nbs/41_plot.gradients.ipynb #296c71c9
 import numpy as np
 import matplotlib.pyplot as plt
 from numbers import Integral
@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.checks import as_list, check, check_count
-from ..core.figures import (LINE_STYLES, MANY_NAMES, curve_colors, draw_hyper, draw_line, label_iterations,
+from ..core.figures import (LINE_STYLES, MANY_NAMES, curve_colors, draw_hyper, label_iterations,
     mark_nonfinite, new_axes, panels)
 from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
@@ -23,7 +23,7 @@ from ..record.measure import BIN_COLUMNS
 from ..record.statistics import GRAD_LABELS, hist_quantiles
 from .view import (HistoryView, check_recorded, layer_names, on_recorder, select_curves,
     split_view_args, trained_segments)
-from .curves import check_window, decorate, draw_raw, raw_and_smooth, with_gaps
+from .curves import check_window, decorate, draw_broken, raw_and_smooth, smooth_fits, with_gaps
 
 # %% ../../nbs/41_plot.gradients.ipynb #70be356d
 def next_style(
@@ -86,7 +86,7 @@ def mean_in_bins(
     total,_ = np.histogram(x[ok]+.5, edges, weights=y[ok])
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
 
-# %% ../../nbs/41_plot.gradients.ipynb #89b51d9e
+# %% ../../nbs/41_plot.gradients.ipynb #76416682
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -108,15 +108,18 @@ def plot_grad_heatmap(self:RunHistory,
     log = log and (np.nan_to_num(rows)>0).any()
     if log: rows = np.where(rows<=0, np.nan, rows)
     if ax is None: ax = new_axes()
-    mesh = ax.pcolormesh(edges, np.arange(len(names)+1), np.ma.masked_invalid(rows),
+    mesh = ax.pcolormesh(edges-.5, np.arange(len(names)+1), np.ma.masked_invalid(rows),
                          norm=LogNorm() if log else Normalize(), rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
     every = -(-len(names)//MOST_TICKS)
-    label_iterations([ax])
+    lost = [x[~np.isfinite(y)] for x,y in (view.series(what, name) for name in names)]
+    mark_nonfinite(ax, np.unique(np.concatenate(lost)))
+    ylabel = 'layer' if layers else 'parameter group'
+    label_iterations([decorate(ax, view, ylabel, shades=False)])
     ax.margins(0)
-    ax.set(ylabel='layer' if layers else 'parameter group', ylim=(len(names), 0))
+    ax.set_ylim(len(names), 0)
     ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every], parse_math=False)
-    ax.set_facecolor('.85') # nothing recorded
+    ax.set_facecolor('.5') # nothing recorded
     return ax
 
 # %% ../../nbs/41_plot.gradients.ipynb #12604e80
@@ -141,32 +144,38 @@ def quantiles_of(
     check(rows, "GradRecorder's stats", "have included 'hist' for quantiles", 'none of that')
     return np.concatenate(xs), np.concatenate(rows, axis=1)
 
-# %% ../../nbs/41_plot.gradients.ipynb #4f48dc95
+# %% ../../nbs/41_plot.gradients.ipynb #500cae91
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
 def plot_grad_spread(self:RunHistory,
     qs:tuple=(.05, .25, .5, .75, .95), # Quantiles, ascending, in (0, 1); an odd number, the middle one is a line
     of:int|str|None=None, # Parameter group, name of a layer or parameter, or None for all together
+    window:int|None=None, # Steps in the running medians; None takes a twentieth of each fit, 1 draws what was recorded
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
-    "Plot quantiles of |g| against the iteration, as bands around the middle one"
+    "Plot quantiles of |g| against the iteration, smoothed, as bands around the middle one"
+    check_window(window)
     each = as_list(qs)
     ok = each and len(each)%2==1 and all(isinstance(q, float) and 0<q<1 for q in each) and each==sorted(each)
     check(ok, 'qs', 'be an odd number of ascending quantiles in (0, 1)', qs)
     view = HistoryView(self, **kwargs)
     check(of is None or isinstance(of, (Integral, str)), 'of', 'be a parameter group, a name, or None', of)
     x,values = quantiles_of(view, of, each)
+    is_broken = view.breaks(x)
+    curves = [with_gaps(x, smooth_fits(view, x, y, window), is_broken) for y in values]
     if ax is None: ax = new_axes()
     middle = len(each)//2
     for i in range(middle):
         label = f'{each[i]:.0%} to {each[-1-i]:.0%}'
-        ax.fill_between(x, values[i], values[-1-i], color='C0', alpha=.15+.2*i, lw=0, label=label)
-    draw_line(ax, x, values[middle], color='C0', label='median' if each[middle]==.5 else f'{each[middle]:.0%}')
+        ax.fill_between(curves[0][0], curves[i][1], curves[-1-i][1], color='C0', alpha=.15+.2*i, lw=0, label=label)
+    name = 'median' if each[middle]==.5 else f'{each[middle]:.0%}'
+    draw_broken(ax, *curves[middle], color='C0', linewidth=1.8, label=name)
+    mark_nonfinite(ax, x[~np.isfinite(values[middle])])
     return label_iterations([decorate(ax, view, '|gradient|', log_y=True)])[0]
 
-# %% ../../nbs/41_plot.gradients.ipynb #9271f254
+# %% ../../nbs/41_plot.gradients.ipynb #2ba0be6d
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -187,7 +196,7 @@ def plot_adam(self:RunHistory,
             x,y = view.series(what, 0 if of is None else of)
             if not len(x): continue
             style = dict(color=colors[i], linestyle=LINE_STYLES[i%len(LINE_STYLES)], label=name)
-            draw_raw(ax, *with_gaps(x, y, view.breaks(x)), **style)
+            draw_broken(ax, *with_gaps(x, y, view.breaks(x)), **style)
             mark_nonfinite(ax, x[~np.isfinite(y)])
         decorate(ax, view, GRAD_LABELS[what], log_y=True, names=what=='sqrt_v')
     decorate(draw_hyper(axs[2], 'lr', trained_segments(view, 'lr')), view, HYPER_LABELS['lr'], names=False)

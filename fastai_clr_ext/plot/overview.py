@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #c9e91a4c
+# %% ../../nbs/42_plot.overview.ipynb #2be65c98
 import numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
@@ -15,13 +15,14 @@ from fastcore.meta import delegates
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, checked, is_real
-from ..core.figures import (LINE_STYLES, RAW, SMOOTHED, add_legend, add_twin, draw_hyper, draw_line,
-    has_positive, ink, label_iterations, legend_on_top, mark_nonfinite, new_axes, panels)
+from ..core.figures import (add_legend, add_twin, draw_hyper, has_positive, ink, label_iterations,
+    legend_on_top, LINE_STYLES, mark_nonfinite, new_axes, panels, RAW, SMOOTHED)
 from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS
 from .view import HistoryView, check_recorded, on_recorder, split_view_args, trained_segments
-from .curves import check_window, decorate, raw_and_smooth, running_median, with_gaps
+from fastai_clr_ext.plot.curves import (check_window, decorate, draw_broken, raw_and_smooth, smooth_fits,
+    with_gaps)
 
 # %% ../../nbs/42_plot.overview.ipynb #b7533826
 @patch
@@ -197,24 +198,31 @@ def any_series(
     if what!='loss': check_recorded(view, what)
     return *view.series(what), False
 
-# %% ../../nbs/42_plot.overview.ipynb #d6bd79bf
+# %% ../../nbs/42_plot.overview.ipynb #d54563ca
 def draw_curve(
     ax:plt.Axes, # Axes to draw on
-    x:np.ndarray, # Positions
+    view:HistoryView, # Part of a history
+    x:np.ndarray, # Batches over all fits
+    lr:np.ndarray, # Rate at each of them
     y:np.ndarray, # Values
-    window:int|None, # Steps in the running median; None takes a twentieth of the curve, 1 draws the raw curve alone
+    window:int|None, # As in `raw_and_smooth`
     label:str, # Name in the legend
     is_metric:bool # Whether the values are those of epochs, which are not smoothed
 ):
     "Draw a curve whose x axis is not the batch"
     finite = np.where(np.isfinite(y), y, np.nan)
-    if is_metric or window==1: draw_line(ax, x, finite, label=label, **dict(marker='o') if is_metric else {})
+    fits = view.batches.fit[x]
+    is_broken = fits[1:]!=fits[:-1] if is_metric else view.breaks(x)
+    if is_metric or window==1:
+        draw_broken(ax, *with_gaps(lr, finite, is_broken), label=label, marker='o' if is_metric else None)
     else:
-        line = draw_line(ax, x, finite, label='_', alpha=.4, linewidth=.8, gid=RAW)
-        draw_line(ax, x, running_median(y, window), color=line.get_color(), linewidth=1.8, label=label, gid=SMOOTHED)
-    mark_nonfinite(ax, x[~np.isfinite(y)])
+        line = draw_broken(ax, *with_gaps(lr, finite, is_broken), label='_', alpha=.4, linewidth=.8, gid=RAW)
+        smoothed = smooth_fits(view, x, y, window)
+        draw_broken(ax, *with_gaps(lr, smoothed, is_broken), color=line.get_color(), linewidth=1.8, label=label,
+                    gid=SMOOTHED)
+    mark_nonfinite(ax, lr[~np.isfinite(y)])
 
-# %% ../../nbs/42_plot.overview.ipynb #7c1b8cfb
+# %% ../../nbs/42_plot.overview.ipynb #ac6d5d22
 @patch
 @on_recorder
 @delegates(HistoryView, but=['history', 'fit'])
@@ -227,7 +235,7 @@ def plot_vs_lr(self:RunHistory,
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
-    "Plot something against the last group's rate while the rate rose"
+    "Plot something against the last group's rate while the rate rose; smoothed over a twentieth of that"
     check_window(window)
     if fit is None and kwargs.get('stage') is None: fit = -1
     view = HistoryView(self, fit=fit, **kwargs)
@@ -238,7 +246,7 @@ def plot_vs_lr(self:RunHistory,
     check(len(x), 'the fit', f'have {what} while the rate rose: its schedule has no warm-up with that in it', kwargs)
     if ax is None: ax = new_axes()
     ylabel = GRAD_LABELS.get(what, what)
-    draw_curve(ax, lr[x], y, window, label or ylabel, is_metric)
+    draw_curve(ax, view, x, lr[x], y, window, label or ylabel, is_metric)
     ax.set(xlabel=HYPER_LABELS['lr'], xscale='log' if log_x else 'linear')
     ax.set_ylabel(ylabel, parse_math=False)
     return add_legend(ax)

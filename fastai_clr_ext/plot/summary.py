@@ -49,7 +49,7 @@ def plateau_rows(
     return {'plateau': (level, words),
             'unevenness': (uneven, f'one step in 20 is above {uneven:.2g} times the plateau')}
 
-# %% ../../nbs/43_plot.summary.ipynb #2a84121b
+# %% ../../nbs/43_plot.summary.ipynb #9ba1f95c
 LEAST_IN_PHASE = 10 # Steps, to say what mean |g| does in a phase
 FALLS,RISES = .8,1.25 # Between them a change is too small to name
 
@@ -67,12 +67,12 @@ def phase_rows(
     if last_phase(view) is None or not len(view.history.grad_log): return {}
     name,first,stop = last_phase(view)
     x,y = view.series('mean_abs')
-    smoothed = running_median(y)
-    inside = smoothed[(x>=first) & (x<stop)]
-    inside = inside[np.isfinite(inside) & (inside>0)]
+    inside = running_median(y)[(x>=first) & (x<stop)]
     if len(inside)<LEAST_IN_PHASE:
         words = f'too short to tell: {len(inside)} steps in {name!r}, fewer than {LEAST_IN_PHASE}'
         return {'last phase': (np.nan, words)}
+    if not (np.isfinite(inside) & (inside>0)).all():
+        return {'last phase': (np.nan, f'mean |g| is 0 or not finite at steps in {name!r}')}
     start,end = inside[[0, -1]]
     change = end/start
     verb = 'hardly changes:'
