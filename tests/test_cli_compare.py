@@ -62,7 +62,7 @@ def test_options_by_hand():
     (dict(policies='constant,magic'), 'name a cycle'),
     (dict(policies={'a': {'cycle': 'one_cycle', 'dvi': 3}, 'b': 'constant'}), 'parameters of one_cycle'),
     (dict(policies={'a': '__import__', 'b': 'constant'}), 'name a cycle'), (dict(arch='vgg'), '--arch must'),
-    (dict(arch='resnet21'), 'depth must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'),
+    (dict(arch='resnet21'), '--arch must'), (dict(optimizer='lion'), 'optimizer must'), (dict(seeds=0), 'seeds must'),
     (dict(epochs=0), '--epochs must'), (dict(data='no/such'), 'folder that exists'),
     (dict(data=' '), '--data must be a name'), (dict(resume='no'), '--resume must be true or false'),
     (dict(policies={'a': {'cycle': 'use_clr_beta', 'div': 3}, 'b': 'constant'}), 'must have no parameters'),

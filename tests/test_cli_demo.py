@@ -82,7 +82,7 @@ def test_an_existing_folder_is_not_overwritten(demo):
     assert r.returncode==0, r.stderr
     df = pd.read_csv(d/'clr_demo'/'steps.csv')
     assert len(df)==44 and df.lr.max()==pytest.approx(.5) and df.mom.notna().all()
-    assert '22 steps are too few for a plateau' in r.stdout
+    assert '22 steps are too few for spikes, plateau and fall to show' in r.stdout
 
 def test_a_diverged_run_is_called_that(tmp_path):
     r = run('--lr-max', '1e8', '--epochs', '2', '--seeds', '1', cwd=tmp_path)

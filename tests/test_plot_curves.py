@@ -210,3 +210,25 @@ def test_a_heat_map_has_borders_and_names_what_is_not_finite(mlp):
     ax = made(bad=(120,)).plot_grad_heatmap()
     assert [line.get_xdata()[0] for line in ax.lines if line.get_gid()=='clr-fits']==[199.5] and not shades_of(ax)
     assert [line.get_xdata().tolist() for line in ax.lines if line.get_label()=='not finite']==[[120]]
+
+@pytest.mark.parametrize('every', [2, 5])
+def test_steps_that_were_not_asked_for_are_no_gaps(mlp, every):
+    learn = mlp(n_trn=40, cbs=GradRecorder(every=every))
+    learn.fit_one_cycle_ext(1, .01)
+    learn.fit_one_cycle_ext(1, .01)
+    ax = learn.recorder.plot_grads(per_group=False)
+    for kind in (RAW, SMOOTHED): assert len(gaps(curve(ax, kind)[0]))==1, 'between the fits'
+    assert not [line for line in ax.lines if line.get_marker()=='.']
+
+def test_groups_with_different_phases_are_not_shaded(mlp):
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01, sched=[one_cycle(), constant()])
+    ax = learn.recorder.plot_lr()
+    assert not ax.texts and not shades_of(ax)
+    learn.fit_one_cycle_ext(1, .01, sched=[one_cycle(), one_cycle(div=5)])
+    assert [t.get_text() for t in learn.recorder.plot_lr(fit=-1).texts]==['warm-up', 'cool-down', 'annihilation']
+
+@pytest.mark.parametrize('n', [1, 2, 3, 9])
+def test_a_few_steps_are_not_smoothed(n):
+    y = np.random.default_rng(0).normal(size=n)
+    assert_array_equal(running_median(y), y)

@@ -137,3 +137,11 @@ def test_a_preview_looks_like_what_is_trained(mlp):
     want,got = look(before),look(after)
     for key in want: assert got[key]==want[key], key
     assert before.get_xlim()==pytest.approx(after.get_xlim()) and before.get_ylim()==pytest.approx(after.get_ylim())
+
+def test_losses_of_two_runs_on_one_axes_have_colours_and_names_of_their_own():
+    ax = made().plot_losses(label='a')
+    made(seed=1).plot_losses(label='b', ax=ax)
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names==['a, train', 'a, valid', 'b, train', 'b, valid', 'raw', 'smoothed']
+    color = {line.get_label(): line.get_color() for line in ax.lines}
+    assert color['a, train']==color['a, valid']!=color['b, train']==color['b, valid']

@@ -39,7 +39,7 @@ def test_summary_of_other_fits(mlp):
             and s['in words']['skipped']=='5 accumulation' and 'last phase' not in s.index)
     learn.fit(1, cbs=GradRecorder())
     s = learn.recorder.summary()
-    assert 'last phase' not in s.index and s['in words']['seconds']=='finished'
+    assert 'last phase' not in s.index and s['in words']['seconds']=='the fit is finished'
     with pytest.raises(ValueError, match=r'fit must be a whole number in \[-2, 2\)'): learn.recorder.summary(5)
 
 class SkipBad(Callback):
@@ -53,7 +53,7 @@ class SkipBad(Callback):
 def test_a_loss_that_was_not_finite_is_said_also_if_its_step_was_skipped(mlp):
     learn = mlp(cbs=[SkipBad(), HistoryRecorder()])
     learn.fit_one_cycle_ext(1, .01)
-    assert learn.recorder.summary().value['first loss that is not finite']==5
+    assert learn.recorder.summary().loc['losses that are not finite'].tolist()==[2, 'the first at iteration 5']
     assert [l.get_xdata().tolist() for l in learn.recorder.plot_losses().lines if l.get_label()=='not finite']==[[5, 6]]
 
 def test_skipped_batches_are_counted_by_their_reason():
@@ -69,7 +69,7 @@ def test_the_peak_is_counted_from_the_first_batch_of_its_fit():
         table = h.summary(fit)
         peak = int(h.steps.query(f'fit=={fit%2}').lr_1.to_numpy().argmax())
         assert table['in words']['peak rate']==f'reached at iteration {peak} of 40'
-        assert table.value['seconds']==1 and table['in words']['seconds']=='finished'
+        assert table.value['seconds']==1 and table['in words']['seconds']=='the fit is finished'
     assert list(table.columns)==['value', 'in words']
 
 def test_gradients_that_are_nowhere_steady_have_no_plateau(monkeypatch):

@@ -121,7 +121,7 @@ def test_not_finite_is_a_gap_and_marked():
         assert x[np.isnan(y)].tolist()==[100, 101, 199.5, 250] and np.isfinite(y).sum()==397
     names = [t.get_text() for t in h.plot_cycle()[2].get_legend().get_texts()]
     assert names==['train', 'not finite', 'valid', 'raw', 'smoothed']
-    assert h.summary(0).value['first loss that is not finite']==100
+    assert h.summary(0).loc['losses that are not finite'].tolist()==[2, 'the first at iteration 100']
 
 def test_a_loaded_history_draws_the_same(tmp_path):
     h = made()

@@ -12,10 +12,12 @@ from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import Datasets
 from fastai.learner import Metric, load_learner
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record.recorder import loss_name
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import CpuAmp, Raise, Spy, ValidateAt
@@ -453,3 +455,9 @@ def test_metrics_of_an_epoch_in_which_a_callback_validates(mlp, event, order):
     assert_allclose(epochs.valid_loss, truth.means, rtol=1e-5)
     assert_allclose(epochs.mse, truth.means, rtol=1e-5)
     assert epochs.train_loss.notna().all()
+
+def test_losses_have_names(mlp):
+    def mine(pred, y): return ((pred-y)**2).mean()
+    for loss,name in ((MSELossFlat(), 'MSELoss'), (CrossEntropyLossFlat(), 'CrossEntropyLossFlat'), (mine, 'mine'),
+                      (nn.L1Loss(), 'L1Loss')):
+        assert loss_name(loss)==name

@@ -8,7 +8,7 @@ def test_phases_of_each_group():
     assert plan.summary().query('group==0').lr_end.tolist()==[1, .1, .001]
     assert (plan.df.query('group==0').phase.unique().tolist()==['warm-up', 'cool-down', 'annihilation']
             and plan.df.query('group==1').phase.unique().tolist()==['constant'])
-    assert [t.get_text() for t in plan.plot().texts]==['constant'], 'the phases of the head, as after the training'
+    assert not plan.plot().texts, 'no shading that would be wrong for one of the groups'
 
 @pytest.mark.parametrize('show_moms', [True, False])
 def test_plot_contract(show_moms):

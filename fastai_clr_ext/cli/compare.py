@@ -56,7 +56,7 @@ def _parse_cycle(name, given, sit)->Schedule:
     try: return PRESETS[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../../nbs/71_cli.compare.ipynb #804db5fd
+# %% ../../nbs/71_cli.compare.ipynb #93d5046a
 def parse_situation(
     data:str, # Name of a situation, or a folder of images
     arch:str|int|None, # Such as `'resnet20'` or 20; None means the situation's
@@ -68,7 +68,8 @@ def parse_situation(
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data) # images of a folder are like CIFAR's
     depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
     check(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
-    return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
+    try: return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
+    except ValueError as e: raise ValueError(f'--{e}'.replace('--depth', '--arch')) from e
 
 # %% ../../nbs/71_cli.compare.ipynb #518d0ca5
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
@@ -112,7 +113,7 @@ def _plan_text(sit, policies, n_epoch, seeds, tune, n_workers, out)->str:
     if not tune: return text
     return f'{text}\nFirst each policy is tried once at the rates {", ".join(f"{lr:g}" for lr in tune)}'
 
-# %% ../../nbs/71_cli.compare.ipynb #e8b317c3
+# %% ../../nbs/71_cli.compare.ipynb #8b95f721
 def compare_options(
     options:dict, # As `read_options` returns them
     again:str='', # The command, for the report
@@ -123,6 +124,8 @@ def compare_options(
         value = options[name]
         check(value is None or is_count(value), f'--{name}', 'be a whole number of at least 1', value)
     check(isinstance(options['resume'], bool), '--resume', 'be true or false', options['resume'])
+    try: seed_list(options['seeds'])
+    except ValueError as e: raise ValueError(f'--{e}') from e
     sit = parse_situation(options['data'], options['arch'], options['optimizer'])
     policies = parse_policies(options['policies'], sit)
     tune = _parse_numbers(options['tune'], '--tune')
@@ -137,7 +140,7 @@ def compare_options(
     result.to_markdown(out/'report.md', overwrite=True)
     return result
 
-# %% ../../nbs/71_cli.compare.ipynb #772960ef
+# %% ../../nbs/71_cli.compare.ipynb #cc2583e0
 def _command_text(config)->str:
     "Return the command as it was typed, and the text of its TOML file, for the report"
     typed = [arg for arg in sys.argv[1:] if arg!='--resume']
@@ -167,7 +170,11 @@ def clr_compare_options(
     given = {name: value for name,value in locals().items() if name!='config'}
     result = compare_options(read_options(config, **given), _command_text(config), with_bar=True)
     table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
-    print('\n' + table.to_string(float_format='{:.4g}'.format))
+    rates = {policy['name']: policy['lr_max'] for policy in result.record['policies']}
+    table.insert(0, 'lr_max', [show_number(rates[name]) for name in table.index])
+    direction = 'higher' if result.record['higher'] else 'lower'
+    print(f'\n{result.record["metric"]}, {direction} is better')
+    print(table.to_string(float_format='{:.4g}'.format, na_rep='–'))
     print('\n' + '\n'.join(result.verdicts()))
     print('\nWritten: ' + ', '.join(str(result.path/name) for name in ('report.html', 'report.md', 'record.json')))
 

@@ -200,7 +200,7 @@ def write_demo(
     demo_rows(learners).to_csv(steps, index=False)
     return [*figures, summary, steps]
 
-# %% ../../nbs/70_cli.demo.ipynb #4d653b3e
+# %% ../../nbs/70_cli.demo.ipynb #b63bb375
 def demo_reading(
     table:pd.DataFrame, # As `demo_table` returns it
     n_steps:int # Optimizer steps of each run
@@ -208,7 +208,9 @@ def demo_reading(
     "Say what to look at in the figure"
     if not np.isfinite(table.to_numpy(dtype=float)).all():
         return 'A run diverged: its losses or gradients are not finite. Try a lower --lr-max.'
-    if n_steps<200: return f'{n_steps} steps are too few for a plateau. Try more --epochs (30 is the default).'
+    if n_steps<200:
+        return (f'{n_steps} steps are too few for spikes, plateau and fall to show. '
+                'Try more --epochs (30 is the default).')
     cycle = table.loc['use_clr_beta']
     const = table.loc['constant']
     cycle_ratio = cycle/cycle['|g| plateau']

@@ -8,9 +8,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.comparison.html.md
 __all__ = ['LOWER_IS_BETTER', 'HIGHER_IS_BETTER', 'MOST_BYTES', 'is_higher_better', 'judging_options', 'Comparison',
            'draw_comparison', 'read_record']
 
-# %% ../../nbs/65_compare.comparison.ipynb #c2af4d6e
+# %% ../../nbs/65_compare.comparison.ipynb #847624e7
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from fastcore.basics import patch
@@ -191,7 +192,7 @@ def _epochs_of(run, key, n, budget)->np.ndarray:
 def _runs_of(comparison, policy)->list:
     return [run for run in comparison.record['runs'] if run['policy']==policy['name']]
 
-# %% ../../nbs/65_compare.comparison.ipynb #8d2a12ad
+# %% ../../nbs/65_compare.comparison.ipynb #3d57e570
 @patch
 @checked
 def plot_curves(self:Comparison,
@@ -207,6 +208,7 @@ def plot_curves(self:Comparison,
     for i,policy in enumerate(self.record['policies']):
         _draw_curves(ax, _runs_of(self, policy), key, self.record['budget'], f'C{i%10}', _label(policy['name']))
     ax.set_xlabel('epoch')
+    ax.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
     ax.set_ylabel(_label(key), parse_math=False)
     if log_y: ax.set_yscale('log')
     if ax.get_legend_handles_labels()[0]: _plain_legend(ax)

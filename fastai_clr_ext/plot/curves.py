@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.curves.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/40a_plot.curves.ipynb #0f4b2abe
+# %% ../../nbs/40a_plot.curves.ipynb #a554773f
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from matplotlib.cbook import normalize_kwargs
@@ -17,10 +17,10 @@ from fastcore.basics import patch
 from ..core.checks import check_count
 from ..core.figures import (PARTLY, RAW, SMOOTHED, add_legend, draw_line, has_positive, mark_nonfinite)
 from ..core.spans import has_fits, mark_fits
-from ..record.history import ACCUMULATED
+from ..record.history import ACCUMULATED, STEPPED
 from .view import HistoryView
 
-# %% ../../nbs/40a_plot.curves.ipynb #b02c5d1d
+# %% ../../nbs/40a_plot.curves.ipynb #07f21089
 class CentredWindow(BaseIndexer):
     "Windows of a running median, as pandas asks for them"
     def get_window_bounds(self,
@@ -38,11 +38,13 @@ class CentredWindow(BaseIndexer):
         half = np.clip(room, least, half)
         return np.maximum(at-half, 0), np.minimum(at+half+1, num_values)
 
+FEW_STEPS = 10
+
 def default_window(
     n:int # Steps of a fit
-)->int: # Odd, at least 3
-    "Return a twentieth of a fit"
-    return max(2*(n//40)+1, 3)
+)->int: # Odd
+    "Return a twentieth of a fit; a fit of a few steps is not smoothed"
+    return 1 if n<FEW_STEPS else max(2*(n//40)+1, 3)
 
 def running_median(
     y:np.ndarray, # Values in order; those that are not finite are left out
@@ -60,15 +62,17 @@ def check_window(
     "Raise a `ValueError` unless the window can be used"
     if window is not None: check_count('window', window, what='steps')
 
-# %% ../../nbs/40a_plot.curves.ipynb #cce599da
+# %% ../../nbs/40a_plot.curves.ipynb #4a63df5a
 @patch
 def breaks(self:HistoryView,
     x:np.ndarray # Batches over all fits at which something was recorded, ascending
 )->np.ndarray: # `(n-1,)` of bools: whether a curve is broken behind each point but the last
     "Find where a curve has a gap"
     if len(x)<2: return np.zeros(0, dtype=bool)
-    breaking = np.cumsum(self.batches.skipped!=ACCUMULATED) # batches at which something could have been recorded
-    is_missing = breaking[x[1:]-1]>breaking[x[:-1]]
+    is_breaking = ~np.isin(self.batches.skipped, (STEPPED, ACCUMULATED))
+    for part in self.parts: is_breaking[part.rows] = True # something else was recorded there
+    n_breaking = np.cumsum(is_breaking)
+    is_missing = n_breaking[x[1:]-1]>n_breaking[x[:-1]]
     return is_missing | (self.batches.fit[x[1:]]!=self.batches.fit[x[:-1]])
 
 def with_gaps(

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.overview.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/42_plot.overview.ipynb #2be65c98
+# %% ../../nbs/42_plot.overview.ipynb #4814f129
 import numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
@@ -16,7 +16,7 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, checked, is_real
 from ..core.figures import (add_legend, add_twin, draw_hyper, has_positive, ink, label_iterations,
-    legend_on_top, LINE_STYLES, mark_nonfinite, new_axes, panels, RAW, SMOOTHED)
+    legend_on_top, LINE_STYLES, mark_nonfinite, new_axes, next_color, panels, RAW, SMOOTHED)
 from ..core.labels import HYPER_LABELS
 from ..record.history import RunHistory
 from ..record.statistics import GRAD_LABELS
@@ -47,7 +47,7 @@ def plot_lr(self:RunHistory,
         twins[0].set_ylabel(HYPER_LABELS['mom'])
     return label_iterations([legend_on_top(ax, twins)])[0]
 
-# %% ../../nbs/42_plot.overview.ipynb #d4d1a854
+# %% ../../nbs/42_plot.overview.ipynb #626a32dd
 def at_epoch_ends(
     view:HistoryView, # Part of a history
     name:str # Loss or metric, a column of `RunHistory.epochs`
@@ -76,12 +76,16 @@ def draw_losses(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
     window:int|None, # Steps in the running median, as in `raw_and_smooth`
-    with_valid:bool=True # Whether to draw the validation loss
+    with_valid:bool=True, # Whether to draw the validation loss
+    label:str='' # Name of the run, if there are several on the axes; both losses then have its colour
 ):
     "Draw the training loss of each batch, and the validation loss where its epoch ended"
-    raw_and_smooth(ax, view, *view.series('loss'), window, 'train')
+    named = f'{label}, ' if label else ''
+    style = dict(color=next_color(ax)) if label else {}
+    raw_and_smooth(ax, view, *view.series('loss'), window, f'{named}train', **style)
     x,y = at_epoch_ends(view, 'valid_loss')
-    if with_valid and len(x): draw_epochs(ax, view, x, y, linestyle='--', color=ink(ax), label='valid')
+    if with_valid and len(x):
+        draw_epochs(ax, view, x, y, **dict(linestyle='--', color=ink(ax), label=f'{named}valid') | style)
 
 # %% ../../nbs/42_plot.overview.ipynb #f81f9a9f
 @patch
@@ -109,7 +113,7 @@ def plot_cycle(self:RunHistory,
         decorate(axs[3], view, GRAD_LABELS['mean_abs'], log_y=True, names=False)
     return label_iterations(axs)
 
-# %% ../../nbs/42_plot.overview.ipynb #961bf5c4
+# %% ../../nbs/42_plot.overview.ipynb #ff8b8dd8
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -117,6 +121,7 @@ def plot_losses(self:RunHistory,
     window:int|None=None, # Steps in the running median; None takes a twentieth of each fit, 1 draws the raw curve alone
     with_valid:bool=True, # Whether to draw the validation loss at the end of each epoch
     log_y:bool=False, # Whether the y axis is logarithmic
+    label:str='', # Name of this run in the legend, to draw several on the same `ax`
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
     **kwargs # As in `HistoryView`
 )->plt.Axes: # The axes drawn on
@@ -124,7 +129,7 @@ def plot_losses(self:RunHistory,
     check_window(window)
     view = HistoryView(self, **kwargs)
     if ax is None: ax = new_axes()
-    draw_losses(ax, view, window, with_valid)
+    draw_losses(ax, view, window, with_valid, label)
     return label_iterations([decorate(ax, view, 'loss', log_y)])[0]
 
 @patch

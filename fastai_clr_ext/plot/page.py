@@ -19,15 +19,15 @@ from ..record.history import SKIPPED, STAGE_KEYS, RunHistory, counts_text, stage
 from .view import HistoryView
 from . import gradients, overview, summary # they give `RunHistory` its methods # noqa: F401
 
-# %% ../../nbs/45_plot.page.ipynb #303d0277
+# %% ../../nbs/45_plot.page.ipynb #0e373d45
 def summary_lines(
     history:RunHistory # What was recorded
 )->list: # A sentence for each quantity of the last fit
     "Return the summary of the last fit as sentences"
     lines = []
     for name,row in history.summary().iterrows():
-        value = '' if pd.isna(row.value) else f'{show_number(row.value)}: '
-        lines.append(f'{name}: {value}{row["in words"]}')
+        value = '' if pd.isna(row.value) else f' {show_number(row.value)}'
+        lines.append(f'{name}{value}: {row["in words"]}')
     return lines
 
 def skipped_lines(
@@ -49,6 +49,7 @@ def setting_rows(
     rows = []
     for name in fits:
         texts = [show_number(value) for value in fits[name]]
+        if not any(texts): continue # such as the stage of fits without one
         if len(set(texts))==1: texts = [f'{texts[0]} (all fits)' if len(fits)>1 else texts[0]]
         rows.append({'setting': name, 'value': '; '.join(texts)})
     return rows

@@ -80,7 +80,7 @@ def phase_rows(
     if change>RISES: verb = 'rises'
     return {'last phase': (change, f'mean |g| {verb} from {start:.2g} to {end:.2g} in {name!r}')}
 
-# %% ../../nbs/43_plot.summary.ipynb #8011f108
+# %% ../../nbs/43_plot.summary.ipynb #dcc09a5c
 def gap_rows(
     view:HistoryView # One fit
 )->dict: # Value and words by quantity
@@ -94,7 +94,7 @@ def gap_rows(
     phase = last_phase(view)
     before = np.flatnonzero(both<phase[1]) if phase is not None else []
     if len(before): out['gap before'] = (gap[before[-1]], 'validation minus training loss before the last phase')
-    if both[-1]==max(x[-1], x_train[-1]): out['gap after'] = (gap[-1], 'the same at the end')
+    if both[-1]==max(x[-1], x_train[-1]): out['gap after'] = (gap[-1], 'validation minus training loss at the end')
     return out
 
 def skipped_rows(
@@ -104,12 +104,12 @@ def skipped_rows(
     counts = np.bincount(view.batches.skipped[view.x], minlength=len(SKIPPED))
     reasons = ', '.join(f'{n} {name}' for name,n in zip(SKIPPED[1:], counts[1:]) if n)
     x,loss = view.series('loss')
-    bad = np.flatnonzero(~np.isfinite(loss))
-    first_bad = (x[bad[0]]-view.x[0], 'iteration') if len(bad) else (np.nan, 'all are finite')
+    bad = x[~np.isfinite(loss)] - view.x[0]
+    where = f'the first at iteration {bad[0]}' if len(bad) else 'all are finite'
     return {'skipped': (counts[1:].sum(), reasons or 'every batch was a step'),
-            'first loss that is not finite': first_bad}
+            'losses that are not finite': (len(bad), where)}
 
-# %% ../../nbs/43_plot.summary.ipynb #5ed18c79
+# %% ../../nbs/43_plot.summary.ipynb #ce6e75b0
 @patch
 @on_recorder
 def summary(self:RunHistory,
@@ -124,6 +124,6 @@ def summary(self:RunHistory,
         out = {'peak rate': (lr.max(), f'reached at iteration {peak} of {len(view.x)}')}
     out |= plateau_rows(view) | phase_rows(view) | gap_rows(view) | skipped_rows(view)
     row = self.fit_rows[view.batches.fit[view.x[0]]]
-    out['seconds'] = row['seconds'], row['outcome']
+    out['seconds'] = row['seconds'], f'the fit is {row["outcome"]}'
     values,words = zip(*out.values())
     return pd.DataFrame({'value': np.array(values, dtype=float), 'in words': words}, index=list(out))

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #814e0527
+# %% ../../nbs/24_record.recorder.ipynb #e44b8c96
 import fastai, platform, time, torch, uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
+from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
 from .. import __version__
 from fastai_clr_ext.core.callback import (OUTER_EVENTS, FitCallback, check_not_nested, check_only_one,
@@ -40,7 +41,7 @@ def _set_history(recorder, history):
 Recorder.history = property(_get_history, _set_history, doc=
     "`RunHistory` of all fits with `HistoryRecorder`, `GradRecorder` or by `fit_one_cycle_ext`")
 
-# %% ../../nbs/24_record.recorder.ipynb #1f38778c
+# %% ../../nbs/24_record.recorder.ipynb #5b7cbd30
 def numeric_hypers(
     opt:Optimizer|OptimWrapper # With its parameter groups
 )->list: # `[name, group]` of each
@@ -58,6 +59,13 @@ def optimizer_name(
     if isinstance(opt, OptimWrapper): return type(opt.opt).__name__
     func = getattr(opt_func, 'func', opt_func)
     return getattr(func, '__name__', type(func).__name__)
+
+def loss_name(
+    loss_func:object # Of a learner
+)->str: # Such as `'MSELoss'`
+    "Name a loss; fastai's losses without a class of their own are named by torch's inside"
+    if type(loss_func) is BaseLoss: return type(loss_func.func).__name__
+    return getattr(loss_func, '__name__', type(loss_func).__name__)
 
 def current_plan(
     learn:Learner # Learner that trains
@@ -103,7 +111,7 @@ def model_sizes(
     return dict(n_params=n_elements(params), n_trainable=n_elements(p for p in params if p.requires_grad),
                 group_sizes=[n_elements(group) for group in learn.opt.param_lists])
 
-# %% ../../nbs/24_record.recorder.ipynb #4d60ae80
+# %% ../../nbs/24_record.recorder.ipynb #7fe25fe8
 def describe_fit(
     learn:Learner, # About to train
     device:torch.device # Of the parameters
@@ -115,7 +123,7 @@ def describe_fit(
     sizes = dict(n_groups=len(wd), wd=wd, bs=getattr(learn.dls.train, 'bs', None), **model_sizes(learn))
     return dict(id=uuid.uuid4().hex, stage=stage if isinstance(stage, str) else '', n_epoch=learn.n_epoch,
                 **describe_plan(learn), opt=optimizer_name(learn.opt, learn.opt_func), **sizes,
-                loss_func=getattr(loss_func, '__name__', type(loss_func).__name__),
+                loss_func=loss_name(loss_func),
                 cbs=[cb.name for cb in learn.cbs], device=str(device), **versions(),
                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
                 outcome='unfinished')

@@ -162,7 +162,7 @@ def open_writer(
     n_next = part_number(parts[-1].path)+1 if parts else 0
     return HistoryWriter(path, history, stamp, extent, parts, n_next)
 
-# %% ../../nbs/28_record.saving.ipynb #156b2b63
+# %% ../../nbs/28_record.saving.ipynb #a17cb08a
 class SaveHistory(FitCallback):
     "Write the history while training, so that a kill loses at most the last `every` batches"
     order = HistoryRecorder.order+.1 # right behind it
@@ -177,6 +177,8 @@ class SaveHistory(FitCallback):
         check_flag('overwrite', overwrite)
         self.save_path = file_path(path)
         self.every,self.overwrite = every,overwrite
+
+    def __repr__(self): return f'SaveHistory({str(self.save_path)!r}, every={self.every}, overwrite={self.overwrite})'
 
     def check_fit(self,
         learn:Learner, # About to fit

@@ -158,7 +158,7 @@ def settable_hypers(
          'to cycle that too, or leave momentum out of the cycle (moms=None in a preset)')
     return [name for name in names if name!='mom']
 
-# %% ../../nbs/13_schedule.plan.ipynb #fcb2b2af
+# %% ../../nbs/13_schedule.plan.ipynb #62cd83a8
 def plan_segments(
     plans:list, # `Plan`s of fits that followed each other
     key:str # Hyper-parameter
@@ -178,12 +178,14 @@ def plan_segments(
 def plan_fits(
     plans:list, # `Plan`s of fits that followed each other
     stages:list|None=None # Names of their stages; None for none
-)->list: # A `FitSpan` for each; its phases are those of the last group
+)->list: # A `FitSpan` for each, without phases if parameter groups have different ones
     "Return where fits, stages and phases lie on the x axis"
     out,first = [],0
     for i,plan in enumerate(plans):
         stop = first + int(plan.trained[1][-1])+1
-        out.append(FitSpan(first, stop, plan.trained_spans(first), stages[i] if stages else ''))
+        spans = plan.trained_spans(first)
+        is_shared = all(plan.trained_spans(first, group)==spans for group in range(len(plan.lr_max)))
+        out.append(FitSpan(first, stop, spans if is_shared else [], stages[i] if stages else ''))
         first = stop
     return out
 
@@ -195,13 +197,13 @@ def check_plans(
     ok = as_list(plans) and all(isinstance(plan, Plan) for plan in as_list(plans))
     check(ok, 'plans', 'be a list of at least one Plan', plans)
 
-# %% ../../nbs/13_schedule.plan.ipynb #72a55aa2
+# %% ../../nbs/13_schedule.plan.ipynb #952b7c87
 @checked
 def plot_plans(
     plans:list, # `Plan`s of fits that followed each other
     key:str='lr', # Hyper-parameter to draw
     ax:plt.Axes|None=None, # Axes to draw on; a new figure if None
-    shade:bool=True, # Whether to shade and name the phases, those of the last group
+    shade:bool=True, # Whether to shade and name the phases, if all groups share them
     stages:list|None=None, # Names of the fits' stages, written above the phases; None for none
     **kwargs # Passed to the lines
 )->plt.Axes: # The axes drawn on
