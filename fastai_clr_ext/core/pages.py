@@ -41,7 +41,7 @@ def image_address(
     plt.close(figure)
     return 'data:image/svg+xml;base64,' + base64.b64encode(file.getvalue()).decode()
 
-# %% ../../nbs/06_core.pages.ipynb #a9ca4306
+# %% ../../nbs/06_core.pages.ipynb #dc317e52
 CSS = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
 *{box-sizing:border-box}
@@ -59,7 +59,8 @@ th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);v
 .wide th,.wide td{min-width:6rem;overflow-wrap:normal}
 pre{background:#f6f8fa;padding:.7rem;white-space:pre-wrap;font-size:.85rem}
 @media(max-width:40rem){figure img{max-width:none;width:42rem}}
-@media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}}
+@media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}
+.wide th,.wide td{min-width:0;padding:.25rem .4rem}}
 """
 TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
 {% for k in rows[0] %}<th>{{ k }}</th>{% endfor %}</tr></thead><tbody>
