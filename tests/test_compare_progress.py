@@ -8,9 +8,9 @@ from fastai_clr_ext.core.progress import Progress
 from conftest import make_mlp
 
 def slow(learn):
-    "A policy that takes about two seconds"
+    "A policy that takes about five seconds, ten looks at it"
     class Wait(Callback):
-        def before_batch(self): time.sleep(.05)
+        def before_batch(self): time.sleep(.25)
     learn.fit(2, cbs=Wait())
 
 def test_the_file_holds_the_batches_that_were_trained(tmp_path, monkeypatch):

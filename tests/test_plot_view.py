@@ -142,7 +142,8 @@ def test_a_second_history_does_not_shade_again():
     ax = made().plot_grads(per_group=False, label='A')
     n = len(ax.collections),len(ax.texts)
     made(seed=1).plot_grads(per_group=False, label='B', ax=ax)
-    assert (len(ax.collections), len(ax.texts))==n and [t.get_text() for t in ax.get_legend().get_texts()][:2]==['A', 'B']
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert (len(ax.collections), len(ax.texts))==n and names[:2]==['A', 'B']
 
 def test_many_groups_have_a_short_legend():
     h = made(n=80, groups=30)

@@ -119,7 +119,7 @@ def plot_grad_heatmap(self:RunHistory,
     ax.margins(0)
     ax.set_ylim(len(names), 0)
     ax.set_yticks(np.arange(len(names))[::every]+.5, names[::every], parse_math=False)
-    ax.set_facecolor('.5') # nothing recorded
+    ax.set_facecolor('.7') # nothing recorded
     return ax
 
 # %% ../../nbs/41_plot.gradients.ipynb #12604e80
