@@ -232,3 +232,20 @@ def test_groups_with_different_phases_are_not_shaded(mlp):
 def test_a_few_steps_are_not_smoothed(n):
     y = np.random.default_rng(0).normal(size=n)
     assert_array_equal(running_median(y), y)
+
+class FreezeFor(Callback):
+    "Freezes the first group for some batches in the middle of a fit"
+    order = 0
+    def before_batch(self):
+        if not self.training or self.train_iter not in (3, 6): return
+        for p in self.learn.opt.param_lists[0]:
+            p.requires_grad_(self.train_iter==6)
+            p.grad = None
+
+def test_a_group_that_is_frozen_in_the_middle_of_a_fit_is_a_gap(mlp):
+    learn = mlp(cbs=GradRecorder())
+    learn.fit_one_cycle_ext(1, .01, cbs=FreezeFor())
+    ax = learn.recorder.plot_grads()
+    raw = curve(ax, RAW)
+    assert gaps(raw[0])==[4] and {3, 4, 5}.isdisjoint(raw[0].get_xdata()[np.isfinite(raw[0].get_ydata())])
+    assert gaps(raw[1])==[]
