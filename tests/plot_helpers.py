@@ -1,5 +1,6 @@
 "What several tests of the wing `plot` share"
 import numpy as np, pytest, torch
+from matplotlib.backends.backend_agg import RendererAgg
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
@@ -36,6 +37,17 @@ def made(n=400, n_epoch=8, bad=(), groups=2, seed=0, stages=('head', 'body')):
         for e in range(plan.n_epoch):
             h.epoch_rows.append(dict(fit=f, epoch=e, train_loss=1/(e+1+f), valid_loss=1.2/(e+1+f), accuracy=.5+.05*e))
     return h
+
+def drawn_texts(figure, monkeypatch):
+    "Each text that is really drawn, and its box in pixels"
+    found,real = [],RendererAgg.draw_text
+    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
+        if s.strip(): found.append((s, mtext.get_window_extent(self)))
+        return real(self, gc, x, y, s, prop, angle, ismath, mtext)
+    with monkeypatch.context() as patched:
+        patched.setattr(RendererAgg, 'draw_text', draw_text)
+        figure.canvas.draw()
+    return found
 
 def shades_of(ax):
     "Left edge and width of each shaded phase"

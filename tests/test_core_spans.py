@@ -1,20 +1,8 @@
 "Fits, stages and phases on the x axis, and their names"
 import matplotlib.pyplot as plt, numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from matplotlib.backends.backend_agg import RendererAgg
-from plot_helpers import shades_of
+from plot_helpers import drawn_texts, shades_of
 from fastai_clr_ext.core.spans import FitSpan, has_fits, mark_fits, spread_names, stage_spans
-
-def drawn_texts(figure, monkeypatch):
-    "What is really drawn: text, and its box in pixels as the renderer is given it"
-    found,real = [],RendererAgg.draw_text
-    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
-        if s.strip(): found.append((s, mtext.get_window_extent(self)))
-        return real(self, gc, x, y, s, prop, angle, ismath, mtext)
-    with monkeypatch.context() as patched:
-        patched.setattr(RendererAgg, 'draw_text', draw_text)
-        figure.canvas.draw()
-    return found
 
 def phases(first, n, cuts=(.45, .9, 1), names=('warm-up', 'cool-down', 'annihilation')):
     edges = [first, *[first+round(n*cut) for cut in cuts]]

@@ -1,22 +1,10 @@
 "Every figure of a fit at sizes from 320 to 1600 pixels: no two texts touch, and nothing lies outside"
 import matplotlib.pyplot as plt, numpy as np, pytest
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.schedule.plan import plot_schedule
 from fastai_clr_ext.plot import *
 from plot_helpers import *
-
-def drawn_texts(figure, monkeypatch):
-    "Each text that is really drawn, and its box in pixels"
-    found,real = [],RendererAgg.draw_text
-    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
-        if s.strip(): found.append((s, mtext.get_window_extent(self)))
-        return real(self, gc, x, y, s, prop, angle, ismath, mtext)
-    with monkeypatch.context() as patched:
-        patched.setattr(RendererAgg, 'draw_text', draw_text)
-        figure.canvas.draw()
-    return found
 
 def check_texts(figure, monkeypatch):
     texts = drawn_texts(figure, monkeypatch)

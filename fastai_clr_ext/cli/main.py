@@ -59,13 +59,13 @@ def one_line(
     "Return a message as one line"
     return ' '.join(str(x).split())
 
-# %% ../../nbs/72_cli.main.ipynb #c0acf114
+# %% ../../nbs/72_cli.main.ipynb #97822e63
 #: Module and function of each command
 COMMANDS = {'clr-demo': ('fastai_clr_ext.cli.demo', 'clr_demo'),
             'clr-compare': ('fastai_clr_ext.cli.compare', 'clr_compare_options'),
             'clr-compare merge': ('fastai_clr_ext.cli.compare', 'clr_merge')}
 
-#: What is said after Ctrl-C
+#: Message after Ctrl-C
 STOPPED = {'clr-demo': 'stopped; no figure or table was written',
            'clr-compare': 'stopped; runs that ended are kept, and --resume goes on', 'clr-compare merge': 'stopped'}
 

@@ -62,17 +62,24 @@ def check_window(
     "Raise a `ValueError` unless the window can be used"
     if window is not None: check_count('window', window, what='steps')
 
-# %% ../../nbs/40a_plot.curves.ipynb #4a63df5a
+# %% ../../nbs/40a_plot.curves.ipynb #70b7a48e
+@patch(as_prop=True)
+def n_breaking(self:HistoryView)->np.ndarray: # One count for each batch of the history
+    "Count the batches so far over which no curve is drawn"
+    if 'breaking_count' not in vars(self): # once for all curves of a figure
+        is_breaking = ~np.isin(self.batches.skipped, (STEPPED, ACCUMULATED))
+        for part in self.parts: is_breaking[part.rows] = True # something was recorded there
+        self.breaking_count = np.cumsum(is_breaking)
+    return self.breaking_count
+
 @patch
 def breaks(self:HistoryView,
     x:np.ndarray # Batches over all fits at which something was recorded, ascending
 )->np.ndarray: # `(n-1,)` of bools: whether a curve is broken behind each point but the last
     "Find where a curve has a gap"
     if len(x)<2: return np.zeros(0, dtype=bool)
-    is_breaking = ~np.isin(self.batches.skipped, (STEPPED, ACCUMULATED))
-    for part in self.parts: is_breaking[part.rows] = True # something else was recorded there
-    n_breaking = np.cumsum(is_breaking)
-    is_missing = n_breaking[x[1:]-1]>n_breaking[x[:-1]]
+    counts = self.n_breaking
+    is_missing = counts[x[1:]-1]>counts[x[:-1]]
     return is_missing | (self.batches.fit[x[1:]]!=self.batches.fit[x[:-1]])
 
 def with_gaps(
@@ -134,7 +141,7 @@ def draw_broken(
         ax.plot(x[alone], y[alone], '.', color=line.get_color(), alpha=line.get_alpha(), ms=3, label='_')
     return line
 
-# %% ../../nbs/40a_plot.curves.ipynb #91b9fd82
+# %% ../../nbs/40a_plot.curves.ipynb #0fd3985b
 def raw_and_smooth(
     ax:plt.Axes, # Axes to draw on
     view:HistoryView, # Part of a history
@@ -156,11 +163,11 @@ def raw_and_smooth(
         smoothed = smooth_fits(view, x, y, window)
         is_partial = view.is_partial(x, of)
         whole = dict(color=line.get_color(), linestyle=line.get_linestyle(), linewidth=1.8)
-        draw_broken(ax, *with_gaps(x, np.where(is_partial, np.nan, smoothed), is_broken), label=label, gid=SMOOTHED,
-                 **whole)
+        full = np.where(is_partial, np.nan, smoothed)
+        partly = np.where(is_partial, smoothed, np.nan)
+        draw_broken(ax, *with_gaps(x, full, is_broken), label=label, gid=SMOOTHED, **whole)
         if is_partial.any():
-            draw_broken(ax, *with_gaps(x, np.where(is_partial, smoothed, np.nan), is_broken), label='_', gid=PARTLY,
-                     **whole | dict(linestyle=':'))
+            draw_broken(ax, *with_gaps(x, partly, is_broken), label='_', gid=PARTLY, **whole | dict(linestyle=':'))
     mark_nonfinite(ax, x[~np.isfinite(y)])
 
 # %% ../../nbs/40a_plot.curves.ipynb #8cea2f00

@@ -86,7 +86,7 @@ def mean_in_bins(
     total,_ = np.histogram(x[ok]+.5, edges, weights=y[ok])
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n>0)
 
-# %% ../../nbs/41_plot.gradients.ipynb #76416682
+# %% ../../nbs/41_plot.gradients.ipynb #221254b2
 @patch
 @on_recorder
 @delegates(HistoryView, but='history')
@@ -104,7 +104,8 @@ def plot_grad_heatmap(self:RunHistory,
     layers = layer_names(view)
     names = layers or list(range(view.n_groups))
     edges = np.unique(np.linspace(view.x[0], view.x[-1]+1, min(n_cols, len(view.x))+1))
-    rows = np.stack([mean_in_bins(*view.series(what, name), edges) for name in names])
+    series = [view.series(what, name) for name in names]
+    rows = np.stack([mean_in_bins(x, y, edges) for x,y in series])
     log = log and (np.nan_to_num(rows)>0).any()
     if log: rows = np.where(rows<=0, np.nan, rows)
     if ax is None: ax = new_axes()
@@ -112,7 +113,7 @@ def plot_grad_heatmap(self:RunHistory,
                          norm=LogNorm() if log else Normalize(), rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=GRAD_LABELS[what])
     every = -(-len(names)//MOST_TICKS)
-    lost = [x[~np.isfinite(y)] for x,y in (view.series(what, name) for name in names)]
+    lost = [x[~np.isfinite(y)] for x,y in series]
     mark_nonfinite(ax, np.unique(np.concatenate(lost)))
     ylabel = 'layer' if layers else 'parameter group'
     label_iterations([decorate(ax, view, ylabel, shades=False)])
