@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.curves.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/40a_plot.curves.ipynb #a554773f
+# %% ../../nbs/40a_plot.curves.ipynb #85d7a567
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from matplotlib.cbook import normalize_kwargs
@@ -17,7 +17,6 @@ from fastcore.basics import patch
 from ..core.checks import check_count
 from ..core.figures import (PARTLY, RAW, SMOOTHED, add_legend, draw_line, has_positive, mark_nonfinite)
 from ..core.spans import has_fits, mark_fits
-from ..record.history import ACCUMULATED, STEPPED
 from .view import HistoryView
 
 # %% ../../nbs/40a_plot.curves.ipynb #07f21089
@@ -62,16 +61,7 @@ def check_window(
     "Raise a `ValueError` unless the window can be used"
     if window is not None: check_count('window', window, what='steps')
 
-# %% ../../nbs/40a_plot.curves.ipynb #70b7a48e
-@patch(as_prop=True)
-def n_breaking(self:HistoryView)->np.ndarray: # One count for each batch of the history
-    "Count the batches so far over which no curve is drawn"
-    if 'breaking_count' not in vars(self): # once for all curves of a figure
-        is_breaking = ~np.isin(self.batches.skipped, (STEPPED, ACCUMULATED))
-        for part in self.parts: is_breaking[part.rows] = True # something was recorded there
-        self.breaking_count = np.cumsum(is_breaking)
-    return self.breaking_count
-
+# %% ../../nbs/40a_plot.curves.ipynb #2a0d0f8f
 @patch
 def breaks(self:HistoryView,
     x:np.ndarray # Batches over all fits at which something was recorded, ascending

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.view.html.md"""
 # %% auto #0
 __all__ = ['HistoryView', 'share_phases']
 
-# %% ../../nbs/40_plot.view.ipynb #ebcb4c8d
+# %% ../../nbs/40_plot.view.ipynb #aad01231
 import inspect, numpy as np
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
@@ -15,10 +15,10 @@ from fastcore.basics import patch
 from fastai.learner import Recorder
 from ..core.checks import as_list, check, checked, is_count
 from ..core.spans import FitSpan
-from ..record.history import RunHistory
+from ..record.history import ACCUMULATED, STEPPED, RunHistory
 from ..record.statistics import GRAD_LABELS, can_add_up
 
-# %% ../../nbs/40_plot.view.ipynb #8cab9dcf
+# %% ../../nbs/40_plot.view.ipynb #2c8dd75b
 class HistoryView:
     "Part of a history, as arrays"
     @checked
@@ -43,6 +43,13 @@ class HistoryView:
     def parts(self)->list: # As `RunHistory.grad_parts`
         "What was recorded of gradients"
         return self.history.grad_parts(self.batches)
+
+    @cached_property
+    def n_breaking(self)->np.ndarray: # One count for each batch of the history
+        "Count the batches so far over which no curve is drawn: what was recorded there is another curve's, or nothing"
+        is_breaking = ~np.isin(self.batches.skipped, (STEPPED, ACCUMULATED))
+        for part in self.parts: is_breaking[part.rows] = True
+        return np.cumsum(is_breaking)
 
     @property
     def columns(self)->dict: # `loss` and each group's hyper-parameters, `(n,)`
