@@ -18,7 +18,7 @@ from ..core.spans import FitSpan
 from ..record.history import ACCUMULATED, STEPPED, RunHistory
 from ..record.statistics import GRAD_LABELS, can_add_up
 
-# %% ../../nbs/40_plot.view.ipynb #2c8dd75b
+# %% ../../nbs/40_plot.view.ipynb #b3252ede
 class HistoryView:
     "Part of a history, as arrays"
     @checked
@@ -56,14 +56,6 @@ class HistoryView:
         "Columns of all batches"
         return self.batches.columns
 
-    @property
-    def n_groups(self)->int: # At least 1
-        "Parameter groups of the optimizer in what is drawn"
-        groups = [0]
-        for name,values in self.columns.items():
-            if name!='loss' and not np.isnan(values[self.x]).all(): groups.append(int(name.rpartition('_')[2]))
-        return 1 + max(groups)
-
 # %% ../../nbs/40_plot.view.ipynb #c661e083
 def chosen_fits(
     history:RunHistory, # What was recorded
@@ -87,7 +79,15 @@ def stretches(
     edges = np.r_[0, np.flatnonzero(a[1:]!=a[:-1])+1, len(a)].tolist()
     return list(zip(edges[:-1], edges[1:]))
 
-# %% ../../nbs/40_plot.view.ipynb #47b32f7a
+# %% ../../nbs/40_plot.view.ipynb #8389ea46
+@patch(as_prop=True)
+def n_groups(self:HistoryView)->int: # At least 1
+    "Parameter groups of the optimizer in what is drawn"
+    groups = [0]
+    for name,values in self.columns.items():
+        if name!='loss' and not np.isnan(values[self.x]).all(): groups.append(int(name.rpartition('_')[2]))
+    return 1 + max(groups)
+
 @patch
 def fit_bounds(self:HistoryView,
     x:np.ndarray # Batches over all fits, ascending
