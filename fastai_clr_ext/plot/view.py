@@ -79,7 +79,7 @@ def stretches(
     edges = np.r_[0, np.flatnonzero(a[1:]!=a[:-1])+1, len(a)].tolist()
     return list(zip(edges[:-1], edges[1:]))
 
-# %% ../../nbs/40_plot.view.ipynb #8389ea46
+# %% ../../nbs/40_plot.view.ipynb #70d5a051
 @patch(as_prop=True)
 def n_groups(self:HistoryView)->int: # At least 1
     "Parameter groups of the optimizer in what is drawn"
@@ -102,6 +102,7 @@ def has(self:HistoryView,
     "Was it recorded?"
     return what in self.columns or any(what in part.names() for part in self.parts)
 
+# %% ../../nbs/40_plot.view.ipynb #bc817a37
 @patch
 def series(self:HistoryView,
     what:str, # `'loss'`, a group's hyper-parameter such as `'lr_0'`, or a column of `RunHistory.grads`, a statistic
