@@ -430,3 +430,13 @@ def test_importing_and_training_imports_no_tracker(tmp_path):
             'print([m for m in sys.modules if m.partition(".")[0] in ("wandb", "mlflow", "tensorboard")])')
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, cwd=tmp_path)
     assert r.returncode==0 and r.stdout.splitlines()[-1]=='[]', r.stdout + r.stderr
+
+@pytest.mark.parametrize('name', ['NA', 'nan', 'null', '01', 'None'])
+def test_stages_with_names_like_numbers_or_nothing(mlp, tmp_path, name):
+    "A new column makes the file be read and written again"
+    learn = mlp(cbs=[CSVLogger(append=True), ForwardHistory()])
+    learn.path = tmp_path
+    learn.fit_stages([Stage(name, 1, .01)])
+    learn.fit_one_cycle_ext(1, .01, cbs=GradRecorder())
+    table = pd.read_csv(tmp_path/'history_steps.csv', dtype=str, keep_default_na=False)
+    assert table.stage.tolist()==[name]*10 + ['']*10 and 'mean_abs_0' in table

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.loggers.html.md"""
 # %% auto #0
 __all__ = ['ForwardHistory']
 
-# %% ../../nbs/29_record.loggers.ipynb #3a8cc383
+# %% ../../nbs/29_record.loggers.ipynb #286cfa1a
 import numpy as np, pandas as pd, re, sys, time
 from collections import deque
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, check_only_one, is_lr_find
-from ..core.checks import check, check_count, warn
+from ..core.checks import check, check_count, checked, warn
 from ..core.files import write_whole
 from .history import RunHistory
 from .measure import BIN_COLUMNS, BINS
@@ -88,7 +88,7 @@ def make_packet(
     "Return what is sent of some rows"
     return Packet(rows_to_send(history, start), histograms_to_send(history, start))
 
-# %% ../../nbs/29_record.loggers.ipynb #a09857ff
+# %% ../../nbs/29_record.loggers.ipynb #a84a7581
 def tensorboard_histogram(
     counts:np.ndarray # `(64,)`, of which one is above 0
 )->dict: # Arguments of `SummaryWriter.add_histogram_raw`
@@ -99,9 +99,14 @@ def tensorboard_histogram(
                 sum=float(counts@middles), sum_squares=float(counts@middles**2),
                 bucket_limits=BIN_EDGES[1:].tolist(), bucket_counts=counts.tolist())
 
-class WriterTarget:
-    "Write scalars and histograms by the number of the batch"
+class Target:
+    "Where rows go: a tracker's run, or a file"
     errors = () # Exceptions, beside `OSError`, that must not end a training
+    def tick(self): "Do what is to be done with each batch: nothing, where no row waits"
+    def close(self): "End: nothing to do, where the run goes on and no file is open"
+
+class WriterTarget(Target):
+    "Write scalars and histograms by the number of the batch"
     def __init__(self,
         writer:object # TensorBoard's `SummaryWriter`
     ): self.writer = writer
@@ -117,7 +122,6 @@ class WriterTarget:
             for k,counts in histograms.items():
                 self.writer.add_histogram_raw(k, **tensorboard_histogram(counts), global_step=i)
 
-    def tick(self): "Do nothing: no row waits"
     def close(self):
         "Write what the writer still holds"
         self.writer.flush()
@@ -133,8 +137,8 @@ class TensorBoardTarget(WriterTarget):
         "Close the writer; `TensorBoardCallback` closed it before the last rows came"
         self.writer.close()
 
-# %% ../../nbs/29_record.loggers.ipynb #831a122a
-class WandbTarget:
+# %% ../../nbs/29_record.loggers.ipynb #fa3c6110
+class WandbTarget(Target):
     "Send each row as a step of a run"
     def __init__(self,
         run:object # `wandb.run`
@@ -160,9 +164,6 @@ class WandbTarget:
         "Log each row"
         for row in self.rows(packet): self.run.log(row)
 
-    def tick(self): "Do nothing: no row waits"
-    def close(self): "Do nothing: the run goes on"
-
 # %% ../../nbs/29_record.loggers.ipynb #c8bd743e
 class WandbQueue(WandbTarget):
     "Keep rows in a queue and send one with each batch"
@@ -187,10 +188,10 @@ class WandbQueue(WandbTarget):
         "Send the rows that are left, each as a step of its own"
         while self.queue and self.wandb.run: self.wandb.log(self.queue.popleft())
 
-# %% ../../nbs/29_record.loggers.ipynb #e1eee765
+# %% ../../nbs/29_record.loggers.ipynb #c9bb8459
 MOST_METRICS = 1000 # Numbers in one of MLflow's requests; its own limit
 
-class MlflowTarget:
+class MlflowTarget(Target):
     "Send numbers by the number of the batch, in as few requests as MLflow allows"
     def __init__(self,
         run:object # `mlflow.active_run()`
@@ -211,13 +212,9 @@ class MlflowTarget:
         for start in range(0, len(metrics), MOST_METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[start:start+MOST_METRICS])
 
-    def tick(self): "Do nothing: no row waits"
-    def close(self): "Do nothing: the run goes on"
-
-# %% ../../nbs/29_record.loggers.ipynb #5b5706c8
-class CSVTarget:
+# %% ../../nbs/29_record.loggers.ipynb #acee353d
+class CSVTarget(Target):
     "Write a file beside the logger's own; the logger's `append` says whether what it held is kept"
-    errors = () # Exceptions, beside `OSError`, that must not end a training
     def __init__(self,
         cb:Callback # fastai's `CSVLogger`
     ):
@@ -230,7 +227,10 @@ class CSVTarget:
         nrows:int|None=None # Rows to read; None reads all
     )->pd.DataFrame: # What the file holds
         "Read the file, or raise a `ValueError` that names it"
-        try: return pd.read_csv(self.fname, nrows=nrows).set_index('iteration')
+        # a stage may be called NA or 01
+        texts = dict(stage=str, phase=str, skipped=str)
+        how = dict(nrows=nrows, dtype=texts, keep_default_na=False, na_values=[''])
+        try: return pd.read_csv(self.fname, **how).set_index('iteration')
         except (ValueError, KeyError) as e:
             raise ValueError(f'{self.fname} must be a table of steps to append to; got {type(e).__name__}: {e}') from e
 
@@ -243,9 +243,6 @@ class CSVTarget:
         if names==list(df): return df.to_csv(self.fname, mode='a', header=False)
         rows = pd.concat([self.read(), df]) if names else df
         write_whole(self.fname, lambda f: rows.to_csv(f))
-
-    def tick(self): "Do nothing: no row waits"
-    def close(self): "Do nothing: no file is open"
 
 # %% ../../nbs/29_record.loggers.ipynb #473ffc99
 #: Where rows go, by the name of fastai's callback; by name, because importing it needs its package
@@ -299,7 +296,7 @@ WAYS_OUT = ('have somewhere to send to: start a run with wandb.init() or mlflow.
             "TensorBoard's SummaryWriter (ForwardHistory(writer=...)), or put fastai's WandbCallback, "
             'TensorBoardCallback or CSVLogger beside it')
 
-# %% ../../nbs/29_record.loggers.ipynb #45432d71
+# %% ../../nbs/29_record.loggers.ipynb #5b3ce976
 class ForwardHistory(FitCallback):
     "Send the rows of the history to an active run of W&B or MLflow, a `SummaryWriter`, or where fastai's loggers write"
     order = Recorder.order+2 # behind the loggers (51), which have then counted the batch
@@ -309,6 +306,7 @@ class ForwardHistory(FitCallback):
     writer = None # TensorBoard's `SummaryWriter`; it can't be pickled
     def __getstate__(self):
         return {k: v for k,v in super().__getstate__().items() if k not in ('history', 'sent', 'writer')}
+    @checked
     def __init__(self,
         every:int=100, # Training batches in a packet, at least 1; each packet makes the host wait for the device
         writer:object|None=None # TensorBoard's `SummaryWriter` to write to, which stays open; None for none
