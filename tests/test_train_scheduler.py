@@ -21,11 +21,9 @@ def test_ranges_of_what_was_trained():
 
 def test_other_values_are_noted():
     fit = CycleFit([('lr', np.array([[.1, .2], [.3, .4]]))], row=1, planned=[('lr', [.3, .4])])
-    fit.hypers = [dict(lr=.3), dict(lr=.4)]
-    fit.compare()
+    fit.compare([dict(lr=.3), dict(lr=.4)])
     assert not fit.changed
-    fit.hypers = [dict(lr=.3), dict(lr=.5)]
-    fit.compare()
+    fit.compare([dict(lr=.3), dict(lr=.5)])
     assert fit.changed=={'lr': {1: [.3, .5]}}
 
 def test_a_plan_is_for_the_epochs_of_the_fit(mlp):

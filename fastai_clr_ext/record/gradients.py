@@ -63,13 +63,14 @@ class GradRecorder(HistoryRecorder):
         gradients = [OF_GRADIENTS[name] for name in self.of_gradients]
         for s in [*gradients, *self.befores, *self.afters]: self.columns += s.columns
 
-# %% ../../nbs/25_record.gradients.ipynb #0c0b02be
+# %% ../../nbs/25_record.gradients.ipynb #17e40fe9
 @dataclass
 class GradState:
     "What `GradRecorder` keeps during a fit"
     sets:list # `ParamSet`s, one for each row of a step
     names:dict # Names of units and columns, for the log
     source:tuple # What the sets were made of, as `source_of`
+    hypers:list=field(default_factory=list) # Of each group in the step that is being done, if a statistic needs them
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
 
@@ -113,7 +114,7 @@ def before_batch(self:GradRecorder):
     if grad is None or grad.source!=source_of(self.learn): self._find_sets()
     if is_new and 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
 
-# %% ../../nbs/25_record.gradients.ipynb #495ea254
+# %% ../../nbs/25_record.gradients.ipynb #6f187661
 def write_values(
     row:torch.Tensor, # `(n_sets, n_columns)`, on the device
     i:int, # Position of the set
@@ -138,13 +139,14 @@ def before_step(self:GradRecorder):
     where = [now.i_fit, now.n_step, learn.train_iter, now.epoch]
     grad.values = self.history.grad_log.add(where, [u.n_params for u in grad.sets], layout, is_open=True)
     grad.pending = present
+    if self.afters: grad.hypers = [dict(hypers) for hypers in learn.opt.hypers]
     for i,u in present:
         for prepare in self.prepares: prepare(u)
         values = measure(u, self.of_gradients)
         for s in self.befores: values += s.before(u)
         write_values(grad.values, i, 0, values)
 
-# %% ../../nbs/25_record.gradients.ipynb #c5ff508c
+# %% ../../nbs/25_record.gradients.ipynb #f24b52da
 @patch
 @torch.no_grad()
 def after_step(self:GradRecorder):
@@ -153,7 +155,7 @@ def after_step(self:GradRecorder):
     if grad is not None and self.afters and grad.pending:
         for i,u in grad.pending:
             values = []
-            for s in self.afters: values += s.after(u, opt, self.now.step_hypers[u.group])
+            for s in self.afters: values += s.after(u, opt, grad.hypers[u.group])
             write_values(grad.values, i, len(self.columns)-len(values), values)
     self._release(done=True)
     super(GradRecorder, self).after_step()

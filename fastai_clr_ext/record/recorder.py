@@ -187,7 +187,7 @@ def scalars(
     if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
     return {name: value for name,value in values.items() if name not in several}
 
-# %% ../../nbs/24_record.recorder.ipynb #ae3549c8
+# %% ../../nbs/24_record.recorder.ipynb #d2726baa
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -202,7 +202,7 @@ class RunningFit:
     epoch:int=-1 # Number of the epoch
     in_epoch:bool=False # Whether the epoch has begun to train
     in_step:bool=False # Whether the optimizer is about to step
-    step_hypers:list=field(default_factory=list) # Hyper-parameters of each group in that step
+    step_row:list=field(default_factory=list) # Hyper-parameters of that step, in the order of the row
     metrics:dict|None=None # Losses and metrics of this epoch, kept before a validation empties the `Recorder`
     where:list=field(default_factory=list) # `BATCH_PLACE` of the current batch; its row shares the list
     loss:torch.Tensor|None=None # Loss in the current row, on its device
@@ -318,12 +318,12 @@ def after_loss(self:HistoryRecorder):
         self.now.row.update(model_sizes(self.learn))
         self.now.is_lazy = False
 
-# %% ../../nbs/24_record.recorder.ipynb #7eac48f3
+# %% ../../nbs/24_record.recorder.ipynb #7dacde49
 @patch
 def before_step(self:HistoryRecorder):
     "Keep what the step is made with: callbacks may set other values behind it, for the next step"
     self.now.in_step = True
-    self.now.step_hypers = [dict(hypers) for hypers in self.learn.opt.hypers]
+    self.now.step_row = self.now.read(self.learn.opt.hypers)
 
 @patch
 def after_step(self:HistoryRecorder):
@@ -331,7 +331,7 @@ def after_step(self:HistoryRecorder):
     now = self.now
     if not now.in_step: return
     now.where[STEP],now.where[REASON] = now.n_step,STEPPED
-    self.history.batch_log.rows[-1][1] = now.read(now.step_hypers)
+    self.history.batch_log.rows[-1][1] = now.step_row
     now.n_step += 1
     now.in_step = False
     now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)

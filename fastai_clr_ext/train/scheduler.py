@@ -41,7 +41,7 @@ def check_writers(
         both = sorted(written_by(cb) & set(scheduled))
         check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
 
-# %% ../../nbs/30_train.scheduler.ipynb #a06c2c3f
+# %% ../../nbs/30_train.scheduler.ipynb #c1dc1f4a
 @dataclass
 class CycleFit:
     "What `CycleScheduler` knows of the fit that is running"
@@ -50,7 +50,6 @@ class CycleFit:
     epoch:int=-1 # Number of the epoch
     row:int=-1 # Row of the tables that the current batch is trained with
     planned:list=field(default_factory=list) # `(name, one value for each group)` of that row
-    hypers:list=field(default_factory=list) # Of each parameter group, as the step is made
     n_beyond:int=0 # Batches that the loader gave beyond its length
     is_cut:bool=False # Whether a callback cancelled a part of the training
     changed:dict=field(default_factory=dict) # By hyper-parameter, the rows that were trained with other values
@@ -64,18 +63,19 @@ class CycleFit:
         self.ranges[-1][2] = row+1
         self.row = row
 
-    def compare(self):
-        "Note what the step was not made with as it was planned"
-        hypers,self.hypers = self.hypers,[]
+    def compare(self,
+        hypers:list # Of each parameter group, as the optimizer is about to step with them
+    ):
+        "Note what is not as it was planned"
         for name,planned in self.planned:
             trained = [h[name] for h in hypers]
             if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.scheduler.ipynb #dccc47ea
+# %% ../../nbs/30_train.scheduler.ipynb #a4d97b8e
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
-    answers = {'before_fit', 'before_batch', 'before_step', 'after_step', 'after_fit', 'after_cancel_batch',
+    answers = {'before_fit', 'before_batch', 'before_step', 'after_fit', 'after_cancel_batch',
                'after_cancel_train', 'after_cancel_epoch', 'after_cancel_fit'}
     @checked
     def __init__(self,
@@ -101,14 +101,21 @@ class CycleScheduler(FitCallback):
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #1ef98f10
+# %% ../../nbs/30_train.scheduler.ipynb #80ee6948
+def raise_groups_changed(
+    n_planned:int, # Parameter groups when the fit began
+    n:int # Parameter groups now
+):
+    "Raise a `ValueError` because a callback has changed the parameter groups"
+    raise ValueError(f'the optimizer must keep its {n_planned} parameter groups while a cycle sets their rates; add '
+                     f'groups between fits; got {n}')
+
 @patch
 def before_batch(self:CycleScheduler):
     "Write this batch's row into the optimizer"
     learn,plan = self.learn,self.plan
     hypers = learn.opt.hypers
-    check(len(hypers)==len(plan.lr_max), 'the optimizer', f'keep its {len(plan.lr_max)} parameter groups while a cycle '
-          'sets their rates; add groups between fits', f'{len(hypers)} groups')
+    if len(hypers)!=len(plan.lr_max): raise_groups_changed(len(plan.lr_max), len(hypers))
     if self.now is None:
         check_not_nested(learn)
         is_alone = 'stage' not in vars(learn) and 'recorder' in vars(learn)
@@ -125,13 +132,8 @@ def before_batch(self:CycleScheduler):
 
 @patch
 def before_step(self:CycleScheduler):
-    "Keep the values that the step is made with: callbacks may set others behind it, for the next step"
-    if self.now is not None: self.now.hypers = [dict(hypers) for hypers in self.learn.opt.hypers]
-
-@patch
-def after_step(self:CycleScheduler):
-    "See whether the step was made with the values of the plan"
-    if self.now is not None and self.now.hypers: self.now.compare()
+    "See whether the step is made with the values of the plan; behind it, callbacks may set those of the next step"
+    if self.now is not None: self.now.compare(self.learn.opt.hypers)
 
 # %% ../../nbs/30_train.scheduler.ipynb #888ee9e6
 def warn_length(
