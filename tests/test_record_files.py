@@ -336,3 +336,21 @@ def test_a_file_of_a_newer_version_is_not_overwritten(mlp, tmp_path):
         before = (tmp_path/'run.npz').read_bytes()
         with pytest.raises(ValueError, match=says): learn.fit(1)
         assert (tmp_path/'run.npz').read_bytes()==before and len(learn.recorder.history)==10
+
+def test_cycles_with_more_phases_than_batches_can_be_saved_and_loaded(mlp, tmp_path):
+    "Each of 40 fits of one batch had 900 phases in its row: 4.7 million characters, which no reader takes"
+    learn = mlp(n_trn=1)
+    cycle = one_cycle().repeat(300)
+    for _ in range(40):
+        with pytest.warns(UserWarning, match='Phases without a batch'): learn.fit_one_cycle_ext(1, 1e-3, sched=cycle)
+    back = RunHistory.load(learn.recorder.history.save(tmp_path/'x.npz'))
+    assert len(back.fits)==40 and back.fits.sched[0]=='900 phases, batches: 1'
+    assert all(len(row['phases'])==1 for row in back.fit_rows)
+
+def test_what_no_reader_takes_is_not_written(mlp, tmp_path):
+    learn = mlp()
+    learn.fit_one_cycle_ext(1, .01)
+    learn.recorder.history.fit_rows[0]['sched'] = 'x'*3_000_000
+    with pytest.raises(ValueError, match='must be a text of at most 2,020,000 characters'):
+        learn.recorder.history.save(tmp_path/'x.npz')
+    assert not list(tmp_path.iterdir())

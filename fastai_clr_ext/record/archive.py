@@ -20,7 +20,7 @@ from .history import BATCH_PLACE, SKIPPED, STEP_PLACE, RunHistory
 from .log import n_rows, pack_parts, packed_column
 from .statistics import derive
 
-# %% ../../nbs/26_record.archive.ipynb #bff48bfb
+# %% ../../nbs/26_record.archive.ipynb #e2740c01
 FILE_FORMAT = 1 # Version of the form of a file
 LOGS = ('batch_log', 'grad_log')
 
@@ -37,6 +37,18 @@ def log_lengths(
     "Count the rows of both logs"
     return tuple(len(getattr(history, name)) for name in LOGS)
 
+MAX_CHARACTERS = 2_000_000, 2_000 # Of a text: at least, and more for each row of batches
+
+def check_text_size(
+    n_characters:int, # Of the text of a file: its fits and epochs
+    n_rows:int # Rows of batches in the file
+):
+    "Raise a `ValueError` if a text is longer than any that is read"
+    most = MAX_CHARACTERS[0] + MAX_CHARACTERS[1]*n_rows
+    check(n_characters<=most, 'meta', f'be a text of at most {most:,} characters (cycles with far more phases than '
+          'batches make it longer)', n_characters)
+
+# %% ../../nbs/26_record.archive.ipynb #f373d113
 def to_arrays(
     history:RunHistory, # What to write
     since:Extent=Extent() # What is in files already; nothing by default
@@ -53,7 +65,9 @@ def to_arrays(
     meta = dict(format=FILE_FORMAT, since=since.rows, rows=log_lengths(history), names=names,
                 first=[since.n_fits, since.n_epochs], fits=history.fit_rows[since.n_fits:],
                 epochs=history.epoch_rows[since.n_epochs:])
-    return dict(arrays, meta=np.array(json.dumps(to_plain(meta, finite=False))))
+    text = json.dumps(to_plain(meta, finite=False))
+    check_text_size(len(text), len(history.batch_log)-since.rows[0])
+    return dict(arrays, meta=np.array(text))
 
 # %% ../../nbs/26_record.archive.ipynb #8f096974
 def part_number(
@@ -125,7 +139,7 @@ def find_array(
     check(n_bytes==member.file_size-n_header, name, f'have {member.file_size-n_header:,} bytes of data', n_bytes)
     return StoredArray(shape, dtype, 'F' if is_fortran else 'C', n_header, member, archive)
 
-# %% ../../nbs/26_record.archive.ipynb #324b2e35
+# %% ../../nbs/26_record.archive.ipynb #546cde74
 def parse_json(
     text:str, # JSON
     most:int, # Values that it may hold: lists, objects, and what is in them
@@ -136,7 +150,6 @@ def parse_json(
     check(n<=most, 'the text', f'have at most {most:,} values', n)
     return json.loads(text, **kwargs)
 
-MAX_CHARACTERS = 2_000_000, 2_000 # Of a text: at least, and more for each row of batches
 MAX_VALUES = 500_000, 200 # Of a text: at least, and more for each row of batches
 
 def read_meta(
@@ -147,8 +160,8 @@ def read_meta(
     n_least = sum(held)//4 # rows: each has 4 bytes or more
     text = find_array(archive, 'meta', 'U')
     n_characters = text.dtype.itemsize//4
-    most = MAX_CHARACTERS[0] + MAX_CHARACTERS[1]*n_least
-    check(text.shape==() and n_characters<=most, 'meta', f'be a text of at most {most:,} characters', n_characters)
+    check(text.shape==(), 'meta', 'be one text', text.shape)
+    check_text_size(n_characters, n_least)
     return parse_json(str(text.read()), MAX_VALUES[0] + MAX_VALUES[1]*n_least)
 
 # %% ../../nbs/26_record.archive.ipynb #ba3ae0f4

@@ -74,11 +74,15 @@ def current_plan(
     plans = [vars(cb).get('plan') for cb in learn.cbs]
     return next((plan for plan in plans if isinstance(plan, Plan)), None)
 
-# %% ../../nbs/24_record.recorder.ipynb #00957f18
+# %% ../../nbs/24_record.recorder.ipynb #99a9d6c0
+MANY_PHASES = 100 # A cycle with more, and more than there are batches, is described in a few words
+
 def describe_cycle(
     plan:Plan # What is trained
 )->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
     "Describe the cycle of a plan"
+    n_phases = len(plan.cycle.spans(plan.n))
+    if n_phases>max(MANY_PHASES, plan.n): return f'{n_phases} phases, batches: {plan.n}' # most of them have none
     try: return plan.cycle.to_dict()
     except ValueError: return repr(plan.cycle)
 
@@ -88,7 +92,7 @@ def describe_plan(
     "Describe the cycle that a fit follows, if it follows one"
     plan = current_plan(learn)
     if plan is None: return dict(n_iter=len(learn.dls.train), lr_max=None, sched=None, phases=[])
-    phases = [list(span) for span in plan.cycle.spans(plan.n)]
+    phases = [[name, first, stop] for name,first,stop in plan.cycle.spans(plan.n) if first<stop]
     return dict(n_iter=plan.n_iter, lr_max=list(plan.lr_max), sched=describe_cycle(plan), phases=phases)
 
 def versions()->dict: # By package
