@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #e5c769b9
+# %% ../../nbs/67_compare.report.ipynb #fe34821a
 import pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
@@ -16,7 +16,10 @@ from fastcore.basics import patch
 from ..core.checks import check, checked
 from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, snippet, visible,
     write_page)
-from .verdict import percent, plural, verdict_sentences
+from .verdict import plural
+from .sentences import percent, verdict_sentences
+from .looks import overall_error
+from .batches import unlike_batches
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
@@ -29,7 +32,7 @@ def gain_text(
     interval = 'no interval' if pd.isna(row.gain_lo) else f'{row.gain_lo:.3g} to {row.gain_hi:.3g}'
     return f'{row.gain:+.3g} ({interval})'
 
-# %% ../../nbs/67_compare.report.ipynb #e96ab282
+# %% ../../nbs/67_compare.report.ipynb #9f4b51d6
 def report_table(
     comparison:Comparison, # One's own or somebody else's
     summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
@@ -43,26 +46,67 @@ def report_table(
         rows.append({
             'policy': name, 'verdict': row.verdict,
             f'{record["metric"]}, mean ± sd': f'{show_number(row["mean"])} ± {show_number(row.sd, ".2g")}',
-            f'gain ({percent(record["level"])} interval)': gain_text(row),
-            'seeds better': '–' if pd.isna(row.n_better) else f'{row.n_better} of {row.n_pairs}',
-            'lost': f'{row.n_lost} of {row.n_seeds} ({row.lost_lo:.0%} to {row.lost_hi:.0%})',
-            'lr_max': show_number(lrs[name])})
-    return pd.DataFrame(rows)
+            f'gain ({percent(comparison.level)} interval)': gain_text(row),
+            'seeds better': '–' if pd.isna(row.n_better) else f'{row.n_better} of {row.n_seeds}',
+            'failed': f'{row.n_failed} of {row.n_seeds} ({row.failed_lo:.0%} to {row.failed_hi:.0%})',
+            'errors': row.n_errors, 'lr_max': show_number(lrs[name])})
+    table = pd.DataFrame(rows)
+    return table if table.errors.any() else table.drop(columns='errors')
 
-# %% ../../nbs/67_compare.report.ipynb #f3f6fa8b
+# %% ../../nbs/67_compare.report.ipynb #d2368b4d
 def _title(record)->str:
     situation = record['situation']
     return ('Learning-rate policies compared: '
             f'{show_number(situation.get("model"))} on {show_number(situation.get("data"))}')
 
-def _how_judged(record)->str:
+def _how_judged(record, level)->str:
     "Return what the verdicts mean"
-    margin = f' by more than {record["margin"]:.3g}' if record['margin'] else ''
-    direction = 'higher' if record['higher'] else 'lower'
+    margin,direction = record['margin'],'higher' if record['higher'] else 'lower'
+    no_difference = f'"made no difference" if it lies within ±{margin:.3g}, ' if margin else ''
+    failed_as = 'the worst outcome that any run reached' if record['fail_score'] is None else f'{record["fail_score"]:.3g}'
     return (f'Compared with {record["baseline"]} by {record["metric"]} ({direction} is better), over '
-            f'{plural(len(record["seeds"]), "seed")}. All policies had the same initial weights, the same batches and '
-            f'the same number of optimizer steps. "Worked" means surely better{margin}, "did not" means surely not, '
-            f'and "cannot tell" is everything else; surely is at {percent(record["level"])} for all policies together.')
+            f'{plural(len(record["seeds"]), "seed")}. A policy "worked" if the whole interval of its gain lies above '
+            f'{margin:.3g}, {no_difference}"did worse" if it lies below {-margin:.3g}, and nobody can tell otherwise. '
+            f'A run that failed counts as {failed_as}, and failed runs are compared on their own too. All verdicts '
+            f'together hold at {percent(level)}.')
+
+def _list_words(words)->str:
+    "Return such as `'a, b and c'`"
+    words = list(map(str, words))
+    return ' and '.join([', '.join(words[:-1]), words[-1]] if len(words)>1 else words)
+
+def _looks_text(record)->str:
+    "Return how often the runs were looked at, if that was more than once or is to be"
+    looks = record['looks']
+    if looks is None or len(looks['planned'])==len(looks['taken'])==1: return ''
+    planned = f'The plan was to look after {_list_words(looks["planned"])} seeds. '
+    taken = f'The runs were looked at after {_list_words(n for n,_ in looks["taken"])} seeds. '
+    extra = [n for n,is_planned in looks['taken'] if not is_planned]
+    unplanned = f'Not planned: after {_list_words(extra)} seeds. ' if extra else ''
+    return (f'{planned}{taken}{unplanned}All these looks together are wrong in at most '
+            f'{percent(overall_error(looks, record["level"]))} of comparisons like this.')
+
+def _budget_text(record)->str:
+    "Return what was found out about the budgets and the batches of the runs"
+    well = [run for run in record['runs'] if run['end']=='well']
+    steps,items = [sorted({run[name] for run in well}) for name in ('n_steps', 'n_items')]
+    budget = f'Optimizer steps of a run that ended well: {_list_words(steps) or "–"}; items: {_list_words(items) or "–"}. '
+    if not any(run['inputs'] for run in record['runs']): return budget + 'Whether the batches were the same is not known.'
+    if unlike_batches(record['runs']): return budget + 'The batches were not the same for all policies.'
+    return budget + 'For each seed all policies trained on the same batches in the same order (hashes are equal).'
+
+def _speaks_text(record)->str:
+    "Return what changed with the seed, and so what the verdicts speak for"
+    varies = record['varies']
+    if not varies: return 'What changed with the seed is not known.'
+    changed = [name for name,value in varies.items() if value]
+    kept = [name for name,value in varies.items() if value is False]
+    text = f'With the seed changed: {_list_words(changed) or "nothing that is known"}. '
+    if kept: text += f'The same for all seeds: {_list_words(kept)}. '
+    if varies.get('validation set'):
+        return text + ('So the verdicts speak for other splits of these data. Runs of different seeds share most of their '
+                       'data, which makes intervals narrower than they are for new data (Nadeau and Bengio 2003).')
+    return text + 'So the verdicts speak for new runs on these data and this split, not for other data.'
 
 def _facts(record)->dict:
     "Return what was run, as texts by name"
@@ -72,11 +116,25 @@ def _facts(record)->dict:
               'seeds': ', '.join(map(str, record['seeds'])), 'rates tried': ', '.join(trials) or 'none: as given'}
     return {k: show_number(v) for k,v in (facts | record['versions'] | record['hardware']).items()}
 
-def _failed_runs(record)->list:
-    "Return a line for each run that ended by an error"
-    return [f'{run["policy"]}, seed {run["seed"]}: {run["error"]}' for run in record['runs'] if run['error']]
+def _runs_that(comparison, end)->list:
+    "Return a line for each run that ended in one way"
+    df = comparison.df
+    return [f'{run.policy}, seed {run.seed}: {run.why}' for run in df[df.end==end].itertuples()]
 
-# %% ../../nbs/67_compare.report.ipynb #9e04ebdf
+def _tuning_rows(comparison)->list:
+    "Return a row of texts for each rate that was tried"
+    record,rows = comparison.record,[]
+    for policy in record['policies']:
+        if not policy['n_trials']: continue
+        table = comparison.rate_means(policy['name'])
+        for rate,row in table.iterrows():
+            mean = row['mean'] if record['higher'] else -row['mean']
+            rows.append({'policy': policy['name'], 'rate': show_number(rate), 'trials': f'{row.n:.0f}',
+                         f'{record["metric"]}, mean ± error': f'{show_number(mean)} ± {show_number(row.se, ".2g")}',
+                         'chosen': 'yes' if rate==policy['lr_max'] else ''})
+    return rows
+
+# %% ../../nbs/67_compare.report.ipynb #f896d220
 _SLICE = re.compile(r'slice\((None|[-+.\de]+)(, (None|[-+.\de]+))*\)')
 
 def _rate_code(lr)->str: return lr if isinstance(lr, str) and _SLICE.fullmatch(lr) else repr(lr)
@@ -90,7 +148,7 @@ def _how_again(record)->str:
     rates = [f'{p["name"]!r}: {_rate_code(p["lr_max"])}' for p in record['policies'] if p['lr_max'] is not None]
     if rates: args.append(f'lr_max={{{", ".join(rates)}}}')
     if situation.get('same_start') is True: args.append('same_start=True')
-    options = [f'{k}={record[k]!r}' for k in ('baseline', 'metric', 'higher', 'level', 'method', 'margin')]
+    options = [f'{k}={record[k]!r}' for k in ('baseline', 'metric', 'higher', 'level', 'margin', 'fail_score')]
     return ('# make_learner and policies as described above\n'
             f'compare(make_learner, policies, {", ".join(args)},\n        {", ".join(options)})')
 
@@ -121,9 +179,10 @@ def _figures(comparison, summary)->list:
     if keys: found.append(('Learning curves', image_address(_draw_curves_of(comparison, keys).figure), _CURVES_CAPTION))
     return found
 
-# %% ../../nbs/67_compare.report.ipynb #7b18c2c9
+# %% ../../nbs/67_compare.report.ipynb #9cf46d83
 _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{{ line }}</li>{% endfor %}</ul>
-<p class="soft">{{ how_judged }}</p>
+{% for note in notes %}<p><b>Note.</b> {{ note }}</p>{% endfor %}
+{% for text in how_judged %}<p class="soft">{{ text }}</p>{% endfor %}
 <h2>The numbers</h2>{{ table(rows) }}
 <h2>The figures</h2>
 {% for name, src, alt in figures %}<figure><img src="{{ src }}" alt="{{ name }}. {{ alt }}">
@@ -132,23 +191,41 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <table>{% for k, v in facts.items() %}<tr><th>{{ k }}</th><td>{{ v }}</td></tr>{% endfor %}</table>
 <h2>The policies</h2>
 {% for p in policies %}<h3>{{ p.name }}</h3><pre>{{ p.what }}</pre>{% endfor %}
-{% if errors %}<h2>Runs that failed</h2>
-<ul>{% for line in errors %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
+{% if tuning %}<h2>How the rates were chosen</h2>{{ table(tuning) }}{% endif %}
+{% for title, lines in bad_ends.items() %}{% if lines %}<h2>{{ title }}</h2>
+<ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}{% endfor %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 
-# %% ../../nbs/67_compare.report.ipynb #c8943313
+# %% ../../nbs/67_compare.report.ipynb #9d59ca5b
+def _read(comparison)->tuple:
+    "Return the record, which is checked, the summary and the sentences of a comparison"
+    record = check_record(comparison.record)
+    summary = comparison.summary()
+    return record, summary, verdict_sentences(summary, record['metric'], record['higher'], comparison.level, record['margin'])
+
+def _judging(comparison)->list:
+    "Return the texts that say how the runs were judged and what is known about them"
+    record = comparison.record
+    texts = [_how_judged(record, comparison.level), _looks_text(record), _budget_text(record), _speaks_text(record)]
+    return [text for text in texts if text]
+
+def _bad_ends(comparison)->dict:
+    "Return the runs that did not end well, by what happened to them"
+    return {'Runs that failed': _runs_that(comparison, 'failed'),
+            'Runs that an exception ended: no result': _runs_that(comparison, 'error')}
+
+# %% ../../nbs/67_compare.report.ipynb #041b6a11
 def report_html(
     comparison:Comparison # One's own or somebody else's
 )->str: # The page
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
-    record = check_record(comparison.record)
-    summary = comparison.summary()
-    sentences = verdict_sentences(summary, record['metric'], record['level'])
+    record,summary,sentences = _read(comparison)
     kinds = [verdict.replace(' ', '-') for verdict in summary.verdict if verdict!='baseline']
     page = PAGES.from_string(TABLE + HEAD + _BODY).render(
-        title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), how_judged=_how_judged(record),
+        title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), how_judged=_judging(comparison), notes=record['notes'],
         rows=report_table(comparison, summary).to_dict('records'), figures=_figures(comparison, summary),
-        facts=_facts(record), policies=record['policies'], errors=_failed_runs(record), again=_how_again(record))
+        facts=_facts(record), policies=record['policies'], tuning=_tuning_rows(comparison),
+        bad_ends=_bad_ends(comparison), again=_how_again(record))
     return visible(page)
 
 @patch
@@ -186,21 +263,21 @@ def _code_block(text)->str:
     ticks = '`'*max(3, longest+1)
     return f'{ticks}text\n{text}\n{ticks}'
 
-# %% ../../nbs/67_compare.report.ipynb #0a90cc50
+# %% ../../nbs/67_compare.report.ipynb #12b79844
 def report_markdown(
     comparison:Comparison # One's own or somebody else's
 )->str: # Markdown
     "Return the words of `report_html` as Markdown for a forum"
-    record = check_record(comparison.record)
-    summary = comparison.summary()
-    sentences = verdict_sentences(summary, record['metric'], record['level'])
+    record,summary,sentences = _read(comparison)
     facts = [{'what': k, 'value': v} for k,v in _facts(record).items()]
     parts = [f'## {_escape_line(_title(record))}', '\n'.join(f'- {_escape_line(sentence)}' for sentence in sentences),
-             _escape_line(_how_judged(record)), markdown_table(report_table(comparison, summary).to_dict('records')),
-             '### What was run', markdown_table(facts), '### The policies']
+             *(f'**Note.** {_escape_line(note)}' for note in record['notes']), *map(_escape_line, _judging(comparison)),
+             markdown_table(report_table(comparison, summary).to_dict('records')), '### What was run', markdown_table(facts), '### The policies']
     for policy in record['policies']: parts += [f'#### {_escape_line(policy["name"])}', _code_block(policy['what'])]
-    failed = [f'- {_escape_line(line)}' for line in _failed_runs(record)]
-    if failed: parts += ['### Runs that failed', '\n'.join(failed)]
+    tuning = _tuning_rows(comparison)
+    if tuning: parts += ['### How the rates were chosen', markdown_table(tuning)]
+    for title,lines in _bad_ends(comparison).items():
+        if lines: parts += [f'### {title}', '\n'.join(f'- {_escape_line(line)}' for line in lines)]
     parts += ['### How to run it again', _code_block(_how_again(record))]
     return visible('\n\n'.join(parts) + '\n')
 

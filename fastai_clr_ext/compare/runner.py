@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'policies_by_name', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #14cbf411
-import json, math, numpy as np, os, platform, torch
+# %% ../../nbs/66_compare.runner.ipynb #7ef371e0
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,22 +16,26 @@ from inspect import signature
 from pathlib import Path
 from fastcore.meta import delegates
 from fastai.learner import Learner
-from ..core.checks import as_list, check, check_count, checked, is_count, is_number, warn
+from ..core.checks import as_list, check, check_count, checked, is_count, is_number
 from ..core.files import MAX_NUMBER, leftover_target, read_json, to_plain, write_json
 from ..schedule.cycle import MAX_LR, Schedule
 from ..schedule.presets import PRESETS
-from ..record.recorder import versions
 from ..train.one_cycle import make_plan, preset_named
 from ..train.stages import plan_stages
 from .verdict import MOST_SEEDS
+from .looks import open_ledger, planned_looks
+from .metrics import judging_options
 from fastai_clr_ext.compare.schema import (
-    FolderPlan, MAX_NAME, MAX_TEXT, RECORD_KIND, RECORD_VERSION, RESERVED_NAMES, TUNE_SEED, check_model, check_names,
-    is_facts, is_line)
+    FOLDER_VERSION, MAX_NAME, MAX_TEXT, RESERVED_NAMES, TUNE_SEED, FolderPlan, check_model, check_names, is_facts,
+    is_line)
 from .identity import (
-    UNKNOWN, canonical_text, device_of, digest, learner_facts, plain_rate, policy_text, weights_digest)
+    UNKNOWN, canonical_text, digest, learner_facts, plain_rate, policy_text, weights_digest)
 from .learners import check_make_learner
-from .runs import Run, check_hold_out, train_all, unlike_batches
-from .comparison import Comparison, judging_options
+from .tuning import check_hold_out
+from .runs import Run, train_all
+from .trials import tune_rates
+from .comparison import Comparison
+from .recording import make_record, notes_on
 
 # %% ../../nbs/66_compare.runner.ipynb #d309f52a
 def seed_list(
@@ -161,63 +165,14 @@ def _remove_leftovers(out):
         for path in folder.glob('.*'):
             if leftover_target(path).endswith(_WRITTEN): path.unlink()
 
-# %% ../../nbs/66_compare.runner.ipynb #0c7dee0b
+# %% ../../nbs/66_compare.runner.ipynb #10c23c1a
 def _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)->FolderPlan:
     "Return what makes two comparisons the same"
-    plan = dict(n_epoch=n_epoch, policies={name: canonical_text(policy) for name,policy in policies.items()},
+    texts = {name: canonical_text(policy) for name,policy in policies.items()}
+    plan = dict(version=FOLDER_VERSION, n_epoch=n_epoch, policies=texts,
                 lr_max={name: plain_rate(lr) for name,lr in rates.items()}, tune=tune, grads=grads,
                 n_threads=n_threads, weights=weights_digest(learn.model), learner=learner_facts(learn))
     return check_model(FolderPlan, to_plain(plan | settings), 'the comparison')
-
-# %% ../../nbs/66_compare.runner.ipynb #d614b9b5
-def _trial_score(trial, metric, higher)->float:
-    "Return a score of which more is better; minus infinity if the trial did not end well"
-    value = None if trial['diverged'] or trial['error'] else trial['scores'].get(metric)
-    if value is None: return -math.inf
-    return value if higher else -value
-
-def _best_trials(trials, metric, higher)->dict:
-    "Return the best trial of each policy; of equal ones that with the lowest rate"
-    best = {}
-    for trial in sorted(trials, key=lambda trial: trial['lr_max']):
-        name = trial['policy']
-        score = _trial_score(trial, metric, higher)
-        if name not in best or score>_trial_score(best[name], metric, higher): best[name] = trial
-    return best
-
-def _tune_rates(train, first_runs, tune, metric, higher)->tuple: # Rate by policy; trials as in `TrialRecord`
-    "Try every policy at every rate, and choose the best rate of each"
-    trials = train([replace(run, lr_max=lr, pct_tune=.2) for run in first_runs for lr in tune])
-    best = _best_trials(trials, metric, higher)
-    for name,trial in best.items():
-        if _trial_score(trial, metric, higher)>-math.inf: continue
-        why = f' ({trial["error"]})' if trial['error'] else ''
-        warn(f'no trial of {name!r} ended well{why}: its lowest rate, {trial["lr_max"]:g}, is used')
-    fields = 'policy', 'lr_max', 'scores', 'diverged', 'error'
-    records = [{k: trial[k] for k in fields} for trial in trials]
-    return {name: trial['lr_max'] for name,trial in best.items()}, records
-
-# %% ../../nbs/66_compare.runner.ipynb #fadd5fa9
-def _hardware(learn)->dict:
-    has_gpu = torch.cuda.is_available() and 'cuda' in str(device_of(learn))
-    return dict(machine=platform.machine(), system=platform.system(), n_cpus=os.cpu_count(),
-                gpu=torch.cuda.get_device_name() if has_gpu else None)
-
-def _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)->dict:
-    "Return everything that a `Comparison` is made from"
-    policies = []
-    for run in first_runs:
-        n_trials = sum(trial['policy']==run.policy_name for trial in trials)
-        policies.append(dict(name=run.policy_name, what=policy_text(run.policy)[:MAX_TEXT],
-                             lr_max=plain_rate(rates[run.policy_name]), n_trials=n_trials))
-    about = make_learner.about() if hasattr(make_learner, 'about') else {} # a `Situation` describes itself
-    first = first_runs[0]
-    budget = dict(n_epoch=first.n_epoch, n_batches=first.n_epoch*len(learn.dls.train),
-                  n_steps=max(result['n_steps'] for result in results), n_threads=first.n_threads)
-    return to_plain(dict(
-        kind=RECORD_KIND, version=RECORD_VERSION, situation=learner_facts(learn) | about | situation, budget=budget,
-        policies=policies, seeds=seeds, **options, tuning=trials, runs=results,
-        versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn)))
 
 # %% ../../nbs/66_compare.runner.ipynb #7760396a
 def _new_folder(name)->Path:
@@ -236,7 +191,7 @@ def _open_folder(out, plan)->tuple:
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     return open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan), plan_digest
 
-# %% ../../nbs/66_compare.runner.ipynb #7456e7d9
+# %% ../../nbs/66_compare.runner.ipynb #f237283a
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -244,86 +199,82 @@ def compare(
     # By name: a cycle, its name in `PRESETS`, a list of stages, or a function of a learner; or a list of such names
     policies:dict|list,
     n_epoch:int, # Epochs of every run
-    seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1)
+    seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1); with `looks` the most of them
     lr_max:float|list|slice|dict|None=None, # Peak rate of all cycles, or by policy; None means the learner's `lr`
     # Folder for the runs; one of the same comparison goes on. None means a new one, `comparison-…`, which is printed
     out:str|Path|None=None,
     *,
+    # Numbers of seeds after which to look, rising, and to stop if every policy has a verdict; None means at the end
+    looks:list|None=None,
     tune:list|None=None, # Rates to try each policy at, on a part of the training set; None means no tuning
     n_workers:int|None=None, # Processes; None means as `joblib.parallel_config` says, or this process
     n_threads:int=1, # CPU threads of a run; the numbers depend on it, but not on `n_workers`
     grads:bool=True, # Whether mean |g| is recorded at every step
     same_start:bool=False, # Whether all seeds may start from the same weights
+    # From the losses and metrics of a run's last epoch, by name, to whether it failed; None means that it failed if
+    # its training loss is no better than that of a constant prediction
+    fail_if:Callable|None=None,
     situation:dict|None=None, # Facts about data and network for the record, beside what the learner shows
     with_bar:bool=True, # Whether to show how far the runs are: a bar, or rows where the output is redirected
     **kwargs # How the outcome is judged, as in `Comparison.read`
 )->Comparison: # `df`, `summary()`, `plot()`, `to_html(path)`
     "Train every policy with every seed at the same budget, and judge which ones worked"
     seeds = seed_list(seeds)
-    _check_options(n_epoch, n_threads, n_workers, situation, kwargs)
+    planned = planned_looks(looks, len(seeds))
+    _check_options(n_epoch, n_threads, n_workers, situation, fail_if, kwargs)
     policies = policies_by_name(policies)
     rates = _rates_by_policy(lr_max, policies)
-    learn,settings,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
-                                                   n_threads, kwargs)
+    learn,settings,varies,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
+                                                          n_threads, kwargs)
     tune = plain_rate(tune)
     plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
     path,plan_digest = _open_folder(out, plan)
+    ledger = open_ledger(path/'looks.json', seeds, planned)
     best = options['metric'], options['higher']
-    train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best)
-    first_runs = _tuning_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
-    rates,trials = _tune_rates(train, first_runs, tune, *best) if tune else (rates, [])
-    results = train(_all_runs(first_runs, seeds, rates, path/'runs'), n_batches=n_epoch*len(learn.dls.train))
-    situation = (situation or {}) | _facts_of_runs(results, settings, same_start)
-    record = _make_record(make_learner, learn, first_runs, rates, trials, results, situation, seeds, options)
-    write_json(path/'record.json', record)
-    return Comparison(record, path)
+    train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best, fail_if=fail_if)
+    first_runs = _first_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
+    trials = []
+    if tune: rates,trials = tune_rates(train, first_runs, tune, ledger.planned[-1], *best)
+    situation = (situation or {}) | (dict(same_start=True) if same_start else {})
+    for n in planned:
+        runs = _all_runs(first_runs, seeds[:n], rates, path/'runs')
+        results = train(runs, n_batches=n_epoch*len(learn.dls.train))
+        notes = notes_on(results, None if fail_if is None else policy_text(fail_if))
+        record = make_record(make_learner, learn, first_runs, rates, results, situation, tuning=trials, varies=varies,
+                             seeds=seeds[:n], looks=ledger.see(seeds[:n]), notes=notes, **options)
+        write_json(path/'record.json', record)
+        result = Comparison(record, path)
+        if 'cannot tell' not in set(result.summary().verdict): break
+    return result
 
-# %% ../../nbs/66_compare.runner.ipynb #685b6589
+# %% ../../nbs/66_compare.runner.ipynb #937f2a46
 _MOST_PROCESSES = 1_000 # And threads; more is a mistake
 
-def _check_options(n_epoch, n_threads, n_workers, situation, kwargs):
+def _check_options(n_epoch, n_threads, n_workers, situation, fail_if, kwargs):
     "Check the arguments that need no learner"
     unknown = set(kwargs)-set(signature(Comparison.read).parameters)
     if unknown: raise TypeError(f'compare() got unexpected keyword arguments: {", ".join(sorted(unknown))}')
     check_count('n_epoch', n_epoch)
     check_count('n_threads', n_threads, what='threads', most=_MOST_PROCESSES)
     if n_workers is not None: check_count('n_workers', n_workers, what='processes', most=_MOST_PROCESSES)
+    check(fail_if is None or callable(fail_if), 'fail_if', 'be a function of the scores of a run, or None', fail_if)
     _check_situation(situation)
 
 def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_threads, kwargs)->tuple:
-    "Check what needs a learner; return it, its settings, the rate of each policy, and how to judge the outcome"
+    "Check what needs a learner; return it, its settings, what varies, the rates, and how to judge the outcome"
     if tune is not None: _check_tune(tune, policies, rates)
-    learn,settings = check_make_learner(make_learner, same_start, n_threads)
-    if tune is not None: check_hold_out(make_learner, n_threads)
+    learn,settings,varies = check_make_learner(make_learner, same_start, n_threads)
+    if tune is not None: check_hold_out(make_learner, varies, n_threads)
     _check_policies(policies, learn, n_epoch, rates)
     default = {name: learn.lr for name,p in policies.items() if isinstance(p, Schedule) and rates[name] is None}
-    return learn, settings, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
+    return learn, settings, varies, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
 
-def _tuning_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)->list:
+def _first_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)->list:
     "Return a run of each policy with the seed of the trials, from which all others are made"
     return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
-# %% ../../nbs/66_compare.runner.ipynb #492d0055
-def _facts_of_runs(results, settings, same_start)->dict:
-    "Return what a record says of all runs together; warn of exceptions, and of seeds with unlike first batches"
-    _warn_errors(results)
-    facts = dict(same_start=True) if same_start else {}
-    seeds = unlike_batches(results)
-    if not seeds: return facts
-    why = ('make_learner gives other batches each time, whatever its seed (is a transform or a sampler random?)'
-           if settings['batches'] is None else 'a policy changes the data, or draws random numbers before it trains')
-    warn(f'the policies did not train on the same batches, with seeds {seeds[:10]}: {why}. '
-         'What is compared is not the policies alone')
-    return facts | dict(same_batches=False)
-
-# %% ../../nbs/66_compare.runner.ipynb #f79cfd5a
-def _warn_errors(results):
-    "Warn of runs that ended by an exception, which may be a mistake in a policy rather than a divergence"
-    for name in dict.fromkeys(result['policy'] for result in results):
-        errors = [result['error'] for result in results if result['policy']==name and result['error']]
-        if errors: warn(f'{len(errors)} runs of {name!r} ended by an exception and count as lost, such as {errors[0]}')
-
+# %% ../../nbs/66_compare.runner.ipynb #34b48183
 def _all_runs(first_runs, seeds, rates, folder)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"
     return [replace(run, seed=seed, lr_max=rates[run.policy_name], folder=folder)

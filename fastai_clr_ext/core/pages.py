@@ -41,7 +41,7 @@ def image_address(
     plt.close(figure)
     return 'data:image/svg+xml;base64,' + base64.b64encode(file.getvalue()).decode()
 
-# %% ../../nbs/06_core.pages.ipynb #dc317e52
+# %% ../../nbs/06_core.pages.ipynb #7c270f68
 CSS = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--good:#116329;--bad:#a40e26}
 *{box-sizing:border-box}
@@ -52,7 +52,7 @@ h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
 .soft,figcaption{color:var(--soft)} figcaption,table{font-size:.92rem}
 ul.say{list-style:none;padding:0}
 ul.say li{border-left:.3rem solid var(--soft);padding:.3rem .8rem;margin:.6rem 0;font-size:1.05rem}
-ul.say li.worked{border-color:var(--good)} ul.say li.did-not{border-color:var(--bad)}
+ul.say li.worked{border-color:var(--good)} ul.say li.did-worse{border-color:var(--bad)}
 .wide,figure{overflow-x:auto} figure{margin:1rem 0} figure img{max-width:100%;height:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}

@@ -33,7 +33,7 @@ from .images import digits_images, images_dls, load_images
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #8fe302ad
+# %% ../../nbs/52_situations.catalog.ipynb #beac96d4
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
@@ -43,6 +43,7 @@ def check_situation(
     for name in ('n_train', 'n_epoch', 'pretrain_epochs'):
         value = getattr(sit, name)
         check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
+    check_count('split_seed', sit.split_seed, least=0, most=2**32-1)
     check_count('shift', sit.shift, least=0, what='pixels', most=MAX_SHIFT)
     check_count('bs', sit.bs, what='images', most=MAX_BATCHES)
     check(is_number(sit.wd) and sit.wd>=0, 'wd', 'be at least 0', sit.wd)
@@ -60,7 +61,7 @@ def check_situation(
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #7fa295dd
+# %% ../../nbs/52_situations.catalog.ipynb #56155810
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -80,6 +81,7 @@ class Situation:
     n_epoch:int=20 # Epochs of one run
     lr_max:float=1. # Peak learning rate
     use_clr_beta:tuple=(10, 10, .95, .85) # Its cycle in fastai 0.7's form
+    split_seed:int=42 # Of the split of digits, the same for all seeds of a run, so that rates can be tuned
 
     def __post_init__(self):
         check_own_fields(self)
@@ -102,7 +104,7 @@ class Situation:
         "Return the situation's own cycle"
         return clr_beta_07(*self.use_clr_beta)
 
-# %% ../../nbs/52_situations.catalog.ipynb #801281e7
+# %% ../../nbs/52_situations.catalog.ipynb #93ced44c
 def _check_classes(classes, n:int, name:str)->tuple:
     "Return classes as a tuple of numbers below `n`; all of them for None"
     if classes is None: return tuple(range(n))
@@ -113,11 +115,11 @@ def _check_classes(classes, n:int, name:str)->tuple:
 
 def situation_dls(
     sit:Situation, # Whose data
-    seed:int=42 # Of the order of training batches, and of the split of digits
+    seed:int=42 # Of the order of training batches
 )->DataLoaders: # Images as floats, classes
     "Return the loaders of a situation"
     if isinstance(sit.data, DataLoaders): return sit.data
-    images = digits_images(seed=seed) if sit.data=='digits' else load_images(sit.data)
+    images = digits_images(seed=sit.split_seed) if sit.data=='digits' else load_images(sit.data)
     images = images.only(_check_classes(sit.classes, len(images.vocab), 'classes'), sit.n_train)
     tfms = []
     if sit.shift: tfms.append(RandomShift(sit.shift, sit.mirror))
