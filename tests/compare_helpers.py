@@ -18,6 +18,13 @@ def make_line(seed, **kwargs):
     return Learner(synth_dbunch(n_train=10, n_valid=2), torch.nn.Linear(1, 1),
                    **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01) | kwargs)
 
+def make_fixed(seed):
+    "The same line and the same points for every seed: only the weights and the order change"
+    torch.manual_seed(0)
+    dls = synth_dbunch(n_train=10, n_valid=2)
+    torch.manual_seed(seed)
+    return Learner(dls, torch.nn.Linear(1, 1), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01)
+
 def make_with(seed, *cbs, **kwargs): return make_line(seed, **kwargs).add_cbs([make() for make in cbs])
 
 POLICIES = {'constant': constant(moms=.9), '1cycle': one_cycle()}
@@ -109,17 +116,26 @@ def named(name):
 def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
     "A record by hand: the gain is .02, .03 and .04"
     runs = [dict(policy=p, seed=s, lr_max=1.,
-                 scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, diverged=False,
-                 error=None, n_steps=20, n_tried=20, n_batches=20, seconds=1.,
+                 scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, end='well',
+                 why=None, n_steps=20, n_tried=20, n_batches=20, n_items=640, final_loss=.1, constant_loss=2.3,
+                 inputs=['a', 'b'], targets=['c', 'd'], seconds=1.,
                  curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1],
                          'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
-    return dict(kind=RECORD_KIND, version=1,
+    return dict(kind=RECORD_KIND, version=RECORD_VERSION,
                 situation=dict(data='digits', model='resnet8', n_train=1437, n_params=75002, pretrained=False,
                                optimizer='sgd', batch_size=64, wd=.005),
                 budget=dict(n_epoch=2, n_batches=20, n_steps=20),
                 policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds),
-                baseline=policies[0], metric='accuracy', higher=True, level=.95, method='t', margin=0., tuning=[],
-                runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
+                baseline=policies[0], metric='accuracy', higher=True, level=.95, margin=0., fail_score=None,
+                looks=dict(planned=[3], taken=[[3, True]], present=0), varies={'initial weights': True}, notes=[],
+                tuning=[], runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
+
+def made_v1(*args, **more):
+    "The same as version 1 had it"
+    record = {k: v for k,v in made(*args).items() if k not in ('fail_score', 'looks', 'varies', 'notes')}
+    new = 'end', 'why', 'n_items', 'final_loss', 'constant_loss', 'inputs', 'targets'
+    runs = [{k: v for k,v in run.items() if k not in new} | dict(diverged=False, error=None) for run in record['runs']]
+    return record | dict(version=1, method='t', runs=runs) | more
 
 def but(*path, value):
     r = made()
@@ -142,8 +158,12 @@ def poisoned(text):
     for run in r['runs']:
         run['scores'][name] = run['scores']['accuracy']
         run['curves'][name] = [.1, .2]
-    r['runs'][0]['error'] = text
+    r['runs'][0]['why'] = text
+    r['runs'][0]['end'] = 'error'
+    r['notes'] = [text]
     for d in ('situation', 'versions', 'hardware'): r[d] = {**r[d], **dict.fromkeys(r[d], text), name: text}
     r['situation']['again'] = text
     for p in r['policies']: p['what'],p['lr_max'] = text,text
+    r['tuning'] = [dict(policy=name, seed=TUNE_SEED, lr_max=.1, scores={name: .5}, end='failed', why=text)]
+    r['policies'][0]['n_trials'] = 1
     return r

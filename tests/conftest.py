@@ -2,8 +2,10 @@
 import os
 if 'PYTEST_XDIST_WORKER' in os.environ: # before torch is imported: threads of several workers would wait for each other
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-import matplotlib, re
+import matplotlib, re, sys
+from pathlib import Path
 matplotlib.use('Agg')
+sys.path.append(str(Path(__file__).parents[1])) # for `bench`; last, so that the package is the one that is installed
 import matplotlib.pyplot as plt, pytest
 from torch import nn
 from torch.amp import GradScaler, autocast

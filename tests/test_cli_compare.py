@@ -37,7 +37,7 @@ def test_compare_from_a_file_and_the_command_line(tmp_path):
     compare_options(read_options(str(tmp_path/'mine.toml'), resume=True, **more))
     assert len(list((tmp_path/'there'/'runs').glob('*.json')))==6
     r = compare_cmd('merge', 'there/record.json', 'there', '--html', 'all.html', cwd=tmp_path)
-    assert (r.returncode==0 and r.stdout.count('gentle')==1 and not r.stderr
+    assert (r.returncode==0 and r.stdout.count('gentle')==2 and not r.stderr
             and '<td>gentle</td>' in (tmp_path/'all.html').read_text()), r.stderr
 
 def test_help_names_every_cycle_that_needs_no_parameters():
@@ -66,6 +66,8 @@ def test_options_by_hand():
     (dict(epochs=0), '--epochs must'), (dict(data='no/such'), 'folder that exists'),
     (dict(data=' '), '--data must be a name'), (dict(resume='no'), '--resume must be true or false'),
     (dict(policies={'a': {'cycle': 'use_clr_beta', 'div': 3}, 'b': 'constant'}), 'must have no parameters'),
+    (dict(looks='2,9'), '--looks must be a list of rising'), (dict(looks='2.5'), '--looks must'),
+    (dict(margin=-1.), '--margin must be at least 0'), (dict(margin=2.), 'margin must be below 1'),
     (dict(tune='a,b'), '--tune must be numbers'), (dict(lr_max=-1.), 'lr_max must')], ids=str)
 def test_bad_options(args, says, tmp_path):
     "Where options meet what they are for"
@@ -116,7 +118,9 @@ def test_merged_text_is_aligned_and_tells_records_apart(tmp_path):
     for name,record in (('mine.json', a), ('yours.json', b)): (tmp_path/name).write_text(json.dumps(record))
     r = compare_cmd('merge', 'mine.json', 'yours.json', cwd=tmp_path)
     assert (r.returncode, r.stderr)==(0, '')
-    head,*rows = r.stdout.splitlines()
+    table,said = r.stdout.split('\n\n')
+    head,*rows = table.splitlines()
+    assert said.startswith('1cycle against constant in accuracy, 2 situations: better by 0.03 on average')
     assert head.split()[:2]==['verdict', 'policy'] and head.endswith('source') and len(rows)==2
     assert [row[head.index('source'):] for row in rows]==['mine.json', 'yours.json']
     assert [row[head.index('policy'):].split()[0] for row in rows]==['1cycle']*2

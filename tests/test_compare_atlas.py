@@ -1,8 +1,11 @@
 "Records of many situations in one table"
 import json
-import pytest
+import numpy as np, pytest
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 from compare_helpers import *
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare.atlas import _over_gains
 
 def test_merge_is_one_row_a_situation_and_policy(tmp_path):
     a,b = made(),made(('constant', '1cycle', 'wsd'))
@@ -19,13 +22,89 @@ def test_what_cannot_be_merged(records, says):
     with pytest.raises(ValueError, match=says): merge_records(records)
 
 def test_each_row_says_the_verdict_first_and_where_it_is_from(tmp_path):
-    a,b = made(),made()
-    b['runs'][0]['seconds'] += 1 # somebody else, the same situation
+    a,b = made(),made(seeds=(2, 3, 4))
+    b['runs'][0]['seconds'] += 1 # somebody else, the same situation, one seed that a has too
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'record.json').write_text(json.dumps(a))
     (tmp_path/'yours.json').write_text(json.dumps(b))
-    df = merge_records([tmp_path/'mine', str(tmp_path/'yours.json'), a, made(('constant', '1cycle', 'wsd'))])
-    assert list(df)[:3]==['verdict', 'policy', 'source']
-    assert df.source.tolist()==[str(tmp_path/'mine'/'record.json'), str(tmp_path/'yours.json'), 'record 4', 'record 4']
-    assert df.verdict.tolist()==[c.summary().verdict[p] for c,p in zip(map(Comparison, [a, b]), ['1cycle']*2)] + [
-        Comparison(made(('constant', '1cycle', 'wsd'))).summary().verdict[p] for p in ('1cycle', 'wsd')]
+    c = made(('constant', 'wsd'))
+    df = merge_records([tmp_path/'mine', str(tmp_path/'yours.json'), a, c])
+    assert list(df)[:2]==['verdict', 'policy'] and df.policy.tolist()==['1cycle', 'wsd']
+    assert df.source[0]==f'{tmp_path/"mine"/"record.json"}, {tmp_path/"yours.json"}' and df.source[1]=='record 4'
+    assert df.n_seeds.tolist()==[5, 3] and df.n_repeated.tolist()==[4, 0]
+    both = made(seeds=range(5))
+    assert df.gain[0]==pytest.approx(Comparison(both).summary().gain['1cycle']) and df.verdict[0]=='worked'
+
+def elsewhere(record, **facts): return record | dict(situation=record['situation'] | facts)
+
+@pytest.mark.parametrize('change', [
+    lambda r: r | dict(hardware={'gpu': 'H100'}, versions={}), lambda r: r | dict(metric='valid_loss', higher=False),
+    lambda r: elsewhere(r, device='cuda', lr=3., again='clr-compare'), lambda r: r | dict(level=.9, margin=.5),
+    lambda r: r | dict(runs=[run | dict(seconds=9., n_steps=19) for run in r['runs']]),
+    lambda r: r | dict(seeds=[1, 2], runs=[run for run in r['runs'] if run['seed']])])
+def test_the_same_runs_count_once(change):
+    "Whoever sends them again, by whatever metric and on whatever machine"
+    df = merge_records([made(), change(made())])
+    assert len(df)==1 and df.n_seeds[0]==3 and df.n_repeated[0]>=2
+    assert df.gain[0]==pytest.approx(.03) and over_situations(df).n_situations[0]==1
+
+def test_other_situations_are_kept_apart():
+    other = made()
+    other['budget'] = other['budget'] | dict(n_epoch=3)
+    df = merge_records([made(), other, elsewhere(made(), wd=.1), elsewhere(made(), n_train=500)])
+    assert len(df)==4 and df.n_repeated.sum()==0
+
+def test_pairs_that_an_exception_ended_count_for_nothing():
+    r = made()
+    r['runs'][1].update(end='error', why='OSError: x')
+    df = merge_records([r])
+    assert (df.n_seeds[0], df.n_errors[0])==(2, 1) and df.verdict[0]!='no result'
+    for run in r['runs']: run.update(end='error', why='OSError: x')
+    df = merge_records([r])
+    assert (df.verdict[0], df.n_seeds[0], df.n_errors[0])==('no result', 0, 3) and over_situations(df).n_situations[0]==0
+    assert 'no result' in merged_page(df)
+
+def gains(*values):
+    "A table of situations with these gains"
+    records = []
+    for i,gain in enumerate(values):
+        r = elsewhere(made(), data=f'data {i}')
+        for run in r['runs']: run['scores']['accuracy'] = .5 + .01*run['seed'] + gain*(run['policy']=='1cycle')
+        records.append(r)
+    return merge_records(records)
+
+def test_over_situations_by_hand():
+    "t with 4 degrees of freedom over the five gains; the next situation has their spread as well"
+    values = np.array([.01, .03, -.01, .02, .05])
+    row = over_situations(gains(*values)).iloc[0]
+    half = stats.t.ppf(.975, 4)*values.std(ddof=1)
+    assert (row.n_situations, row.n_better)==(5, 4) and row.gain==pytest.approx(.02)
+    assert (row.gain_lo, row.gain_hi)==pytest.approx((.02-half/5**.5, .02+half/5**.5))
+    assert (row.next_lo, row.next_hi)==pytest.approx((.02-half*1.2**.5, .02+half*1.2**.5))
+    assert (row.better_lo, row.better_hi)==pytest.approx(proportion_confint(4, 5, .05, 'beta'))
+    said, = situation_sentences(over_situations(gains(*values)))
+    assert said.startswith('1cycle against constant in accuracy, 5 situations: better by 0.02 on average (interval of the')
+    one = over_situations(gains(.02)).iloc[0]
+    assert np.isnan(one.gain_lo) and np.isnan(one.next_lo) and one.n_better==1
+
+def test_the_interval_over_situations_holds_and_so_does_the_prediction():
+    "Also where situations differ more than seeds do, which an average weighted by seeds would not see"
+    r = np.random.default_rng(0)
+    inside,predicted = 0,0
+    for _ in range(2000):
+        *seen,new = r.normal(.02, .03, 7)
+        row = _over_gains(np.array(seen), .95)
+        inside += row['gain_lo']<.02<row['gain_hi']
+        predicted += row['next_lo']<new<row['next_hi']
+    assert .935<inside/2000<.965 and .935<predicted/2000<.965
+
+def test_the_forest_shows_each_situation_and_the_mean():
+    table = gains(.01, .03, -.01)
+    ax, = plot_situations(table)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(labels)==4 and 'data 2' in labels[2] and labels[3].startswith('mean')
+    points = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in ('o', 'D')]
+    assert points==pytest.approx([.01, .03, -.01, .01])
+    two = merge_records([made(('constant', '1cycle', 'wsd')), elsewhere(made(('constant', '1cycle', 'wsd')), data='x')])
+    assert [ax.get_title() for ax in plot_situations(two)]==['1cycle against constant', 'wsd against constant']
+    with pytest.raises(ValueError, match='axs must'): plot_situations(two, ax)

@@ -8,18 +8,17 @@ from fastai.metrics import AvgMetric
 from compare_helpers import *
 from measured_reads import read_in_process
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.compare.comparison import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 def test_one_row_a_run():
     c = compare(make_line, POLICIES, seeds=[4, 9], **quick)
-    assert list(c.df)==['policy', 'seed', 'train_loss', 'valid_loss', 'diverged', 'n_steps', 'seconds', 'error']
+    assert list(c.df)==['policy', 'seed', 'train_loss', 'valid_loss', 'end', 'n_steps', 'seconds', 'why']
     assert (list(zip(c.df.policy, c.df.seed))==[('constant', 4), ('1cycle', 4), ('constant', 9), ('1cycle', 9)]
-            and (c.df.n_steps==20).all() and not c.df.diverged.any())
+            and (c.df.n_steps==20).all() and (c.df.end=='well').all())
     assert c.record['metric']=='valid_loss' and not c.record['higher']
 
 def test_one_seed_has_no_interval():
     c = compare(make_line, POLICIES, seeds=1, **quick)
-    assert c.summary().verdict['1cycle']=='cannot tell' and '1 seed to compare: no interval' in repr(c)
+    assert c.summary().verdict['1cycle']=='cannot tell' and 'one seed: no interval' in repr(c)
 
 def test_plots_draw_what_was_asked(tmp_path):
     import matplotlib.pyplot as plt
@@ -42,7 +41,7 @@ def test_the_record_is_the_comparison(tmp_path):
             and other.record['situation']['data']=='a line')
     same(other, c)
     assert (c.record['situation']['optimizer']=='SGD(mom=0.9)'
-            and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20, 'n_threads': 1})
+            and c.record['budget']=={'n_epoch': 2, 'n_batches': 20, 'n_steps': 20, 'n_items': 320, 'n_threads': 1})
 
 @pytest.mark.parametrize('name,higher', [('accuracy', True), ('error_rate', False), ('perplexity', False),
                                          ('mse', False), ('_rmse', False), ('mae', False), ('f1_score', True)])
@@ -135,10 +134,10 @@ def fastai_metrics():
 def test_every_metric_of_fastai_has_its_direction():
     names = set(fastai_metrics())
     assert len(names)>30
-    assert names<=LOWER_IS_BETTER | HIGHER_IS_BETTER and not LOWER_IS_BETTER & HIGHER_IS_BETTER
+    assert names<=set(METRICS)
     words = 'error', 'loss', 'mse', 'mae', 'msle', 'rmspe', 'perplexity'
     errors = {name for name in names if any(word in name for word in words)}
-    assert errors==names & LOWER_IS_BETTER, 'a distance is better if it is less, a score if it is more'
+    assert errors=={name for name in names if not is_higher_better(name, None)}, 'a distance is better if it is less, a score if it is more'
 
 @pytest.mark.parametrize('name', ['mape', 'nll', 'wer', 'fid', 'ece', 'RMSE', 'lossless_ratio', 'my error'])
 def test_another_metric_needs_its_direction(name):
@@ -149,3 +148,51 @@ def test_another_metric_needs_its_direction(name):
     for higher in (True, False):
         assert compare(make, POLICIES, seeds=1, higher=higher, **quick).record['higher'] is higher
     assert compare(make, POLICIES, seeds=1, metric='valid_loss', **quick).record['higher'] is False
+
+@pytest.mark.parametrize('name,most', [('accuracy', 1), ('matthews_corrcoef', 2), ('valid_loss', np.inf)])
+def test_a_margin_wider_than_the_metric_is_refused(name, most):
+    c = Comparison(check_record(made()))
+    for run in c.record['runs']: run['scores'][name] = run['scores']['accuracy']
+    if most<np.inf:
+        with pytest.raises(ValueError, match=f'margin must be below {most}, which is how far apart'):
+            c.read(metric=name, margin=most)
+    assert c.read(metric=name, margin=.99*min(most, 1e3)).summary().verdict['1cycle']=='made no difference'
+
+def test_intervals_stay_within_the_metric():
+    "Two seeds have an interval of more than an accuracy can differ"
+    r = made(seeds=(0, 1))
+    for run,y in zip(r['runs'], (.1, .9, .9, .2)): run['scores']['accuracy'] = y
+    s = Comparison(r).summary()
+    assert s.verdict['1cycle']=='cannot tell' and (s.gain_lo['1cycle'], s.gain_hi['1cycle'])==(-1, 1)
+
+def test_a_metric_that_is_no_number_on_some_seeds_is_a_failed_run():
+    "Also where another metric of that run is fine"
+    r = made()
+    r['runs'][1]['scores']['accuracy'] = None
+    c = Comparison(check_record(r))
+    run = c.df.iloc[1]
+    assert (run.end, run.why)==('failed', 'its accuracy is not a number') and c.outcomes.isna().sum()['1cycle']==1
+    assert c.summary().n_failed['1cycle']==1 and c.read(metric='valid_loss').summary().n_failed['1cycle']==0
+
+def test_the_level_is_that_of_the_present_look():
+    looks = lambda *taken, present=-1: dict(planned=[2, 3], taken=[list(t) for t in taken], present=len(taken)+present)
+    level = lambda looks: Comparison(check_record(made(looks=looks))).level
+    assert level(None)==.95 and level(looks((2, True)))==pytest.approx(1-.05*4/9)
+    assert level(looks((2, True), (3, True)))==pytest.approx(1-.05*5/9)
+    assert level(looks((3, True), (4, False)))==.975 and level(looks((3, True), (4, False), (5, False)))==.9875
+    c = Comparison(made(looks=looks((3, True), (4, False))))
+    assert f'{100*.975}% interval' in c.verdicts()[0]
+
+def test_how_well_the_rates_are_known_widens_the_interval():
+    "By the noise of the trials of both policies"
+    r = made()
+    plain = Comparison(r).summary().loc['1cycle']
+    trials = [dict(policy=p, seed=TUNE_SEED+i, lr_max=lr, scores=dict(accuracy=y), end='well', why=None)
+              for p in ('constant', '1cycle') for lr,ys in ((.5, (.8, .9, .8, .9)), (1., (.82, .9, .82, .91)))
+              for i,y in enumerate(ys)]
+    c = Comparison(check_record(r | dict(tuning=trials)))
+    noise = c.choice_noise('1cycle')
+    assert noise>0==Comparison(r).choice_noise('1cycle') and noise==c.choice_noise('constant')
+    tuned,t = c.summary().loc['1cycle'],4.30265
+    wider = ((tuned.gain_hi-tuned.gain)**2 - (plain.gain_hi-plain.gain)**2)**.5
+    assert wider==pytest.approx(t*noise*2**.5, rel=1e-4)

@@ -31,14 +31,15 @@ def test_hostile_text_is_text(text):
     outside = re.sub(r'(?ms)^(`{3,})text\n.*?^\1$', '', md)
     assert '<' not in outside and not re.search(r'(?<!\\)(\[|`|\*)', outside) and not re.search(r'(?<!\\)://', outside)
     assert len({line.count(' | ') for line in outside.splitlines()
-                if line.startswith('| ')})<=2, 'no cell makes another'
+                if line.startswith('| ')})<=3, 'no cell makes another'
     assert merged_page(merge_records([c])) and '<' not in merged_markdown(merge_records([c]))
 
 @pytest.mark.parametrize('sign', ['\x1b', '\x07', '\x9b', '\u202e'])
 def test_no_control_character_is_left(sign):
     "A terminal would obey it, or the text be read backwards"
     r,text = made(),f'a{sign}[31mb'
-    r['runs'][0]['error'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
+    r['runs'][0]['end'] = 'error'
+    r['runs'][0]['why'] = r['situation']['data'] = r['situation']['again'] = r['policies'][0]['what'] = text
     c = Comparison(r)
     pages = report_html(c), report_markdown(c), merged_page(merge_records([c])), merged_markdown(merge_records([c]))
     assert not any(sign in page for page in pages) and all('a\ufffd' in page for page in pages)
@@ -121,10 +122,52 @@ def test_another_file_is_replaced_only_if_that_is_asked_for(writer, tmp_path):
 
 def test_a_record_with_nothing_to_draw():
     r = made(seeds=(0,))
-    for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, error='RuntimeError: x')
+    for run in r['runs']: run.update(curves={}, scores={'accuracy': None}, end='error', why='RuntimeError: x')
     page = report_html(Comparison(r))
-    assert page.count('<img')==1 and 'Runs that failed' in page and 'cannot tell' in page
-    assert '### Runs that failed\n\n- constant, seed 0: RuntimeError: x\n' in report_markdown(Comparison(r))
+    assert page.count('<img')==1 and 'no result' in page and 'Runs that failed' not in page
+    text = report_markdown(Comparison(r))
+    assert '### Runs that an exception ended: no result\n\n- constant, seed 0: RuntimeError: x\n' in text
+
+def test_the_three_ends_are_told_apart(tmp_path):
+    "In the table, the lists, the figure and the sentences"
+    r = made(('constant', '1cycle', 'wild', 'broken'))
+    by_name = lambda name: [run for run in r['runs'] if run['policy']==name]
+    for run in by_name('wild')[:2]: run.update(end='failed', why='its loss was nan')
+    by_name('broken')[1].update(end='error', why='OSError: disk full')
+    c = Comparison(r)
+    table = report_table(c).set_index('policy')
+    assert table.failed.str[:6].tolist()==['0 of 3', '0 of 3', '2 of 3', '0 of 2'] and table.errors.tolist()==[0, 0, 0, 1]
+    assert table.verdict['broken']=='no result' and c.df.end.value_counts().to_dict()==dict(well=9, failed=2, error=1)
+    text = report_markdown(c)
+    failed,error = text.split('### Runs that failed')[1].split('### Runs that an exception ended: no result')
+    assert failed.count('its loss was nan')==2 and 'disk full' not in failed and error.count('OSError: disk full')==1
+    assert 'broken: no result, because an exception ended 1 run of broken.' in c.verdicts()[2]
+    assert '2 of 3 of its runs failed, and 0 of 3 of constant; a failed run counts as' in c.verdicts()[1]
+    labels = [text.get_text() for text in c.plot()[0].get_legend().get_texts()]
+    assert labels==['mean', 'failed', 'error, no result']
+    assert 'errors' not in report_table(Comparison(made())), 'no column where there is none'
+
+def test_the_report_says_what_was_checked():
+    "Looks, batches, what varied, notes and the trials"
+    r = made()
+    text = lambda **more: report_markdown(Comparison(r | more))
+    assert 'For each seed all policies trained on the same batches' in text()
+    assert 'With the seed changed: initial weights. ' in text() and 'The plan was' not in text()
+    twice = text(looks=dict(planned=[3, 6], taken=[[3, True], [4, False]], present=0))
+    assert ('The plan was to look after 3 and 6 seeds. The runs were looked at after 3 and 4 seeds. Not planned: after 4 '
+            'seeds. All these looks together are wrong in at most 7.5%' in twice)
+    assert '98.75% interval' in twice, 'a quarter of the error at half of the seeds'
+    other = text(runs=[run | dict(inputs=['x', 'y']) if run['policy']=='1cycle' else run for run in r['runs']])
+    assert 'The batches were not the same for all policies' in other
+    assert 'not known' in text(runs=[run | dict(inputs=[], targets=[]) for run in r['runs']])
+    varied = text(varies={'initial weights': True, 'validation set': True, 'training set': None, 'order of the data': False})
+    assert ('With the seed changed: initial weights and validation set. The same for all seeds: order of the data. So the '
+            'verdicts speak for other splits' in varied)
+    assert 'Note: mind the gap' in text(notes=['mind the gap'])
+    trials = [dict(policy='1cycle', seed=TUNE_SEED+i, lr_max=lr, scores=dict(accuracy=y), end='well', why=None)
+              for lr,ys in ((.5, (.6, .7)), (1., (.8, .9))) for i,y in enumerate(ys)]
+    r['policies'][1]['n_trials'] = 4
+    assert '| 1cycle | 1 | 2 | 0.85 ± 0.05 | yes |' in text(tuning=trials)
 
 def test_markdown_says_what_the_page_says():
     page,text = report_html(Comparison(made())),report_markdown(Comparison(made()))
@@ -134,7 +177,7 @@ def test_markdown_says_what_the_page_says():
 
 def test_how_to_run_it_again_can_be_run():
     "The call that is printed has every number of the record, and no rate for a policy that is no cycle"
-    how = dict(baseline='1cycle', metric='valid_loss', higher=False, level=.9, method='bootstrap', margin=.01)
+    how = dict(baseline='1cycle', metric='valid_loss', higher=False, level=.9, margin=.01, fail_score=.5)
     r = made(('constant', '1cycle', 'it\'s mine'), seeds=(4, 9), **how)
     r['budget'] |= dict(n_threads=2)
     r['situation'] |= dict(same_start=True)

@@ -37,17 +37,93 @@ def test_texts_that_no_file_can_hold_are_reported(tmp_path):
     def fails(learn): raise OSError('no file \udce4')
     c = compare(make_line, {'constant': constant(), 'fails': fails}, seeds=1, n_epoch=2, lr_max={'constant': .05},
                 situation=dict(about='x'*20_000, sizes=[1, 1e15]), out=tmp_path, with_bar=False)
-    assert c.df.error[1]=='OSError: no file ?' and report_html(read_record(tmp_path))
+    assert c.df.why[1]=='OSError: no file ?' and report_html(read_record(tmp_path))
 
 def test_tuning_is_equal_and_apart(tmp_path):
-    "Three trials each, on a seed and a validation set that are not reported; the best of them is used"
-    c = compare(make_line, POLICIES, n_epoch=2, seeds=2, tune=[1e-4, .05, 1e9], out=tmp_path, with_bar=False)
-    assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(3, .05), (3, .05)]
-    assert [r['diverged'] for r in c.record['tuning']]==[False, False, True]*2 and TUNE_SEED not in c.df.seed.values
+    "Four trials each, on seeds and a validation set that are not reported; the best rate is used"
+    c = compare(make_fixed, POLICIES, n_epoch=4, seeds=2, tune=[1e-4, .05, 1e9], out=tmp_path, with_bar=False)
+    assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(12, .05), (12, .05)]
+    ends = [[r['end'] for r in c.record['tuning'] if r['lr_max']==lr] for lr in (.05, 1e9)]
+    assert ends==[['well']*8, ['failed']*8] and max(c.df.seed)<TUNE_SEED
     trials = [json.loads(p.read_text()) for p in (tmp_path/'tuning').glob('*.json')]
-    assert len(trials)==6 and {t['seed'] for t in trials}=={TUNE_SEED}
-    assert {t['n_batches'] for t in trials if not t['diverged']}=={16}, 'a fifth of ten batches is held out'
-    same(c, compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=.05, with_bar=False))
+    assert len(trials)==24 and {t['seed'] for t in trials}==set(range(TUNE_SEED, TUNE_SEED+4))
+    assert {t['n_batches'] for t in trials if t['end']=='well'}=={32}, 'a fifth of ten batches is held out'
+    same(c, compare(make_fixed, POLICIES, n_epoch=4, seeds=2, lr_max=.05, with_bar=False))
+    text = report_markdown(c)
+    assert '### How the rates were chosen' in text and text.count('| yes |')==2 and '| 1cycle | 0.0001 | 4 |' in text
+
+def test_rates_are_not_tuned_on_what_is_reported():
+    "A validation set that changes with the seed has been seen by the trials of other seeds"
+    with pytest.raises(ValueError, match='tune must be None where the training set changes with the seed'):
+        compare(make_line, POLICIES, n_epoch=1, seeds=2, tune=[.01, .05], with_bar=False)
+    held = lambda seed: hold_out(make_fixed(seed), .2, seed)
+    with pytest.raises(ValueError, match='tune must be None where the .* set changes with the seed, because'):
+        compare(held, POLICIES, n_epoch=1, seeds=2, tune=[.01, .05], with_bar=False)
+
+def test_a_best_rate_at_the_edge_is_followed(tmp_path):
+    "By the ratio of the last two, as often as is allowed, and the same when the comparison goes on"
+    args = dict(n_epoch=2, tune=[1e-4, 3e-4], out=tmp_path, fail_if=lambda scores: False, with_bar=False)
+    c = compare(make_fixed, POLICIES, seeds=2, **args)
+    tried = sorted({t['lr_max'] for t in c.record['tuning']})
+    assert tried==pytest.approx([1e-4, 3e-4, 9e-4, 2.7e-3, 8.1e-3]) and c.record['policies'][0]['lr_max']==tried[-1]
+    more = compare(make_fixed, POLICIES, seeds=5, **args)
+    assert more.record['tuning']==c.record['tuning'], 'more seeds do not choose again: rates would change'
+
+def test_what_changes_with_the_seed_is_found_out():
+    "Weights and order always here; the data if the learner makes them from the seed"
+    varies = lambda make: compare(make, POLICIES, seeds=1, **quick).record['varies']
+    assert varies(make_fixed)=={'initial weights': True, 'order of the data': True, 'training set': False,
+                                'validation set': False}
+    assert varies(make_line)['training set'] is True and varies(make_line)['validation set'] is True
+    assert varies(lambda seed: hold_out(make_fixed(seed), .2, seed))['validation set'] is True
+    c = compare(lambda seed: (torch.manual_seed(0), make_fixed(0))[1], POLICIES, seeds=1, same_start=True, **quick)
+    assert c.record['varies']['initial weights'] is False and c.record['varies']['validation set'] is False
+    assert 'The same for all seeds: initial weights' in report_markdown(c)
+
+# looks
+
+def test_training_stops_at_the_first_look_that_tells(tmp_path):
+    "And a difference that is not there is looked for to the end"
+    policies = {'slow': constant(moms=0.), 'fast': constant(moms=0.)}
+    args = dict(policies=policies, n_epoch=1, seeds=8, looks=[3, 5], fail_if=lambda scores: False, with_bar=False)
+    c = compare(make_line, lr_max={'slow': 1e-5, 'fast': .1}, out=tmp_path, **args)
+    assert len(c.record['seeds'])<8 and c.summary().verdict['fast']=='worked'
+    n = len(c.record['seeds'])
+    planned = [3, 5, 8]
+    assert c.record['looks']==dict(planned=planned, taken=[[k, True] for k in planned if k<=n], present=planned.index(n))
+    assert len(list((tmp_path/'runs').glob('*.json')))==2*n
+    again = compare(make_line, lr_max={'slow': 1e-5, 'fast': .1}, out=tmp_path, **args)
+    assert again.record['looks']==c.record['looks'] and again.df.seconds.tolist()==c.df.seconds.tolist()
+    same_twice = compare(make_line, lr_max=.1, **args)
+    assert len(same_twice.record['seeds'])==8 and same_twice.summary().verdict['fast']=='cannot tell'
+
+def test_looks_that_were_not_planned_are_written_down(tmp_path):
+    "The first call makes the plan; its seeds again are the same look"
+    go = lambda seeds, **more: compare(make_line, POLICIES, seeds=seeds, out=tmp_path, **quick | more)
+    assert go(2).record['looks']==dict(planned=[2], taken=[[2, True]], present=0)
+    go(2)
+    three = go(3)
+    assert three.record['looks']==dict(planned=[2], taken=[[2, True], [3, False]], present=1) and three.level==.975
+    four = go(4, looks=[2])
+    assert four.record['looks']['taken']==[[2, True], [3, False], [4, False]], 'the look at 2 seeds is the first one'
+    other = go([7, 8])
+    assert other.record['looks']['taken'][-1]==[2, False], 'other seeds are another look'
+    assert read_record(tmp_path).level==other.level==1-.05/8
+    assert 'Not planned: after' in report_markdown(other)
+    first = go(2)
+    assert first.level==.95 and first.record['looks']['present']==0
+
+@pytest.mark.parametrize('looks', [[5, 2], [2, 2], [1], [9], [], [2.5], ['2'], 3, [True], [0, 2]], ids=str)
+def test_looks_that_make_no_plan(looks, tmp_path):
+    with pytest.raises(ValueError, match='looks must'):
+        compare(make_line, POLICIES, seeds=6, looks=looks, out=tmp_path/'out', **quick)
+    assert not (tmp_path/'out').exists()
+
+def test_a_ledger_that_is_none(tmp_path):
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    (tmp_path/'looks.json').write_text('{"seeds": 3}')
+    with pytest.raises(ValueError, match='looks.json must be a ledger'):
+        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
 
 def test_half_written_files_are_removed(tmp_path):
     (tmp_path/'.comparison.json.0c25b700').write_text('{')
@@ -105,7 +181,7 @@ kept = make_line(0)
     (dict(lr_max=None, tune=[.1, .1]), 'tune must be a list of different rates'),
     (dict(lr_max=None, tune=[0]), 'tune must be a list'), (dict(baseline='z'), 'baseline must'),
     (dict(metric='accuracy'), "metric must be one of"), (dict(level=95), 'level must'),
-    (dict(margin=-1), 'margin must'), (dict(method='z'), 'method must'), (dict(higher=1), 'higher must'),
+    (dict(margin=-1), 'margin must'), (dict(fail_score='z'), 'fail_score must'), (dict(higher=1), 'higher must'),
     (dict(make_learner=lambda seed: kept), 'the same object twice'),
     (dict(make_learner=lambda seed: Learner(kept.dls, kept.model, loss_func=MSELossFlat())), 'the same object twice'),
     (dict(make_learner=lambda seed: (torch.manual_seed(0), make_line(0))[1]), 'use its seed.*RandomSplitter'),
@@ -145,30 +221,30 @@ def test_policies_in_another_order_are_the_same_comparison(tmp_path):
 def test_rates_in_a_record_are_those_that_were_trained(again, tmp_path):
     "Also if another reading chooses other rates in the folder of a comparison that was tuned"
     tuned = dict(n_epoch=2, seeds=2, tune=[1e-4, .003, .05], out=tmp_path, with_bar=False)
-    first = compare(make_line, POLICIES, **tuned)
-    c = compare(make_line, POLICIES, **tuned | again)
+    first = compare(make_fixed, POLICIES, **tuned)
+    c = compare(make_fixed, POLICIES, **tuned | again)
     said = {p['name']: p['lr_max'] for p in c.record['policies']}
     for r in c.record['runs']:
         stem = f'{r["policy"]}-{r["seed"]}-*.npz'
         peaks = [RunHistory.load(p).steps.lr_0.max() for p in (tmp_path/'runs').glob(stem)]
         assert r['lr_max']==said[r['policy']] and any(p==pytest.approx(r['lr_max']) for p in peaks)
-    same(compare(make_line, POLICIES, n_epoch=2, seeds=2, lr_max=said, with_bar=False), c)
-    same(compare(make_line, POLICIES, **tuned), first)
+    same(compare(make_fixed, POLICIES, n_epoch=2, seeds=2, lr_max=said, with_bar=False), c)
+    same(compare(make_fixed, POLICIES, **tuned), first)
 
 def test_a_rate_that_no_trial_could_use_is_said():
-    with pytest.warns(UserWarning, match="no trial of 'constant' ended well: its lowest rate, 1e\\+08, is used"):
-        compare(make_line, POLICIES, n_epoch=2, seeds=1, tune=np.array([1e8, 1e9]), with_bar=False)
+    with pytest.warns(UserWarning, match=r"no trial of 'constant' ended well \(its loss was .*\): its rate, .*failed"):
+        compare(make_fixed, POLICIES, n_epoch=2, seeds=1, tune=np.array([1e8, 1e9]), with_bar=False)
 
 def test_keywords_that_nobody_takes():
     with pytest.raises(TypeError, match="compare.*foo"): compare(make_line, POLICIES, foo=1, **quick)
 
 def test_when_every_run_fails_that_is_the_result(tmp_path):
     c = compare(make_line, {'a': fails, 'b': fails}, n_epoch=1, seeds=2, with_bar=False)
-    assert (c.df.error.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None)
-            and 'never both ended well' in repr(c))
+    assert (c.df.why.tolist()==['OSError: disk full']*4 and c.outcomes.isna().all(axis=None)
+            and 'b: no result, because an exception ended 2 runs of b and 2 runs of a.' in repr(c))
     assert c.to_html(tmp_path/'x.html') and c.to_markdown(tmp_path/'x.md')
 
-@pytest.mark.parametrize('name', ['error', 'seconds', 'seed', 'time', 'valid_loss', 'a\nb', 'x'*100])
+@pytest.mark.parametrize('name', ['end', 'why', 'seconds', 'seed', 'time', 'valid_loss', 'a\nb', 'x'*100])
 def test_names_that_no_metric_may_have(name):
     with pytest.raises(ValueError, match='the metrics of the learner must have names of one line'):
         compare(lambda seed: make_line(seed, metrics=AvgMetric(named(name))), POLICIES, seeds=1, **quick)
@@ -199,17 +275,14 @@ def test_a_recorder_of_other_metrics(recorder):
     with pytest.raises(ValueError, match='the recorder of the learner must have train_metrics=False and valid_metrics'):
         compare(make, POLICIES, seeds=1, **quick)
 
-def test_a_folder_from_before_there_was_a_version_goes_on(tmp_path):
-    first = compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
     path = tmp_path/'comparison.json'
     plan = json.loads(path.read_text())
-    assert plan.pop('version')==1
-    path.write_text(json.dumps(plan))
-    again = compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
-    assert again.df.seconds.tolist()==first.df.seconds.tolist(), 'nothing is trained again'
-    path.write_text(json.dumps(plan | dict(version=2)))
-    with pytest.raises(ValueError, match='^version of .*comparison.json must be at most 1; got 2'):
-        compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
+    for version,says in ((1, 'at least 2; got 1'), (3, 'at most 2; got 3')):
+        path.write_text(json.dumps(plan | dict(version=version)))
+        with pytest.raises(ValueError, match=f'^version of .*comparison.json must be {says}'):
+            compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
     path.write_text(json.dumps(plan | dict(n_epoch='two')))
     with pytest.raises(ValueError, match='^n_epoch of .*comparison.json must be a whole number'):
         compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
@@ -236,7 +309,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, monkeypatch, capsys):
 def typo(learn): learn.fit_one_cyle(1)
 
 def test_a_mistake_in_a_policy_is_said():
-    says = "2 runs of 'mine' ended by an exception and count as lost, such as AttributeError"
+    says = "An exception ended 2 runs of 'mine', which has no result. The first: AttributeError"
     with pytest.warns(UserWarning, match=says):
         compare(make_line, {'constant': constant(), 'mine': typo}, seeds=2, **quick | dict(lr_max={'constant': .05}))
 

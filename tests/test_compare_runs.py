@@ -16,22 +16,23 @@ from fastai.test_utils import synth_dbunch
 from torch.utils.data import TensorDataset
 from compare_helpers import *
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.compare.runs import epoch_scores, last_loss, run_counts
+from fastai_clr_ext.compare.runs import epoch_scores, run_counts
 from fastai_clr_ext.record import GradRecorder, HistoryRecorder, RunHistory
 from fastai_clr_ext.record.recorder import epoch_metrics
 from fastai_clr_ext.schedule import constant, one_cycle
 from fastai_clr_ext.train import DivergenceGuard, Stage, stages_long
 
 def test_a_run_is_what_training_by_hand_gives():
-    "The same weights and batches by plain means: seeds set before the learner is made and before it trains"
+    "The same weights and batches by plain means: seeds set before the learner is made, it trains, and each epoch begins"
     from fastai.torch_core import set_seed
     c = compare(make_line, {**POLICIES, 'mine': lambda learn: learn.fit(2, .05)}, seeds=[3], n_epoch=2,
                 lr_max={'constant': .05, '1cycle': .05}, with_bar=False)
     set_seed(3, reproducible=True)
     learn = make_line(3)
-    for dl in learn.dls.loaders: dl.rng.seed(3)
+    class Order(Callback):
+        def before_train(self): self.dls.train.rng.seed(int(digest(dict(seed=3, epoch=self.epoch))[:8], 16))
     set_seed(3, reproducible=True)
-    with learn.no_bar(), learn.no_logging(): learn.fit(2, .05)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, .05, cbs=Order())
     assert c.df.set_index('policy').valid_loss['mine']==learn.recorder.values[-1][1]
 
 @pytest.mark.parametrize('cb', [None, HistoryRecorder, partial(GradRecorder, 'max')], ids=['none', 'history', 'grads'])
@@ -40,7 +41,7 @@ def test_gradients_are_recorded_whatever_recorder_the_learner_has(cb, grads, tmp
     make = lambda seed: make_line(seed, cbs=cb and cb())
     c = compare(make, POLICIES, seeds=[1], out=tmp_path/'out', grads=grads, **quick)
     h = RunHistory.load(next((tmp_path/'out'/'runs').glob('*.npz')))
-    assert not c.df.error.any() and bool(len(h.grad_log))==(grads or isinstance(cb, partial))
+    assert (c.df.end!='error').all() and bool(len(h.grad_log))==(grads or isinstance(cb, partial))
     assert not isinstance(cb, partial) or 'max_abs' in h.grads
 
 def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
@@ -140,8 +141,9 @@ def test_the_ledger_counts_what_happens(name):
     finder = getattr(learn.recorder, 'lr_find_history', RunHistory())
     missed = name in ('fit cut', 'stopped') # `after_batch` of the batch that ends a fit is not called by everyone
     assert run_counts(history, finder)==watch.counts() | dict(n_batches=watch.n_batches+missed)
-    if watch.last is None: assert last_loss(history) is None
-    else: assert last_loss(history)==pytest.approx(watch.last, nan_ok=True, rel=1e-6)
+    last = last_losses(history, 20)[-1:]
+    if watch.last is None: assert not len(last)
+    else: assert last[0]==pytest.approx(watch.last, nan_ok=True, rel=1e-6)
     scores = epoch_scores(history)
     assert scores==watch.epochs[len(watch.epochs)-len(scores):]
     assert len(watch.epochs)-len(scores)==(name=='search'), 'a search for a rate has no scores'
@@ -173,9 +175,11 @@ def test_lost_runs_are_results():
     policies = {'constant': constant(), 'wild': lambda learn: learn.fit(2, 1e12), 'fails': fails}
     c = compare(make_line, policies, seeds=2, n_epoch=2, lr_max={'constant': .05}, with_bar=False)
     df = c.df.set_index('policy')
-    assert (df.diverged.to_dict()=={'constant': False, 'wild': True, 'fails': False}
-            and df.error['fails'].tolist()==['RuntimeError: no memory']*2)
-    assert c.summary().n_lost.tolist()==[0, 2, 2] and (c.summary().verdict[1:]=='cannot tell').all()
+    assert (df.end.to_dict()=={'constant': 'well', 'wild': 'failed', 'fails': 'error'}
+            and df.why['fails'].tolist()==['RuntimeError: no memory']*2)
+    s = c.summary()
+    assert s.n_failed.tolist()==[0, 2, 0] and s.n_errors.tolist()==[0, 0, 2]
+    assert s.verdict.tolist()==['baseline', 'cannot tell', 'no result']
     assert c.outcomes[['wild', 'fails']].isna().all(axis=None)
 
 @pytest.mark.parametrize('lr', [10., 100.])
@@ -183,7 +187,7 @@ def test_what_becomes_too_large_has_diverged_and_can_be_reported(lr, tmp_path):
     "A loss of 1e21 is finite"
     policies = {'constant': constant(moms=.9), 'wild': lambda learn: learn.fit(2, lr)}
     c = compare(make_line, policies, seeds=1, n_epoch=2, lr_max={'constant': .05}, out=tmp_path, with_bar=False)
-    assert c.df.diverged.tolist()==[False, True] and c.outcomes.wild.isna().all()
+    assert c.df.end.tolist()==['well', 'failed'] and c.outcomes.wild.isna().all()
     assert '1 of 1' in report_markdown(c) and read_record(tmp_path).record==c.record
 
 def test_a_run_that_was_stopped_because_it_diverged():
@@ -191,7 +195,7 @@ def test_a_run_that_was_stopped_because_it_diverged():
     wild = lambda learn: learn.fit(2, 1e12, cbs=TerminateOnNaNCallback())
     c = compare(make_line, {'constant': constant(), 'wild': wild}, seeds=1, n_epoch=2,
                 lr_max={'constant': .05}, with_bar=False)
-    assert c.df.diverged.tolist()==[False, True] and c.df.n_steps[1]<20
+    assert c.df.end.tolist()==['well', 'failed'] and c.df.n_steps[1]<20
 
 def test_what_is_held_out_is_not_trained_on():
     learn = make_line(0)
@@ -216,7 +220,7 @@ def test_plain_loaders_of_torch():
     policies = {'a': constant(moms=None), 'b': one_cycle(moms=None)}
     a,b = [compare(make, policies, n_epoch=1, seeds=2, with_bar=False) for _ in range(2)]
     same(a, b)
-    assert not a.df.error.any() and a.record['situation']['device']=='cpu'
+    assert (a.df.end!='error').all() and a.record['situation']['device']=='cpu'
 
 class Grow(Callback):
     "Scales the gradient more with every batch it has ever seen"
@@ -239,7 +243,7 @@ def test_what_callbacks_save_is_their_run_s(tmp_path, monkeypatch):
     make = lambda seed: make_with(seed, SaveModelCallback)
     a,b = [compare(make, POLICIES, seeds=2, n_workers=n, out=tmp_path/f'{n}', **quick) for n in (None, 2)]
     same(a, b)
-    assert not a.df.error.any() and not list((tmp_path/'here').iterdir())
+    assert (a.df.end!='error').all() and not list((tmp_path/'here').iterdir())
 
 @pytest.mark.parametrize('value', [torch.ones(3), 'high', np.ones(3)], ids=str)
 def test_a_metric_that_is_no_number(value):
@@ -248,7 +252,7 @@ def test_a_metric_that_is_no_number(value):
     good = AvgMetric(named('mae'))
     with pytest.warns(UserWarning, match='leaves out odd'):
         c = compare(lambda seed: make_line(seed, metrics=[good, metric]), POLICIES, seeds=1, **quick)
-    assert not c.df.error.any() and 'odd' not in c.df and c.record['metric']=='mae'
+    assert (c.df.end!='error').all() and 'odd' not in c.df and c.record['metric']=='mae'
     says = "metric must be one number in each epoch, which 'odd' is not"
     with pytest.warns(UserWarning), pytest.raises(ValueError, match=says):
         compare(lambda seed: make_line(seed, metrics=[metric, good]), POLICIES, seeds=1, higher=True, **quick)
@@ -258,7 +262,7 @@ def test_data_of_which_no_part_can_be_held_out(tmp_path):
     df = pd.DataFrame(dict(x=np.arange(64.), y=np.arange(64.)))
     dls = TabularDataLoaders.from_df(df, cont_names=['x'], y_names='y', bs=8, valid_idx=list(range(16)))
     make = lambda seed: tabular_learner(dls, layers=[4], lr=.01)
-    assert not compare(make, POLICIES, n_epoch=1, seeds=1, with_bar=False).df.error.any()
+    assert not compare(make, POLICIES, n_epoch=1, seeds=1, with_bar=False).df.end.eq('error').any()
     with pytest.raises(ValueError, match="tune must be None: no part of the training set can be held out; got A"):
         compare(make, POLICIES, n_epoch=1, seeds=1, tune=[.1, .2], out=tmp_path/'out', with_bar=False)
     assert not (tmp_path/'out').exists()
@@ -277,7 +281,7 @@ def test_lists_of_stages_are_policies_and_every_run_leaves_its_history(tmp_path)
     policies = {'one': one_cycle(), 'B': stages_long(budget=2, base_lr=.05, head_epochs=.5),
                 'by hand': lambda learn: learn.fit_one_cycle_ext(2, .05)}
     c = compare(make_two, policies, seeds=2, n_epoch=2, lr_max={'one': .05}, out=tmp_path/'c', with_bar=False)
-    assert (c.df.n_steps==20).all() and not c.df.error.notna().any()
+    assert (c.df.n_steps==20).all() and (c.df.end!='error').all()
     for row in c.df.itertuples():
         h = RunHistory.load(*(tmp_path/'c'/'runs').glob(f'{row.policy.replace(" ", "_")}-{row.seed}-*.npz'))
         assert len(h)==20 and h.epochs.valid_loss.iloc[-1]==row.valid_loss and len(h.grads)
@@ -295,7 +299,8 @@ def test_a_guarded_run_counts_as_diverged(tmp_path):
     with pytest.warns(UserWarning, match='diverged'):
         c = compare(guarded, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1,
                     lr_max={'good': .05, 'too high': 3.}, with_bar=False)
-    assert c.df.set_index('policy').diverged.to_dict()=={'good': False, 'too high': True}
+    assert c.df.set_index('policy').end.to_dict()=={'good': 'well', 'too high': 'failed'}
+    assert c.df.why[1].startswith('a guard stopped it: ')
 
 def test_a_run_that_was_rewound_is_judged_by_its_end():
     make = lambda seed: make_with(seed, partial(DivergenceGuard, on='rewind', skip=2, patience=2, every=2,
@@ -303,7 +308,7 @@ def test_a_run_that_was_rewound_is_judged_by_its_end():
     with pytest.warns(UserWarning, match='diverged'):
         c = compare(make, {'good': one_cycle(), 'too high': constant()}, n_epoch=2, seeds=1,
                     lr_max={'good': .05, 'too high': 3.}, with_bar=False)
-    assert not c.df.diverged.any() and (c.df.valid_loss<2).all()
+    assert (c.df.end=='well').all() and (c.df.valid_loss<2).all()
 
 def make_default_loaders(seed):
     "Loaders as fastai makes them, with processes of their own"
@@ -315,7 +320,7 @@ def make_default_loaders(seed):
 
 def test_fastais_own_loaders_with_workers():
     a,b = [compare(make_default_loaders, POLICIES, seeds=1, n_workers=n, **quick) for n in (1, 2)]
-    assert not a.df.error.notna().any() and (a.df.n_steps==8).all()
+    assert (a.df.end!='error').all() and (a.df.n_steps==8).all()
     same(a, b)
 
 def test_what_failed_is_tried_again(tmp_path):
@@ -326,7 +331,7 @@ def test_what_failed_is_tried_again(tmp_path):
     before = compare(make_line, {'good': one_cycle(), 'once': once}, **args)
     (tmp_path/'there').touch()
     after = compare(make_line, {'good': one_cycle(), 'once': once}, **args)
-    assert before.df.error.notna().tolist()==[False, True] and after.df.error.notna().tolist()==[False, False]
+    assert before.df.end.tolist()==['well', 'error'] and after.df.end.tolist()==['well', 'well']
     assert before.df.seconds[0]==after.df.seconds[0], 'what ended well is not trained again'
 
 @pytest.mark.parametrize('loaders', [0, 1], ids=['no', 'an empty'])
@@ -345,7 +350,7 @@ def test_a_third_loader_may_be_empty():
         loaders = learn.dls.loaders
         learn.dls = DataLoaders(*loaders, loaders[1].new(TensorDataset(torch.zeros(0, 1), torch.zeros(0, 1))))
         return learn
-    assert not compare(make, POLICIES, seeds=1, **quick).df.error.any()
+    assert not compare(make, POLICIES, seeds=1, **quick).df.end.eq('error').any()
 
 # ---- files of runs
 
@@ -389,46 +394,3 @@ def test_a_run_file_that_was_replaced_is_refused_by_name(kind, tmp_path):
     with pytest.raises(ValueError, match=says): compare(make_line, POLICIES, seeds=2, out=tmp_path/'c', **quick)
     for path in (tmp_path/'c'/'runs').glob('*.json'): path.unlink() # as the error says
     same(first, compare(make_line, POLICIES, seeds=2, out=tmp_path/'c', **quick))
-
-# ---- the same batches
-
-def make_random(seed):
-    "Inputs that differ with every learner"
-    learn = make_line(seed)
-    by = time.perf_counter_ns()%10**6/1e6 # in [0, 1): float32 shows the difference
-    learn.dls = DataLoaders(*[dl.new(Shifted(dl.dataset, by)) for dl in learn.dls.loaders])
-    return learn
-
-def lr_find_first(learn):
-    with learn.no_bar(): learn.lr_find(num_it=3, show_plot=False)
-    learn.fit(2, .05)
-
-def other_data(learn):
-    learn.dls = DataLoaders(*[dl.new(Shifted(dl.dataset, 2.)) for dl in learn.dls.loaders])
-    learn.fit(2, .05)
-
-def other_order(learn):
-    learn.dls.train.rng.seed(99)
-    learn.fit(2, .05)
-
-@pytest.mark.parametrize('make,policy,why', [
-    (make_random, lambda learn: learn.fit(2, .05), 'make_learner gives other batches each time'),
-    (make_line, other_data, 'a policy changes the data'), (make_line, other_order, 'draws random numbers before')],
-    ids=['data', 'policy', 'order'])
-def test_batches_that_are_not_the_same_are_said(make, policy, why, tmp_path):
-    policies = {'mine': policy, 'flat': constant()}
-    go = lambda: compare(make, policies, n_epoch=2, seeds=2, lr_max={'flat': .05}, out=tmp_path, with_bar=False)
-    for _ in range(2): # also where the runs are read from disk
-        with pytest.warns(UserWarning, match=rf'not train on the same batches, with seeds \[0, 1\]: .*{why}') as said:
-            assert go().record['situation']['same_batches'] is False
-        assert any(w.filename==__file__ for w in said), 'the warning points at the line that compares'
-
-def test_what_policies_do_to_a_batch_is_no_other_batch(recwarn):
-    "Mixed up, cut off in the first epoch, trained in stages: all begin with the same batch"
-    from fastai.callback.mixup import MixUp
-    policies = {'flat': constant(), 'mixed': lambda learn: learn.fit(2, .05, cbs=MixUp()),
-                'stages': stages_long(budget=2, base_lr=.05, head_epochs=.5)}
-    make = lambda seed: make_two(seed)
-    c = compare(make, policies, n_epoch=2, seeds=2, lr_max={'flat': .05}, with_bar=False)
-    assert not [w for w in recwarn if 'same batches' in str(w.message)] and 'same_batches' not in c.record['situation']
-    assert not c.df.error.notna().any()

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.compare.html.md"""
 # %% auto #0
 __all__ = ['parse_policies', 'read_options', 'compare_options', 'clr_merge']
 
-# %% ../../nbs/71_cli.compare.ipynb #762a5384
+# %% ../../nbs/71_cli.compare.ipynb #931b3fdf
 import os, pandas as pd, shlex, sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,14 @@ from ..core.checks import check, is_count
 from ..schedule.cycle import Schedule
 from ..schedule.presets import PRESETS
 from ..situations.catalog import SITUATIONS, Situation
-from ..compare.verdict import plural
+from ..compare.verdict import check_options, plural
+from ..compare.looks import planned_looks
+from ..compare.tuning import MIN_TRIALS
 from ..compare.schema import check_names
 from ..compare.comparison import Comparison
 from ..compare.runner import compare, seed_list
 from ..compare.report import gain_text, show_number, visible
-from ..compare.atlas import merge_records, merged_html
+from ..compare.atlas import merge_records, merged_html, over_situations, situation_sentences
 from .demo import check_out
 
 # %% ../../nbs/71_cli.compare.ipynb #190b0bf0
@@ -71,9 +73,10 @@ def parse_situation(
     try: return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
     except ValueError as e: raise ValueError(f'--{e}'.replace('--depth', '--arch')) from e
 
-# %% ../../nbs/71_cli.compare.ipynb #518d0ca5
+# %% ../../nbs/71_cli.compare.ipynb #2cb883b3
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
-                 optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None, resume=False)
+                 looks=None, margin=0., optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None,
+                 resume=False)
 
 _MOST_CONFIG = 100_000 # Of a file of options
 
@@ -94,7 +97,7 @@ def read_options(
     typed = {name: value for name,value in given.items() if value is not None and value is not False}
     return _DEFAULTS | from_file | typed
 
-# %% ../../nbs/71_cli.compare.ipynb #4ae933d5
+# %% ../../nbs/71_cli.compare.ipynb #4f4fb525
 _RATES_TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # By optimizer
 
 def _parse_numbers(x, option)->list|None:
@@ -111,21 +114,33 @@ def _plan_text(sit, policies, n_epoch, seeds, tune, n_workers, out)->str:
             f'{plural(n_epoch, "epoch")} each, in {processes}, '
             f'into {out}')
     if not tune: return text
-    return f'{text}\nFirst each policy is tried once at the rates {", ".join(f"{lr:g}" for lr in tune)}'
+    n_trials = max(MIN_TRIALS, n_seeds)
+    rates = ', '.join(f'{lr:g}' for lr in tune)
+    return (f'{text}\nFirst each policy is tried at the rates {rates}, {MIN_TRIALS} times each, and up to {n_trials} '
+            'times where the best is not clear')
 
-# %% ../../nbs/71_cli.compare.ipynb #8b95f721
+# %% ../../nbs/71_cli.compare.ipynb #0f9c327b
+def _check_compare_options(options)->list|None:
+    "Check what needs no situation; return the looks as whole numbers"
+    for name in ('epochs', 'workers'):
+        value = options[name]
+        check(value is None or is_count(value), f'--{name}', 'be a whole number of at least 1', value)
+    check(isinstance(options['resume'], bool), '--resume', 'be true or false', options['resume'])
+    looks = _parse_numbers(options['looks'], '--looks')
+    if looks is not None: looks = [int(n) if isinstance(n, float) and n.is_integer() else n for n in looks]
+    try:
+        planned_looks(looks, len(seed_list(options['seeds'])))
+        check_options(.95, options['margin'], None)
+    except ValueError as e: raise ValueError(f'--{e}') from e
+    return looks
+
 def compare_options(
     options:dict, # As `read_options` returns them
     again:str='', # The command, for the report
     with_bar:bool=False # Whether to say what is compared and show how far it is
 )->Comparison: # Its folder has `report.html`, `report.md` and `record.json`
     "Run the comparison that options describe, and write its report"
-    for name in ('epochs', 'workers'):
-        value = options[name]
-        check(value is None or is_count(value), f'--{name}', 'be a whole number of at least 1', value)
-    check(isinstance(options['resume'], bool), '--resume', 'be true or false', options['resume'])
-    try: seed_list(options['seeds'])
-    except ValueError as e: raise ValueError(f'--{e}') from e
+    looks = _check_compare_options(options)
     sit = parse_situation(options['data'], options['arch'], options['optimizer'])
     policies = parse_policies(options['policies'], sit)
     tune = _parse_numbers(options['tune'], '--tune')
@@ -134,13 +149,13 @@ def compare_options(
     n_epoch = sit.n_epoch if options['epochs'] is None else options['epochs']
     n_workers = options['workers'] or os.cpu_count()
     if with_bar: print(_plan_text(sit, policies, n_epoch, options['seeds'], tune, n_workers, out), flush=True)
-    result = compare(sit, policies, n_epoch, options['seeds'], options['lr_max'], out, tune=tune,
-                     situation=dict(again=again), n_workers=n_workers, with_bar=with_bar)
+    result = compare(sit, policies, n_epoch, options['seeds'], options['lr_max'], out, looks=looks, tune=tune,
+                     situation=dict(again=again), n_workers=n_workers, with_bar=with_bar, margin=options['margin'])
     result.to_html(out/'report.html', overwrite=True) # the folder is ours
     result.to_markdown(out/'report.md', overwrite=True)
     return result
 
-# %% ../../nbs/71_cli.compare.ipynb #cc2583e0
+# %% ../../nbs/71_cli.compare.ipynb #bfd6676a
 def _command_text(config)->str:
     "Return the command as it was typed, and the text of its TOML file, for the report"
     typed = [arg for arg in sys.argv[1:] if arg!='--resume']
@@ -158,6 +173,8 @@ def clr_compare_options(
     policies:str=None,
     epochs:int=None, # Of each run; default the situation's
     seeds:int=None, # Runs of each policy; default 5
+    looks:str=None, # Numbers of seeds after which to look and stop if all is clear, with commas; default at the end
+    margin:float=None, # Smallest difference in accuracy that matters; default any does
     optimizer:str=None, # sgd, adam or adam-l2; default the situation's
     lr_max:float=None, # Peak rate of all policies; default the best that --tune finds for each
     tune:str=None, # Rates to try for each policy on a part of the training set, with commas between
@@ -169,7 +186,7 @@ def clr_compare_options(
     "Compare policies at one budget over seeds, and write a report. With merge RECORD…, put records into one table"
     given = {name: value for name,value in locals().items() if name!='config'}
     result = compare_options(read_options(config, **given), _command_text(config), with_bar=True)
-    table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_lost', 'verdict']]
+    table = result.summary()[['mean', 'sd', 'gain', 'gain_lo', 'gain_hi', 'n_failed', 'verdict']]
     rates = {policy['name']: policy['lr_max'] for policy in result.record['policies']}
     table.insert(0, 'lr_max', [show_number(rates[name]) for name in table.index])
     direction = 'higher' if result.record['higher'] else 'lower'
@@ -195,14 +212,15 @@ def merged_text(
     for row in rows: lines.append('  '.join(text.ljust(width) for text,width in zip(row, widths)).rstrip())
     return '\n'.join(lines)
 
-# %% ../../nbs/71_cli.compare.ipynb #72e9afa2
+# %% ../../nbs/71_cli.compare.ipynb #29ba1897
 def clr_merge(
     *records:str, # record.json files, or folders of comparisons
     html:str=None, # Page to write as well
     overwrite:store_true=False # Replace the page if there is one
 ):
-    "Put records into one table over situations"
+    "Put records into one table, and say what holds over situations"
     check(records, 'records', 'be files or folders of comparisons, one or more', list(records))
     table = merge_records(list(records))
     if html: merged_html(table, html, overwrite)
     print(merged_text(table))
+    print('\n' + visible('\n'.join(situation_sentences(over_situations(table)))))

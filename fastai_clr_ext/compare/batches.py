@@ -7,8 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.batches.html.md"""
 # %% auto #0
 __all__ = ['streamed', 'BatchWitness', 'unlike_batches']
 
-# %% ../../nbs/63c_compare.batches.ipynb #a5658d2c
+# %% ../../nbs/63c_compare.batches.ipynb #576b5c35
 import random, numpy as np, torch
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -46,7 +47,7 @@ class DataRandom:
             self.states = get_random_states()
             set_random_states(**before)
 
-# %% ../../nbs/63c_compare.batches.ipynb #549b08c7
+# %% ../../nbs/63c_compare.batches.ipynb #f8ca99dc
 @dataclass
 class Stream:
     "The batches of a loader in one row, epoch after epoch"
@@ -56,7 +57,12 @@ class Stream:
     place:tuple|None=None # Epoch and batch that `live` gives next
     random:DataRandom=field(default_factory=DataRandom)
 
-    def batch(self, loader, iterate, epoch, i):
+    def batch(self,
+        loader:DataLoader|TorchLoader, # Whose batches they are
+        iterate:Callable, # Begins an epoch of the loader
+        epoch:int, # Of the stream, from 0
+        i:int # Place in the epoch
+    )->object: # As the loader gives it
         "Return batch `i` of an epoch; raise `StopIteration` if there is none"
         with self.random.in_place():
             if self.place!=(epoch, i): self.begin(loader, iterate, epoch, i)
@@ -64,7 +70,12 @@ class Stream:
         self.place = epoch,i+1
         return batch
 
-    def begin(self, loader, iterate, epoch, i):
+    def begin(self,
+        loader:DataLoader|TorchLoader, # Whose batches they are
+        iterate:Callable, # Begins an epoch of the loader
+        epoch:int, # Of the stream, from 0
+        i:int # Place in the epoch
+    ):
         "Begin an epoch, and skip the batches before `i`"
         if self.live is not None: next(self.live, None) # lets a loader end its epoch
         value = self.random.seed(self.seed, epoch)
@@ -78,17 +89,19 @@ def _seed_loader(loader, value):
     for owner in (loader, getattr(loader, 'sampler', None)):
         if isinstance(getattr(owner, 'generator', None), torch.Generator): owner.generator.manual_seed(value)
 
-# %% ../../nbs/63c_compare.batches.ipynb #bfafbb58
+# %% ../../nbs/63c_compare.batches.ipynb #2165efd0
 @lru_cache
 def _streaming(plain:type)->type:
     "Return a class of loaders that give out the batches of a stream"
     class Streaming(plain):
+        "A loader of a stream"
         def __iter__(self):
             n = len(self)
             for place in range(self.stream.position, self.stream.position+n):
                 try: yield self.stream.batch(self, super().__iter__, *divmod(place, n))
                 except StopIteration: return
-        def new(self, dataset=None, cls=None, **kwargs):
+        def new(self, dataset:object=None, cls:type|None=None, **kwargs):
+            "Return a plain loader"
             return super().new(dataset, plain if cls is None else cls, **kwargs)
     Streaming.__name__ = Streaming.__qualname__ = plain.__name__
     return Streaming
@@ -107,7 +120,7 @@ def streamed(
         loader.__class__ = plain
         del loader.stream
 
-# %% ../../nbs/63c_compare.batches.ipynb #3f11b630
+# %% ../../nbs/63c_compare.batches.ipynb #25a8cc42
 _MOST_TARGETS = 20_000_000 # Numbers that are kept; more are masks of images, say
 
 class BatchWitness(EventCallback):
@@ -137,7 +150,9 @@ class BatchWitness(EventCallback):
         stream = getattr(learn.dls.train, 'stream', None)
         if stream is not None: stream.position += 1
 
-    def keep_targets(self, targets):
+    def keep_targets(self,
+        targets:list # Tensors of a batch
+    ):
         "Keep the targets of a batch, unless there are too many of them"
         self.n_kept += sum(y.numel() for y in targets)
         if self.n_kept>_MOST_TARGETS: self.targets = []

@@ -24,7 +24,7 @@ from .looks import look_level
 from .tuning import rate_means, tuning_noise
 from .schema import GRADS_CURVE, RUN_COLUMNS, check_record
 
-# %% ../../nbs/65_compare.comparison.ipynb #aa5d2783
+# %% ../../nbs/65_compare.comparison.ipynb #68a3489a
 @dataclass(eq=False, repr=False)
 class Comparison:
     "The result of a comparison: `df`, `summary()`, `verdicts()`, `plot()`, `to_html(path)`"
@@ -44,6 +44,7 @@ class Comparison:
             names += run['scores']
         names = list(dict.fromkeys([*names, metric]))
         df = pd.DataFrame(rows, columns=[*RUN_COLUMNS[:2], *names, *RUN_COLUMNS[2:]])
+        df['why'] = df.why.astype(object).where(df.why.notna(), None)
         return df.astype(dict.fromkeys(names, float))
 
     @property
@@ -64,42 +65,50 @@ class Comparison:
         table = self.df[['seed', 'policy']].assign(value=values).pivot(index='seed', columns='policy', values='value')
         return table[[policy['name'] for policy in self.record['policies']]]
 
-    @property
-    def level(self)->float: # Of all policies together, in [.5, 1)
-        "The confidence of the present look"
-        looks,level = self.record['looks'],self.record['level']
-        return level if looks is None else look_level(looks, level)
+# %% ../../nbs/65_compare.comparison.ipynb #95b63ae9
+@patch(as_prop=True)
+def level(self:Comparison)->float: # Of all policies together, in [.5, 1)
+    "The confidence of the present look"
+    looks,level = self.record['looks'],self.record['level']
+    return level if looks is None else look_level(looks, level)
 
-    def rate_means(self,
-        policy:str # Name
-    )->pd.DataFrame: # As `compare.tuning.rate_means` returns it
-        "Summarize the trials that chose the rate of a policy"
-        metric = self.record['metric']
-        scores = [(trial['lr_max'], trial['scores'].get(metric) if trial['end']=='well' else None)
-                  for trial in self.record['tuning'] if trial['policy']==policy]
-        return rate_means(scores, self.record['higher'])
+@patch
+def trial_means(self:Comparison,
+    policy:str # Name
+)->pd.DataFrame: # As `compare.tuning.rate_means` returns it
+    "Summarize the trials that chose the rate of a policy"
+    metric = self.record['metric']
+    scores = [(trial['lr_max'], trial['scores'].get(metric) if trial['end']=='well' else None)
+              for trial in self.record['tuning'] if trial['policy']==policy]
+    return rate_means(scores, self.record['higher'])
 
-    def tuning_noise(self,
-        policy:str # Name
-    )->float: # In the metric's unit; 0 if its rate was given
-        "Return how much the outcome of a policy varies with the choice of its rate"
-        was_tuned = any(trial['policy']==policy for trial in self.record['tuning'])
-        return tuning_noise(self.rate_means(policy)) if was_tuned else 0.
+@patch
+def choice_noise(self:Comparison,
+    policy:str # Name
+)->float: # In the metric's unit; 0 if its rate was given
+    "Return how much the outcome of a policy varies with the choice of its rate"
+    was_tuned = any(trial['policy']==policy for trial in self.record['tuning'])
+    return tuning_noise(self.trial_means(policy)) if was_tuned else 0.
 
-    def summary(self)->pd.DataFrame: # A row for each policy, as `paired_summary` returns it
-        "Return means, failed runs, gains over the baseline and verdicts"
-        r = self.record
-        noise = {policy['name']: self.tuning_noise(policy['name']) for policy in r['policies']}
-        df = paired_summary(self.outcomes, r['baseline'], r['higher'], self.level, r['margin'], r['fail_score'],
-                            self.errors, noise)
-        most = largest_difference(r['metric'])
-        df[['gain_lo', 'gain_hi']] = df[['gain_lo', 'gain_hi']].clip(-most, most)
-        return df
+# %% ../../nbs/65_compare.comparison.ipynb #e5de223c
+@patch
+def summary(self:Comparison)->pd.DataFrame: # A row for each policy, as `paired_summary` returns it
+    "Return means, failed runs, gains over the baseline and verdicts"
+    r = self.record
+    noise = {policy['name']: self.choice_noise(policy['name']) for policy in r['policies']}
+    df = paired_summary(self.outcomes, r['baseline'], r['higher'], self.level, r['margin'], r['fail_score'],
+                        self.errors, noise)
+    most = largest_difference(r['metric'])
+    df[['gain_lo', 'gain_hi']] = df[['gain_lo', 'gain_hi']].clip(-most, most)
+    return df
 
-    def verdicts(self)->list: # A few sentences for each policy but the baseline
-        "Return the verdicts in words"
-        r = self.record
-        return verdict_sentences(self.summary(), r['metric'], r['higher'], self.level, r['margin'])
+@patch
+def verdicts(self:Comparison,
+    summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
+)->list: # A few sentences for each policy but the baseline
+    "Return the verdicts in words"
+    r,summary = self.record,self.summary() if summary is None else summary
+    return verdict_sentences(summary, r['metric'], r['higher'], self.level, r['margin'])
 
 # %% ../../nbs/65_compare.comparison.ipynb #71f4a9b4
 @patch

@@ -61,7 +61,7 @@ def _is_plain_loss(loss)->bool:
     weights = [getattr(loss, name, None) for name in ('weight', 'pos_weight')]
     return all(w is None for w in weights) and not getattr(loss, 'label_smoothing', 0)
 
-# %% ../../nbs/63d_compare.ends.ipynb #04d660cf
+# %% ../../nbs/63d_compare.ends.ipynb #7c95ce50
 def has_loss(
     batches:Batches # Of a history
 )->np.ndarray: # One bool for each training batch
@@ -70,12 +70,13 @@ def has_loss(
 
 def last_losses(
     history:RunHistory, # Of a run
-    n:int # How many
+    n_batches:int # Of an epoch
 )->np.ndarray: # Empty if nothing was trained
-    "Return the losses of the last batches that have one"
+    "Return the losses of the last tenth of the batches that have one, at most of an epoch"
     if not len(history): return np.array([])
     batches = history.batches()
-    return batches.columns['loss'][has_loss(batches)][-n:]
+    losses = batches.columns['loss'][has_loss(batches)]
+    return losses[-min(n_batches, -(-len(losses)//10)):]
 
 # %% ../../nbs/63d_compare.ends.ipynb #0ef5868c
 def how_it_ended(

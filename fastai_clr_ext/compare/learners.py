@@ -47,7 +47,7 @@ def fresh_learner(
         if hasattr(dl, 'fake_l'): dl.fake_l.num_workers = 0 # a worker cannot start processes of its own
     return learn
 
-# %% ../../nbs/63a_compare.learners.ipynb #7310b22a
+# %% ../../nbs/63a_compare.learners.ipynb #29b369e6
 def _check_is_new(a, b):
     "Raise a `ValueError` if two learners share a model or a callback"
     shared = {id(p) for p in a.model.parameters()} & {id(p) for p in b.model.parameters()}
@@ -58,6 +58,7 @@ def _check_is_new(a, b):
     check(not shared_cbs, 'make_learner',
           'make new callbacks each time: what they keep would go from run to run', shared_cbs)
 
+# %% ../../nbs/63a_compare.learners.ipynb #503e5c16
 def items_digest(
     learn:Learner, # Any
     ds_idx:int # 0 for the training set, 1 for the validation set
@@ -82,10 +83,11 @@ def what_varies(
     varies = {'initial weights': weights_digest(learn.model)!=weights_digest(other.model),
               'order of the data': first_batches[0]!=first_batches[1]}
     for i,name in enumerate(('training set', 'validation set')):
-        a,b = items_digest(learn, i),items_digest(other, i)
-        varies[name] = None if a is None or b is None else a!=b
+        digests = [items_digest(o, i) for o in (learn, other)]
+        varies[name] = None if None in digests else digests[0]!=digests[1]
     return varies
 
+# %% ../../nbs/63a_compare.learners.ipynb #9e816e3d
 def check_make_learner(
     make_learner:Callable, # From a seed to a learner
     same_start:bool=False, # Whether all seeds may start from the same weights

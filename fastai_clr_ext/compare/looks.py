@@ -47,7 +47,7 @@ def overall_error(
 
 def _n_unplanned(taken)->int: return sum(not is_planned for _,is_planned in taken)
 
-# %% ../../nbs/60b_compare.looks.ipynb #54660b6a
+# %% ../../nbs/60b_compare.looks.ipynb #e7e49c1a
 @dataclass
 class Ledger:
     "The looks at one comparison, in its folder"
@@ -78,7 +78,7 @@ def open_ledger(
     planned:list # As `planned_looks` returns it
 )->Ledger: # The one on disk, or a new one
     "Read the ledger of a folder; the plan of the first call stays"
-    if not path.exists(): return Ledger(path, seeds, planned, [])
+    if not path.exists(): write_json(path, dict(seeds=seeds, planned=planned, taken=[]))
     there = read_json(path, ())
     is_ledger = isinstance(there, dict) and set(there)=={'seeds', 'planned', 'taken'}
     check(is_ledger, str(path), 'be a ledger of looks, with seeds, planned and taken', there)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #fe34821a
+# %% ../../nbs/67_compare.report.ipynb #ba56fb3d
 import pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
@@ -17,7 +17,7 @@ from ..core.checks import check, checked
 from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, snippet, visible,
     write_page)
 from .verdict import plural
-from .sentences import percent, verdict_sentences
+from .sentences import percent
 from .looks import overall_error
 from .batches import unlike_batches
 from .schema import GRADS_CURVE, check_record
@@ -53,7 +53,7 @@ def report_table(
     table = pd.DataFrame(rows)
     return table if table.errors.any() else table.drop(columns='errors')
 
-# %% ../../nbs/67_compare.report.ipynb #d2368b4d
+# %% ../../nbs/67_compare.report.ipynb #faf27b10
 def _title(record)->str:
     situation = record['situation']
     return ('Learning-rate policies compared: '
@@ -63,13 +63,16 @@ def _how_judged(record, level)->str:
     "Return what the verdicts mean"
     margin,direction = record['margin'],'higher' if record['higher'] else 'lower'
     no_difference = f'"made no difference" if it lies within ±{margin:.3g}, ' if margin else ''
-    failed_as = 'the worst outcome that any run reached' if record['fail_score'] is None else f'{record["fail_score"]:.3g}'
+    below = f'{-margin:.3g}' if margin else '0'
+    fail_score = record['fail_score']
+    failed_as = 'the worst outcome that any run reached' if fail_score is None else f'{fail_score:.3g}'
     return (f'Compared with {record["baseline"]} by {record["metric"]} ({direction} is better), over '
             f'{plural(len(record["seeds"]), "seed")}. A policy "worked" if the whole interval of its gain lies above '
-            f'{margin:.3g}, {no_difference}"did worse" if it lies below {-margin:.3g}, and nobody can tell otherwise. '
+            f'{margin:.3g}, {no_difference}"did worse" if it lies below {below}, and nobody can tell otherwise. '
             f'A run that failed counts as {failed_as}, and failed runs are compared on their own too. All verdicts '
             f'together hold at {percent(level)}.')
 
+# %% ../../nbs/67_compare.report.ipynb #5af89d48
 def _list_words(words)->str:
     "Return such as `'a, b and c'`"
     words = list(map(str, words))
@@ -89,9 +92,10 @@ def _looks_text(record)->str:
 def _budget_text(record)->str:
     "Return what was found out about the budgets and the batches of the runs"
     well = [run for run in record['runs'] if run['end']=='well']
-    steps,items = [sorted({run[name] for run in well}) for name in ('n_steps', 'n_items')]
-    budget = f'Optimizer steps of a run that ended well: {_list_words(steps) or "–"}; items: {_list_words(items) or "–"}. '
-    if not any(run['inputs'] for run in record['runs']): return budget + 'Whether the batches were the same is not known.'
+    steps,items = [_list_words(sorted({run[name] for run in well})) or '–' for name in ('n_steps', 'n_items')]
+    budget = f'Optimizer steps of a run that ended well: {steps}; items: {items}. '
+    has_hashes = any(run['inputs'] for run in record['runs'])
+    if not has_hashes: return budget + 'Whether the batches were the same is not known.'
     if unlike_batches(record['runs']): return budget + 'The batches were not the same for all policies.'
     return budget + 'For each seed all policies trained on the same batches in the same order (hashes are equal).'
 
@@ -104,10 +108,11 @@ def _speaks_text(record)->str:
     text = f'With the seed changed: {_list_words(changed) or "nothing that is known"}. '
     if kept: text += f'The same for all seeds: {_list_words(kept)}. '
     if varies.get('validation set'):
-        return text + ('So the verdicts speak for other splits of these data. Runs of different seeds share most of their '
-                       'data, which makes intervals narrower than they are for new data (Nadeau and Bengio 2003).')
+        return text + ('So the verdicts speak for other splits of these data. Runs of different seeds share most of '
+                       'their data, so intervals are narrower than for new data (Nadeau and Bengio 2003).')
     return text + 'So the verdicts speak for new runs on these data and this split, not for other data.'
 
+# %% ../../nbs/67_compare.report.ipynb #25f3864e
 def _facts(record)->dict:
     "Return what was run, as texts by name"
     trials = [f'{policy["n_trials"]} for {policy["name"]}' for policy in record['policies'] if policy['n_trials']]
@@ -126,7 +131,7 @@ def _tuning_rows(comparison)->list:
     record,rows = comparison.record,[]
     for policy in record['policies']:
         if not policy['n_trials']: continue
-        table = comparison.rate_means(policy['name'])
+        table = comparison.trial_means(policy['name'])
         for rate,row in table.iterrows():
             mean = row['mean'] if record['higher'] else -row['mean']
             rows.append({'policy': policy['name'], 'rate': show_number(rate), 'trials': f'{row.n:.0f}',
@@ -179,9 +184,9 @@ def _figures(comparison, summary)->list:
     if keys: found.append(('Learning curves', image_address(_draw_curves_of(comparison, keys).figure), _CURVES_CAPTION))
     return found
 
-# %% ../../nbs/67_compare.report.ipynb #9cf46d83
+# %% ../../nbs/67_compare.report.ipynb #a377ac8a
 _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{{ line }}</li>{% endfor %}</ul>
-{% for note in notes %}<p><b>Note.</b> {{ note }}</p>{% endfor %}
+{% for note in notes %}<p><b>Note:</b> {{ note }}</p>{% endfor %}
 {% for text in how_judged %}<p class="soft">{{ text }}</p>{% endfor %}
 <h2>The numbers</h2>{{ table(rows) }}
 <h2>The figures</h2>
@@ -196,12 +201,12 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}{% endfor %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 
-# %% ../../nbs/67_compare.report.ipynb #9d59ca5b
+# %% ../../nbs/67_compare.report.ipynb #bb5cce2c
 def _read(comparison)->tuple:
-    "Return the record, which is checked, the summary and the sentences of a comparison"
-    record = check_record(comparison.record)
+    "Return a comparison whose record is checked, its summary and its sentences"
+    comparison = Comparison(check_record(comparison.record))
     summary = comparison.summary()
-    return record, summary, verdict_sentences(summary, record['metric'], record['higher'], comparison.level, record['margin'])
+    return comparison, summary, comparison.verdicts(summary)
 
 def _judging(comparison)->list:
     "Return the texts that say how the runs were judged and what is known about them"
@@ -214,16 +219,18 @@ def _bad_ends(comparison)->dict:
     return {'Runs that failed': _runs_that(comparison, 'failed'),
             'Runs that an exception ended: no result': _runs_that(comparison, 'error')}
 
-# %% ../../nbs/67_compare.report.ipynb #041b6a11
+# %% ../../nbs/67_compare.report.ipynb #a33917e5
 def report_html(
     comparison:Comparison # One's own or somebody else's
 )->str: # The page
     "Return a self-contained page: verdicts, numbers, figures, what was run and how to run it again"
-    record,summary,sentences = _read(comparison)
+    comparison,summary,sentences = _read(comparison)
+    record = comparison.record
     kinds = [verdict.replace(' ', '-') for verdict in summary.verdict if verdict!='baseline']
     page = PAGES.from_string(TABLE + HEAD + _BODY).render(
-        title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), how_judged=_judging(comparison), notes=record['notes'],
-        rows=report_table(comparison, summary).to_dict('records'), figures=_figures(comparison, summary),
+        title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), notes=record['notes'],
+        how_judged=_judging(comparison), rows=report_table(comparison, summary).to_dict('records'),
+        figures=_figures(comparison, summary),
         facts=_facts(record), policies=record['policies'], tuning=_tuning_rows(comparison),
         bad_ends=_bad_ends(comparison), again=_how_again(record))
     return visible(page)
@@ -263,16 +270,18 @@ def _code_block(text)->str:
     ticks = '`'*max(3, longest+1)
     return f'{ticks}text\n{text}\n{ticks}'
 
-# %% ../../nbs/67_compare.report.ipynb #12b79844
+# %% ../../nbs/67_compare.report.ipynb #de682805
 def report_markdown(
     comparison:Comparison # One's own or somebody else's
 )->str: # Markdown
     "Return the words of `report_html` as Markdown for a forum"
-    record,summary,sentences = _read(comparison)
+    comparison,summary,sentences = _read(comparison)
+    record = comparison.record
     facts = [{'what': k, 'value': v} for k,v in _facts(record).items()]
     parts = [f'## {_escape_line(_title(record))}', '\n'.join(f'- {_escape_line(sentence)}' for sentence in sentences),
-             *(f'**Note.** {_escape_line(note)}' for note in record['notes']), *map(_escape_line, _judging(comparison)),
-             markdown_table(report_table(comparison, summary).to_dict('records')), '### What was run', markdown_table(facts), '### The policies']
+             *(f'Note: {_escape_line(note)}' for note in record['notes']), *map(_escape_line, _judging(comparison)),
+             markdown_table(report_table(comparison, summary).to_dict('records')),
+             '### What was run', markdown_table(facts), '### The policies']
     for policy in record['policies']: parts += [f'#### {_escape_line(policy["name"])}', _code_block(policy['what'])]
     tuning = _tuning_rows(comparison)
     if tuning: parts += ['### How the rates were chosen', markdown_table(tuning)]

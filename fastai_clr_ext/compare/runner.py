@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'policies_by_name', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #7ef371e0
+# %% ../../nbs/66_compare.runner.ipynb #cc872270
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ from .tuning import check_hold_out
 from .runs import Run, train_all
 from .trials import tune_rates
 from .comparison import Comparison
-from .recording import make_record, notes_on
+from .recording import make_record
 
 # %% ../../nbs/66_compare.runner.ipynb #d309f52a
 def seed_list(
@@ -51,7 +51,7 @@ def seed_list(
           f'whole numbers in [0, {TUNE_SEED})', given)
     return [int(seed) for seed in found]
 
-# %% ../../nbs/66_compare.runner.ipynb #c76da96d
+# %% ../../nbs/66_compare.runner.ipynb #7bbd786f
 def _rates_by_policy(lr_max, policies)->dict:
     "Return the peak rate of each policy that is a cycle, None of the others"
     cycles = [name for name,policy in policies.items() if isinstance(policy, Schedule)]
@@ -77,6 +77,11 @@ def policies_by_name(
         try: made[name] = preset_named(policy)
         except ValueError as e: raise ValueError(f'policies[{name!r}]: {e}') from e
     return check_names(made)
+
+def _policies_and_rates(policies, lr_max)->tuple:
+    "Return policies and peak rates by name"
+    policies = policies_by_name(policies)
+    return policies, _rates_by_policy(lr_max, policies)
 
 # %% ../../nbs/66_compare.runner.ipynb #e79d6138
 def _check_policies(policies, learn, n_epoch, rates):
@@ -165,12 +170,12 @@ def _remove_leftovers(out):
         for path in folder.glob('.*'):
             if leftover_target(path).endswith(_WRITTEN): path.unlink()
 
-# %% ../../nbs/66_compare.runner.ipynb #10c23c1a
+# %% ../../nbs/66_compare.runner.ipynb #735f18f1
 def _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)->FolderPlan:
     "Return what makes two comparisons the same"
     texts = {name: canonical_text(policy) for name,policy in policies.items()}
     plan = dict(version=FOLDER_VERSION, n_epoch=n_epoch, policies=texts,
-                lr_max={name: plain_rate(lr) for name,lr in rates.items()}, tune=tune, grads=grads,
+                lr_max={name: plain_rate(lr) for name,lr in rates.items()}, tune=plain_rate(tune), grads=grads,
                 n_threads=n_threads, weights=weights_digest(learn.model), learner=learner_facts(learn))
     return check_model(FolderPlan, to_plain(plan | settings), 'the comparison')
 
@@ -191,29 +196,24 @@ def _open_folder(out, plan)->tuple:
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     return open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan), plan_digest
 
-# %% ../../nbs/66_compare.runner.ipynb #f237283a
+# %% ../../nbs/66_compare.runner.ipynb #27adc5b5
 @checked
 @delegates(Comparison.read)
 def compare(
     make_learner:Callable, # From a seed to a fresh `Learner`: a function, or a `Situation`
-    # By name: a cycle, its name in `PRESETS`, a list of stages, or a function of a learner; or a list of such names
-    policies:dict|list,
+    policies:dict|list, # By name: a cycle or its name, a list of stages, a function of a learner; or names in `PRESETS`
     n_epoch:int, # Epochs of every run
     seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1); with `looks` the most of them
     lr_max:float|list|slice|dict|None=None, # Peak rate of all cycles, or by policy; None means the learner's `lr`
-    # Folder for the runs; one of the same comparison goes on. None means a new one, `comparison-…`, which is printed
-    out:str|Path|None=None,
+    out:str|Path|None=None, # Folder for the runs, or of this comparison to go on; None means a new one, which is printed
     *,
-    # Numbers of seeds after which to look, rising, and to stop if every policy has a verdict; None means at the end
-    looks:list|None=None,
+    looks:list|None=None, # Numbers of seeds after which to look, and stop if all have a verdict; None means at the end
     tune:list|None=None, # Rates to try each policy at, on a part of the training set; None means no tuning
     n_workers:int|None=None, # Processes; None means as `joblib.parallel_config` says, or this process
     n_threads:int=1, # CPU threads of a run; the numbers depend on it, but not on `n_workers`
     grads:bool=True, # Whether mean |g| is recorded at every step
     same_start:bool=False, # Whether all seeds may start from the same weights
-    # From the losses and metrics of a run's last epoch, by name, to whether it failed; None means that it failed if
-    # its training loss is no better than that of a constant prediction
-    fail_if:Callable|None=None,
+    fail_if:Callable|None=None, # From a run's last losses and metrics to whether it failed; None as `judge_end` says
     situation:dict|None=None, # Facts about data and network for the record, beside what the learner shows
     with_bar:bool=True, # Whether to show how far the runs are: a bar, or rows where the output is redirected
     **kwargs # How the outcome is judged, as in `Comparison.read`
@@ -222,32 +222,32 @@ def compare(
     seeds = seed_list(seeds)
     planned = planned_looks(looks, len(seeds))
     _check_options(n_epoch, n_threads, n_workers, situation, fail_if, kwargs)
-    policies = policies_by_name(policies)
-    rates = _rates_by_policy(lr_max, policies)
+    policies,rates = _policies_and_rates(policies, lr_max)
     learn,settings,varies,rates,options = _check_training(make_learner, policies, n_epoch, rates, tune, same_start,
                                                           n_threads, kwargs)
-    tune = plain_rate(tune)
     plan = _folder_plan(learn, settings, policies, n_epoch, rates, tune, n_threads, grads)
     path,plan_digest = _open_folder(out, plan)
     ledger = open_ledger(path/'looks.json', seeds, planned)
     best = options['metric'], options['higher']
     train = partial(train_all, make_learner, n_workers=n_workers, with_bar=with_bar, best=best, fail_if=fail_if)
-    first_runs = _first_runs(policies, rates, n_epoch, path/'tuning', n_threads, grads, plan_digest)
-    trials = []
-    if tune: rates,trials = tune_rates(train, first_runs, tune, ledger.planned[-1], *best)
-    situation = (situation or {}) | (dict(same_start=True) if same_start else {})
+    first_runs = _first_runs(policies, rates, n_epoch, path, n_threads, grads, plan_digest)
+    rates,trials = tune_rates(train, first_runs, tune, ledger.planned[-1], *best) if tune else (rates, [])
+    record_of = partial(make_record, make_learner, learn, first_runs, rates, situation=situation or {},
+                        same_start=same_start, fail_if=fail_if, tuning=trials, varies=varies, **options)
+    train_runs = partial(train, n_batches=n_epoch*len(learn.dls.train))
+    return _look_by_look(train_runs, record_of, partial(_all_runs, first_runs, rates), seeds, planned, ledger, path)
+
+# %% ../../nbs/66_compare.runner.ipynb #c5211284
+def _look_by_look(train, record_of, runs_of, seeds, planned, ledger, path)->Comparison:
+    "Train until each policy has a verdict at a planned look, or to the end"
     for n in planned:
-        runs = _all_runs(first_runs, seeds[:n], rates, path/'runs')
-        results = train(runs, n_batches=n_epoch*len(learn.dls.train))
-        notes = notes_on(results, None if fail_if is None else policy_text(fail_if))
-        record = make_record(make_learner, learn, first_runs, rates, results, situation, tuning=trials, varies=varies,
-                             seeds=seeds[:n], looks=ledger.see(seeds[:n]), notes=notes, **options)
+        record = record_of(train(runs_of(seeds[:n])), seeds=seeds[:n], looks=ledger.see(seeds[:n]))
         write_json(path/'record.json', record)
         result = Comparison(record, path)
         if 'cannot tell' not in set(result.summary().verdict): break
     return result
 
-# %% ../../nbs/66_compare.runner.ipynb #937f2a46
+# %% ../../nbs/66_compare.runner.ipynb #70d6674b
 _MOST_PROCESSES = 1_000 # And threads; more is a mistake
 
 def _check_options(n_epoch, n_threads, n_workers, situation, fail_if, kwargs):
@@ -269,13 +269,13 @@ def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_
     default = {name: learn.lr for name,p in policies.items() if isinstance(p, Schedule) and rates[name] is None}
     return learn, settings, varies, rates | default, judging_options(list(policies), metric_names(learn), **kwargs)
 
-def _first_runs(policies, rates, n_epoch, folder, n_threads, grads, comparison)->list:
+def _first_runs(policies, rates, n_epoch, path, n_threads, grads, comparison)->list:
     "Return a run of each policy with the seed of the trials, from which all others are made"
-    return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
+    return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
-# %% ../../nbs/66_compare.runner.ipynb #34b48183
-def _all_runs(first_runs, seeds, rates, folder)->list:
+# %% ../../nbs/66_compare.runner.ipynb #5cf035fc
+def _all_runs(first_runs, rates, seeds)->list:
     "Return every policy with the first seed, then with the second, …, so that unequal budgets are found early"
-    return [replace(run, seed=seed, lr_max=rates[run.policy_name], folder=folder)
+    return [replace(run, seed=seed, lr_max=rates[run.policy_name], folder=run.folder.with_name('runs'))
             for seed in seeds for run in first_runs]

@@ -125,7 +125,7 @@ Look = Annotated[list[int|bool], keeps_rule(is_look, 'be a number of seeds and w
 Seeds = Annotated[list[Count], Field(max_length=MOST_SEEDS), FailFast(),
                   keeps_rule(lambda o: len(set(o))==len(o), 'be different')]
 
-# %% ../../nbs/61_compare.schema.ipynb #414a783d
+# %% ../../nbs/61_compare.schema.ipynb #b4875c77
 class Fields(BaseModel):
     "Base class of the parts of a record: strict types; unknown fields are kept in the file and never used"
     model_config = ConfigDict(strict=True, extra='ignore')
@@ -144,6 +144,7 @@ class Outcome(Fields):
     end:Literal[ENDS] # How it ended
     why:Text|None # Why it failed, or type and message of an exception that ended it; null if it ended well
 
+# %% ../../nbs/61_compare.schema.ipynb #da2ab984
 class TrialRecord(Outcome):
     "A trial of one learning rate"
     seed:Count # Of the trial
@@ -155,7 +156,7 @@ class RunRecord(Outcome):
     lr_max:Value # Peak rate
     n_steps:Count # Optimizer steps
     n_items:Count # Items of all training batches
-    final_loss:Number|None # Mean training loss of the last epoch; null if nothing was trained
+    final_loss:Number|None # Mean training loss at the end, see `compare.ends`; null if nothing was trained
     constant_loss:Number|None # Training loss of the best constant prediction; null if it isn't known
     inputs:Hashes # Hash of the inputs of each whole epoch
     targets:Hashes # Hash of their targets
@@ -283,9 +284,10 @@ def _check_parts(record:Record):
     check(all(record.metric in run.scores for run in ended_well), 'metric of a record',
           'be a score of every run that ended well', record.metric)
 
-# %% ../../nbs/61_compare.schema.ipynb #5b24ed32
-_NOTE_1 = ('A record of version 1: its verdicts are read anew by the rules of today. It does not know which runs learned '
-           'nothing, whether all policies saw the same batches, what changed with the seed, nor how often somebody looked.')
+# %% ../../nbs/61_compare.schema.ipynb #64714b63
+_NOTE_1 = ('A record of version 1: its verdicts are read anew by the rules of today. It does not know which runs '
+           'learned nothing, whether all policies saw the same batches, what changed with the seed, nor how often '
+           'somebody looked.')
 _NEW_IN_2 = dict(n_items=0, final_loss=None, constant_loss=None, inputs=[], targets=[])
 
 def _from_version_1(record)->dict:

@@ -11,7 +11,7 @@ __all__ = ['verdict_sentences']
 import numpy as np, pandas as pd
 from .verdict import plural
 
-# %% ../../nbs/60a_compare.sentences.ipynb #39b1bf96
+# %% ../../nbs/60a_compare.sentences.ipynb #37bc3ef9
 def _short(x)->str: return f'{x:.3g}'
 
 def percent(
@@ -37,7 +37,8 @@ def _gain_text(row, base, metric, higher, level)->str:
 def _failed_text(row, base_row, base)->str:
     "Return how many runs failed, if any did"
     if not row.n_failed and not base_row.n_failed: return ''
-    counts = f'{row.n_failed} of {row.n_seeds} of its runs failed, and {base_row.n_failed} of {base_row.n_seeds} of {base}'
+    n = row.n_seeds
+    counts = f'{row.n_failed} of {n} of its runs failed, and {base_row.n_failed} of {n} of {base}'
     failed_as = row.failed_as if row.n_failed else base_row.failed_as
     return f' {counts}; a failed run counts as {_short(failed_as)}.' if np.isfinite(failed_as) else f' {counts}.'
 

@@ -14,7 +14,7 @@ from ..core.checks import warn
 from .schema import TUNE_SEED
 from .tuning import MIN_TRIALS, best_rate, next_rates, rate_means
 
-# %% ../../nbs/64a_compare.trials.ipynb #e8f8eec0
+# %% ../../nbs/64a_compare.trials.ipynb #8a016579
 _HELD_OUT = .2 # Of the training set
 
 def trial_runs(
@@ -27,6 +27,7 @@ def trial_runs(
 
 def _score(trial, metric)->float|None: return trial['scores'].get(metric) if trial['end']=='well' else None
 
+# %% ../../nbs/64a_compare.trials.ipynb #6f7d6c53
 def tune_rates(
     train:Callable, # Trains a list of `Run`s and returns their results; those on disk are read
     first_runs:list, # A `Run` for each policy
@@ -58,4 +59,4 @@ def _warn_if_none_ended_well(trials, rates):
     for name,table in rates.items():
         ends = [trial for trial in trials if trial['policy']==name]
         if any(trial['end']=='well' for trial in ends): continue
-        warn(f'no trial of {name!r} ended well ({ends[0]["why"]}): its rate, {best_rate(table):g}, is one of those that failed')
+        warn(f'no trial of {name!r} ended well ({ends[0]["why"]}): its rate, {best_rate(table):g}, is one that failed')

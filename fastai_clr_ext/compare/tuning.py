@@ -40,7 +40,7 @@ def best_rate(
     "Return the rate that is chosen"
     return float(rates['mean'].idxmax())
 
-# %% ../../nbs/63e_compare.tuning.ipynb #4fba77be
+# %% ../../nbs/63e_compare.tuning.ipynb #669168e0
 _CLEARLY = 2. # Standard errors of a difference
 
 def next_rates(
@@ -50,13 +50,13 @@ def next_rates(
 )->dict: # Trials that each rate is to have in all, by rate; empty if the choice stands
     "Return which trials a policy still needs"
     best = best_rate(rates)
-    beyond = _beyond_edge(rates.index, best)
+    beyond = _beyond_edge(rates.index, best) if rates['mean'].nunique()>1 else None # not if all trials failed
     if beyond and len(rates)<n_given+MOST_EXTRA: return {beyond: MIN_TRIALS}
     behind = rates['mean'][best]-rates['mean']
     in_race = rates[behind <= _CLEARLY*np.hypot(rates.se, rates.se[best])]
-    n_done = int(in_race.n.min())
-    if len(in_race)==1 or n_done>=n_wanted: return {}
-    return dict.fromkeys(map(float, in_race.index), min(2*n_done, n_wanted))
+    n_next = min(2*int(in_race.n.min()), n_wanted)
+    if len(in_race)==1: return {}
+    return {float(rate): n_next for rate,n in in_race.n.items() if n<n_next}
 
 def _beyond_edge(tried, best)->float|None:
     "Return the rate beyond the edge of those that were tried, if the best lies there"

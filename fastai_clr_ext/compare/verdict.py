@@ -1,4 +1,4 @@
-"""Turn the outcomes of paired runs into a verdict: *worked*, *made no difference*, *did worse*, *cannot tell* or *no result*.
+"""From outcomes of paired runs to a verdict: *worked*, *made no difference*, *did worse*, *cannot tell*, *no result*.
 
 Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.verdict.html.md"""
 
@@ -159,8 +159,8 @@ def _paired_differences(a, b)->np.ndarray:
     is_flat = (np.abs(differences-middle)<=rounding).all()
     return np.full(len(differences), middle) if is_flat else differences
 
-# %% ../../nbs/60_compare.verdict.ipynb #06dc67c2
-def _judge(d, failed, failed_baseline, level, margin, extra_sd)->dict:
+# %% ../../nbs/60_compare.verdict.ipynb #844e093c
+def _judge_gains(d, failed, failed_baseline, level, margin, extra_sd)->dict:
     "Return gain, interval and verdict of a policy from the differences `d`"
     n = len(d)
     n_failed,n_failed_baseline = int(failed.sum()),int(failed_baseline.sum())
@@ -210,7 +210,7 @@ def _check_outcomes(outcomes, baseline, errors, tuning_sd):
     bad = {name: sd for name,sd in (tuning_sd or {}).items() if name not in outcomes or not is_number(sd) or sd<0}
     check(not bad, 'tuning_sd', 'have numbers of at least 0 by policy', bad)
 
-# %% ../../nbs/60_compare.verdict.ipynb #33d15954
+# %% ../../nbs/60_compare.verdict.ipynb #f29a89fd
 _COLUMNS = ['n_seeds', 'mean', 'sd', 'n_failed', 'failed_lo', 'failed_hi', 'failed_as', 'n_errors', 'gain', 'gain_lo',
             'gain_hi', 'effect', 'n_better', 'n_worse', 'better_lo', 'better_hi', 'verdict', 'why', 'seeds_needed']
 
@@ -237,21 +237,21 @@ def paired_summary(
     level_each = 1-(1-level)/max(outcomes.shape[1]-1, 1)
     rows = {}
     for i,name in enumerate(outcomes):
-        row = _describe(filled[name][~is_error[:,i]], is_failed[name], fail_score, n_errors[name], level)
+        row = _outcome_row(filled[name][~is_error[:,i]], is_failed[name], fail_score, n_errors[name], level)
         if name==baseline: row['verdict'] = 'baseline'
         elif n_errors[name] or n_errors[baseline]:
             row |= dict(verdict='no result', why=_why_no_result(name, baseline, n_errors))
         else:
             d = _gains(filled[name], filled[baseline], higher)
             extra_sd = math.hypot(noise[name], noise[baseline])
-            row |= _judge(d, is_failed[name], is_failed[baseline], level_each, margin, extra_sd)
+            row |= _judge_gains(d, is_failed[name], is_failed[baseline], level_each, margin, extra_sd)
         rows[name] = row
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_COLUMNS).rename_axis('policy')
     df['why'] = df.why.fillna('')
     return df.astype(dict.fromkeys(['n_better', 'n_worse', 'seeds_needed'], 'Int64'))
 
-# %% ../../nbs/60_compare.verdict.ipynb #f5bdc730
-def _describe(values, failed, fail_score, n_errors, level)->dict:
+# %% ../../nbs/60_compare.verdict.ipynb #f4357426
+def _outcome_row(values, failed, fail_score, n_errors, level)->dict:
     "Return the mean and the failed runs of one policy"
     n,n_failed = len(values),int(failed.sum())
     low,high = share_interval(n_failed, n, level)

@@ -61,7 +61,7 @@ def check_situation(
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #56155810
+# %% ../../nbs/52_situations.catalog.ipynb #0d70df99
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -99,10 +99,10 @@ class Situation:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
 
-    @property
-    def cycle(self)->Cycle: # What `use_clr_beta=` means
-        "Return the situation's own cycle"
-        return clr_beta_07(*self.use_clr_beta)
+@patch(as_prop=True)
+def cycle(self:Situation)->Cycle: # What `use_clr_beta=` means
+    "Return the situation's own cycle"
+    return clr_beta_07(*self.use_clr_beta)
 
 # %% ../../nbs/52_situations.catalog.ipynb #93ced44c
 def _check_classes(classes, n:int, name:str)->tuple:

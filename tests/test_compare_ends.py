@@ -1,0 +1,132 @@
+"How a run ended: well, failed or by an error; what a constant prediction reaches"
+import numpy as np, pytest, torch
+import torch.nn.functional as F
+from fastai.losses import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, L1LossFlat, LabelSmoothingCrossEntropy,
+                           MSELossFlat)
+from fastai.metrics import accuracy
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import log_loss
+from torch import nn
+from compare_helpers import *
+from fastai_clr_ext.compare import *
+from fastai_clr_ext.situations import digits_dls, situation
+
+r = np.random.default_rng(0)
+CLASSES = torch.tensor(r.choice(4, 60, p=[.1, .2, .3, .4]))
+NUMBERS = torch.tensor(r.exponential(1, (60, 3)), dtype=torch.float32)
+BITS = torch.tensor(r.random((60, 3))<.3, dtype=torch.float32)
+
+def batches(y): return [[part] for part in y.split(7)]
+
+def best_constant(loss, y, shape):
+    "Found by optimization, which knows nothing of closed forms"
+    constant = torch.zeros(shape, requires_grad=True, dtype=torch.float64)
+    optimizer = torch.optim.LBFGS([constant], max_iter=500, tolerance_grad=1e-10, line_search_fn='strong_wolfe')
+    def closure():
+        optimizer.zero_grad()
+        value = loss(constant.expand(len(y), *shape), y)
+        value.backward()
+        return value
+    optimizer.step(closure)
+    return closure().item()
+
+@pytest.mark.parametrize('loss,plain,y,shape', [
+    (CrossEntropyLossFlat(), F.cross_entropy, CLASSES, (4,)), (nn.CrossEntropyLoss(), F.cross_entropy, CLASSES, (4,)),
+    (F.cross_entropy, F.cross_entropy, CLASSES, (4,)),
+    (nn.CrossEntropyLoss(), F.cross_entropy, torch.softmax(NUMBERS.double(), 1), (3,)),
+    (MSELossFlat(), F.mse_loss, NUMBERS.double(), (3,)), (F.mse_loss, F.mse_loss, NUMBERS[:,:1].double(), (1,)),
+    (BCEWithLogitsLossFlat(), F.binary_cross_entropy_with_logits, BITS.double(), (3,))], ids=lambda o: '')
+def test_the_best_constant_is_what_optimization_finds(loss, plain, y, shape):
+    assert constant_loss(loss, batches(y))==pytest.approx(best_constant(plain, y, shape), rel=1e-6)
+
+def test_the_best_constant_is_that_of_scikit_learn():
+    x = np.zeros((60, 1))
+    prior = DummyClassifier(strategy='prior').fit(x, CLASSES).predict_proba(x)
+    assert constant_loss(CrossEntropyLossFlat(), batches(CLASSES))==pytest.approx(log_loss(CLASSES, prior))
+    median = DummyRegressor(strategy='median').fit(x, NUMBERS.numpy())
+    assert constant_loss(L1LossFlat(), batches(NUMBERS))==pytest.approx(np.abs(NUMBERS.numpy()-median.predict(x)).mean())
+
+@pytest.mark.parametrize('loss,targets', [
+    (LabelSmoothingCrossEntropy(), batches(CLASSES)), (nn.CrossEntropyLoss(label_smoothing=.1), batches(CLASSES)),
+    (nn.CrossEntropyLoss(weight=torch.ones(4)), batches(CLASSES)), (nn.SmoothL1Loss(), batches(NUMBERS)),
+    (BCEWithLogitsLossFlat(pos_weight=torch.ones(3)), batches(BITS)), (lambda pred, y: pred.sum(), batches(CLASSES)),
+    (CrossEntropyLossFlat(), []), (CrossEntropyLossFlat(), [[CLASSES, CLASSES]]),
+    (MSELossFlat(), [[torch.zeros(2, 3)], [torch.zeros(2, 4)]]), (CrossEntropyLossFlat(), [[torch.zeros(5).long()]]),
+    (MSELossFlat(), [[torch.ones(5)]])], ids=lambda o: '')
+def test_losses_that_are_not_known(loss, targets):
+    "Or where a constant makes no error, so that nothing could be better"
+    assert constant_loss(loss, targets) is None
+
+def test_targets_that_a_loss_ignores_do_not_count():
+    y = torch.tensor([0, 1, 1, -100, -100])
+    assert constant_loss(nn.CrossEntropyLoss(), [[y]])==pytest.approx(constant_loss(nn.CrossEntropyLoss(), [[y[:3]]]))
+    assert constant_loss(CrossEntropyLossFlat(ignore_index=1), [[torch.tensor([0, 0, 1, 2])]])==pytest.approx(
+        -2/3*np.log(2/3) - np.log(1/3)/3)
+
+# ends
+
+class Blind(nn.Module):
+    "Knows nothing of its input"
+    def __init__(self, scale=0.):
+        super().__init__()
+        self.bias,self.scale = nn.Parameter(.1*torch.randn(10)),scale
+    def forward(self, x): return self.bias.expand(len(x), -1) + self.scale*torch.randn(len(x), 10)
+
+def make_blind(seed, scale=1.):
+    dls = digits_dls()
+    torch.manual_seed(seed)
+    return Learner(dls, Blind(scale), loss_func=CrossEntropyLossFlat(), metrics=accuracy, lr=.01)
+
+def test_a_run_that_learned_nothing_failed(tmp_path):
+    "It ends with a finite loss, and before that counted as one that ended well"
+    c = compare(make_blind, {'a': constant(), 'b': one_cycle()}, n_epoch=1, seeds=2, out=tmp_path, with_bar=False)
+    assert (c.df.end=='failed').all() and c.outcomes.isna().all(axis=None)
+    run = c.record['runs'][0]
+    shares = np.bincount(torch.cat([y for _,y in digits_dls(bs=1437).train]).numpy())/1437
+    assert run['constant_loss']==pytest.approx(-(shares*np.log(shares)).sum(), abs=2e-3), 'all but the last, dropped items'
+    assert run['final_loss']>run['constant_loss'] and run['why'].startswith('it learned nothing: its training loss was')
+    again = read_record(tmp_path)
+    assert again.df.end.tolist()==c.df.end.tolist() and 'Runs that failed' in report_markdown(again)
+
+def test_a_run_that_learns_ends_well():
+    c = compare(situation(), {'a': constant(moms=.9), 'b': one_cycle()}, n_epoch=1, seeds=2, lr_max=.2, with_bar=False)
+    assert (c.df.end=='well').all() and c.df.why.isna().all() and not c.record['notes']
+
+def test_the_users_own_rule_takes_the_place_of_ours(tmp_path):
+    "And is no part of what was trained: it may change when the comparison goes on"
+    go = lambda **kwargs: compare(make_blind, {'a': constant(), 'b': one_cycle()}, n_epoch=1, seeds=2, out=tmp_path,
+                                  with_bar=False, **kwargs)
+    first = go()
+    c = go(fail_if=lambda scores: scores['accuracy']>.5)
+    assert (c.df.end=='well').all() and (first.df.end=='failed').all()
+    assert c.df.seconds.tolist()==first.df.seconds.tolist(), 'nothing is trained again'
+    c = go(fail_if=lambda scores: True)
+    assert (c.df.end=='failed').all() and c.df.why[0]=='fail_if says so' and "scores: True" in c.record['notes'][0]
+    with pytest.raises(ValueError, match='fail_if must be a function'): go(fail_if=3)
+
+def test_where_nobody_knows_a_constant_the_report_says_so():
+    smooth = partial(make_blind)
+    def make(seed):
+        learn = smooth(seed)
+        learn.loss_func = LabelSmoothingCrossEntropy()
+        return learn
+    c = compare(make, {'a': constant(), 'b': one_cycle()}, n_epoch=1, seeds=1, with_bar=False)
+    assert (c.df.end=='well').all() and c.record['runs'][0]['constant_loss'] is None
+    assert 'a run that learned nothing counts as one that ended well' in c.record['notes'][0]
+
+@pytest.mark.parametrize('lr,says', [(1e12, 'its loss was'), (1e20, 'its loss was')])
+def test_an_exception_after_a_loss_that_is_not_finite_is_a_failed_run(lr, says):
+    "Such as of a metric that refuses NaN: the divergence comes first"
+    def wild(learn):
+        learn.fit(1, lr)
+        raise ValueError('Input contains NaN')
+    c = compare(make_line, {'flat': constant(), 'wild': wild}, n_epoch=1, seeds=1, lr_max={'flat': .05}, with_bar=False)
+    assert c.df.end.tolist()==['well', 'failed'] and c.df.why[1].startswith(says)
+
+def test_the_end_of_a_run_is_its_last_tenth():
+    learn = make_line(0)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle_ext(5, .05)
+    losses = learn.recorder.history.steps['loss'].to_numpy()
+    assert len(losses)==50 and np.array_equal(last_losses(learn.recorder.history, 10), losses[-5:])
+    assert np.array_equal(last_losses(learn.recorder.history, 3), losses[-3:]), 'never more than an epoch'
+    assert not len(last_losses(make_line(0).recorder.history, 10))
