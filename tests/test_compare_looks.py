@@ -35,7 +35,7 @@ def test_looks_that_were_not_planned_halve_what_they_may_spend():
     assert look_level(three | dict(present=1), .95)==.975, 'the second look again is what it was'
     assert look_level(three | dict(present=0), .95)==.95
     many = looks((5, True), *[(6+i, False) for i in range(50)], planned=[5])
-    assert overall_error(many, .95)<=.1
+    assert overall_error(many, .95)<=.1+1e-9
 
 def test_the_ledger_keeps_the_first_plan(tmp_path):
     path = tmp_path/'looks.json'
@@ -50,7 +50,7 @@ def test_the_ledger_keeps_the_first_plan(tmp_path):
     assert again.see([0, 1, 2])['taken'][-1]==[3, False]
     for bad in ([], {}, {'seeds': [], 'planned': []}):
         path.write_text(json.dumps(bad))
-        with pytest.raises(ValueError, match='looks.json must be a ledger of looks'): open_ledger(path, [0], [1])
+        with pytest.raises(ValueError, match='looks.json must (be a ledger of looks|hold what compare wrote)'): open_ledger(path, [0], [1])
 
 @pytest.mark.parametrize('table,name', [(bench.null_table(bench.normal, 1), 'normal'),
                                         (bench.null_table(bench.failing(.3), 1), 'failing')])

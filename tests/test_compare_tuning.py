@@ -26,7 +26,7 @@ def test_nothing_more_is_tried_where_the_best_is_clear():
 def test_a_best_rate_at_the_edge_asks_for_the_next(means, beyond):
     "Up to three more, then the race begins"
     scores = trials(**means)
-    assert next_rates(rate_means(scores, True), 3, 4)=={pytest.approx(beyond): MIN_TRIALS}
+    assert next_rates(rate_means(scores, True), 3, 4)==pytest.approx({beyond: MIN_TRIALS})
     edge = beyond
     for i in range(MOST_EXTRA):
         wanted = next_rates(rate_means(scores, True), 3, 4)
