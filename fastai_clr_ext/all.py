@@ -12,5 +12,5 @@ from .situations import (
     SITUATIONS, Images, Situation, cifar_resnet, digits_dls, folder_images, idx_images, images_dls, load_images,
     situation)
 from .compare import (
-    Comparison, check_record, compare, merge_records, merged_html, merged_markdown, paired_summary, read_record,
-    run_policy, seeds_needed)
+    Comparison, check_record, compare, merge_records, merged_html, merged_markdown, over_situations, paired_summary,
+    plot_situations, read_record, run_policy, seeds_needed)

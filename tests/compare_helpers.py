@@ -118,7 +118,7 @@ def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
     runs = [dict(policy=p, seed=s, lr_max=1.,
                  scores={'train_loss': .1, 'valid_loss': .2, 'accuracy': .9 + .01*s*(1+i) + .02*i}, end='well',
                  why=None, n_steps=20, n_tried=20, n_batches=20, n_items=640, final_loss=.1, constant_loss=2.3,
-                 inputs=['a', 'b'], targets=['c', 'd'], seconds=1.,
+                 inputs=['a', 'b'], targets=['c', 'd'], validation='e', seconds=1.,
                  curves={'accuracy': [.5, .9], 'valid_loss': [.4, .2], 'train_loss': [.3, .1],
                          'mean |g|': [3., 2., 1.]}) for s in seeds for i,p in enumerate(policies)]
     return dict(kind=RECORD_KIND, version=RECORD_VERSION,
@@ -133,7 +133,7 @@ def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
 def made_v1(*args, **more):
     "The same as version 1 had it"
     record = {k: v for k,v in made(*args).items() if k not in ('fail_score', 'looks', 'varies', 'notes')}
-    new = 'end', 'why', 'n_items', 'final_loss', 'constant_loss', 'inputs', 'targets'
+    new = 'end', 'why', 'n_items', 'final_loss', 'constant_loss', 'inputs', 'targets', 'validation'
     runs = [{k: v for k,v in run.items() if k not in new} | dict(diverged=False, error=None) for run in record['runs']]
     return record | dict(version=1, method='t', runs=runs) | more
 

@@ -51,7 +51,8 @@ def test_batches_depend_on_seed_and_place_alone(make, ds):
     assert torch.equal(whole, given(1, 2, 4, 1, 4, 1)), 'cut anywhere, a pass goes on where the last one ended'
     assert not torch.equal(whole, given(2, 4, 4, 4)), 'another seed'
     first = whole.reshape(3, 10, -1)
-    assert not torch.equal(first[0], first[1]) and all(sorted(e[:,0].tolist())==list(range(10)) for e in first), 'epochs'
+    assert not torch.equal(first[0], first[1]), 'epochs have orders of their own'
+    assert all(sorted(epoch[:,0].tolist())==list(range(10)) for epoch in first)
 
 @pytest.mark.parametrize('make', LOADERS)
 def test_the_process_draws_as_if_there_were_no_loader(make):
@@ -103,7 +104,7 @@ def test_policies_train_on_the_same_batches(name, recwarn):
     assert not [w for w in recwarn if 'same batches' in str(w.message)] and not c.record['notes']
     for seed in (0, 1):
         a,b = [run for run in c.record['runs'] if run['seed']==seed]
-        assert len(a['inputs'])==2 and (a['inputs'], a['targets'], a['n_items'])==(b['inputs'], b['targets'], b['n_items'])
+        assert len(a['inputs'])==2 and all(a[name]==b[name] for name in ('inputs', 'targets', 'n_items'))
         assert len({*a['inputs'], *a['targets']})==4, 'epochs differ'
     assert 'all policies trained on the same batches' in report_markdown(c)
 
@@ -131,7 +132,8 @@ def other_data(learn):
     ids=['data', 'policy', 'mixed'])
 def test_batches_that_are_not_the_same_are_said(make, policy, what, tmp_path):
     for _ in range(2): # also where the runs are read from disk
-        with pytest.warns(UserWarning, match=f"the same batches, so more .*'mine' with seed 0: {what} than 'flat', from") as said:
+        says = f"the same batches, so more .*'mine' with seed 0: {what} than 'flat', from"
+        with pytest.warns(UserWarning, match=says) as said:
             c = trained(policy, make, out=tmp_path)
         assert 'same batches' in c.record['notes'][0]
         assert any(w.filename==__file__ for w in said), 'the warning points at the line that compares'

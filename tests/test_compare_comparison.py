@@ -137,7 +137,8 @@ def test_every_metric_of_fastai_has_its_direction():
     assert names<=set(METRICS)
     words = 'error', 'loss', 'mse', 'mae', 'msle', 'rmspe', 'perplexity'
     errors = {name for name in names if any(word in name for word in words)}
-    assert errors=={name for name in names if not is_higher_better(name, None)}, 'a distance is better if it is less, a score if it is more'
+    lower = {name for name in names if not is_higher_better(name, None)}
+    assert errors==lower, 'a distance is better if it is less, a score if it is more'
 
 @pytest.mark.parametrize('name', ['mape', 'nll', 'wer', 'fid', 'ece', 'RMSE', 'lossless_ratio', 'my error'])
 def test_another_metric_needs_its_direction(name):
@@ -196,3 +197,32 @@ def test_how_well_the_rates_are_known_widens_the_interval():
     tuned,t = c.summary().loc['1cycle'],4.30265
     wider = ((tuned.gain_hi-tuned.gain)**2 - (plain.gain_hi-plain.gain)**2)**.5
     assert wider==pytest.approx(t*noise*2**.5, rel=1e-4)
+
+FAILED = dict(end='failed', why='it learned nothing')
+
+@pytest.mark.parametrize('metric,failed,given,want,why', [
+    ('accuracy', .1, None, .1, 'the worst of any run'), ('accuracy', None, None, .9, 'the worst of any run'),
+    ('accuracy', .1, .05, .05, 'as given'), ('valid_loss', 1e9, None, 2.3, 'the loss of a constant prediction'),
+    ('mae', 1e9, None, .3, 'the worst of the runs that ended well')], ids=str)
+def test_what_a_failed_run_counts_as(metric, failed, given, want, why):
+    r = made(metric=metric, higher=metric=='accuracy', fail_score=given)
+    for run in r['runs']: run['scores']['mae'] = .3 - .01*run['seed']
+    r['runs'][1].update(FAILED)
+    r['runs'][1]['scores'][metric] = failed
+    c = Comparison(check_record(r))
+    assert c.fail_score()==(pytest.approx(want), why)
+    s = c.summary()
+    assert s.failed_as['1cycle']==pytest.approx(want) and f'a failed run counts as {want:.3g}.' in c.verdicts()[0]
+    assert f'{want:.3g} ({why})' in report_markdown(c)
+    ax = c.plot()[0]
+    marks, = [line.get_ydata() for line in ax.lines if line.get_marker()=='x' and np.isfinite(line.get_ydata()).any()]
+    assert np.nanmax(marks)==pytest.approx(want), 'and is drawn there'
+
+def test_a_loss_worse_than_a_constants_is_worse_than_a_failed_run():
+    "Or a run that overfits would lose against one that learned nothing"
+    r = made(metric='valid_loss', higher=False)
+    r['runs'][0]['scores']['valid_loss'] = 5.
+    r['runs'][1].update(FAILED)
+    assert Comparison(r).fail_score()==(5., 'the worst of the runs that ended well')
+    for run in r['runs']: run.update(FAILED)
+    assert Comparison(r).fail_score()[0]==pytest.approx(2.3)

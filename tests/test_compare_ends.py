@@ -44,7 +44,8 @@ def test_the_best_constant_is_that_of_scikit_learn():
     prior = DummyClassifier(strategy='prior').fit(x, CLASSES).predict_proba(x)
     assert constant_loss(CrossEntropyLossFlat(), batches(CLASSES))==pytest.approx(log_loss(CLASSES, prior))
     median = DummyRegressor(strategy='median').fit(x, NUMBERS.numpy())
-    assert constant_loss(L1LossFlat(), batches(NUMBERS))==pytest.approx(np.abs(NUMBERS.numpy()-median.predict(x)).mean())
+    distance = np.abs(NUMBERS.numpy()-median.predict(x)).mean()
+    assert constant_loss(L1LossFlat(), batches(NUMBERS))==pytest.approx(distance)
 
 @pytest.mark.parametrize('loss,targets', [
     (LabelSmoothingCrossEntropy(), batches(CLASSES)), (nn.CrossEntropyLoss(label_smoothing=.1), batches(CLASSES)),
@@ -83,7 +84,8 @@ def test_a_run_that_learned_nothing_failed(tmp_path):
     assert (c.df.end=='failed').all() and c.outcomes.isna().all(axis=None)
     run = c.record['runs'][0]
     shares = np.bincount(torch.cat([y for _,y in digits_dls(bs=1437).train]).numpy())/1437
-    assert run['constant_loss']==pytest.approx(-(shares*np.log(shares)).sum(), abs=2e-3), 'all but the last, dropped items'
+    entropy = -(shares*np.log(shares)).sum()
+    assert run['constant_loss']==pytest.approx(entropy, abs=2e-3), 'of all items but the last, which are dropped'
     assert run['final_loss']>run['constant_loss'] and run['why'].startswith('it learned nothing: its training loss was')
     again = read_record(tmp_path)
     assert again.df.end.tolist()==c.df.end.tolist() and 'Runs that failed' in report_markdown(again)

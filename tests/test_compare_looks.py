@@ -50,7 +50,8 @@ def test_the_ledger_keeps_the_first_plan(tmp_path):
     assert again.see([0, 1, 2])['taken'][-1]==[3, False]
     for bad in ([], {}, {'seeds': [], 'planned': []}):
         path.write_text(json.dumps(bad))
-        with pytest.raises(ValueError, match='looks.json must (be a ledger of looks|hold what compare wrote)'): open_ledger(path, [0], [1])
+        with pytest.raises(ValueError, match='looks.json must (be a ledger of looks|hold what compare wrote)'):
+            open_ledger(path, [0], [1])
 
 @pytest.mark.parametrize('table,name', [(bench.null_table(bench.normal, 1), 'normal'),
                                         (bench.null_table(bench.failing(.3), 1), 'failing')])

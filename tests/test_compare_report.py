@@ -136,7 +136,8 @@ def test_the_three_ends_are_told_apart(tmp_path):
     by_name('broken')[1].update(end='error', why='OSError: disk full')
     c = Comparison(r)
     table = report_table(c).set_index('policy')
-    assert table.failed.str[:6].tolist()==['0 of 3', '0 of 3', '2 of 3', '0 of 2'] and table.errors.tolist()==[0, 0, 0, 1]
+    assert table.failed.str[:6].tolist()==['0 of 3', '0 of 3', '2 of 3', '0 of 2']
+    assert table.errors.tolist()==[0, 0, 0, 1]
     assert table.verdict['broken']=='no result' and c.df.end.value_counts().to_dict()==dict(well=9, failed=2, error=1)
     text = report_markdown(c)
     failed,error = text.split('### Runs that failed')[1].split('### Runs that an exception ended: no result')
@@ -154,15 +155,16 @@ def test_the_report_says_what_was_checked():
     assert 'For each seed all policies trained on the same batches' in text()
     assert 'With the seed changed: initial weights. ' in text() and 'The plan was' not in text()
     twice = text(looks=dict(planned=[3, 6], taken=[[3, True], [4, False]], present=0))
-    assert ('The plan was to look after 3 and 6 seeds. The runs were looked at after 3 and 4 seeds. Not planned: after 4 '
-            'seeds. All these looks together are wrong in at most 7.5%' in twice)
+    assert ('The plan was to look after 3 and 6 seeds. The runs were looked at after 3 and 4 seeds. Not planned: '
+            'after 4 seeds. All these looks together are wrong in at most 7.5%' in twice)
     assert '98.75% interval' in twice, 'a quarter of the error at half of the seeds'
     other = text(runs=[run | dict(inputs=['x', 'y']) if run['policy']=='1cycle' else run for run in r['runs']])
     assert 'The batches were not the same for all policies' in other
     assert 'not known' in text(runs=[run | dict(inputs=[], targets=[]) for run in r['runs']])
-    varied = text(varies={'initial weights': True, 'validation set': True, 'training set': None, 'order of the data': False})
-    assert ('With the seed changed: initial weights and validation set. The same for all seeds: order of the data. So the '
-            'verdicts speak for other splits' in varied)
+    varied = text(varies={'initial weights': True, 'validation set': True, 'training set': None,
+                          'order of the data': False})
+    assert ('With the seed changed: initial weights and validation set. The same for all seeds: order of the data. So '
+            'the verdicts speak for other splits' in varied)
     assert 'Note: mind the gap' in text(notes=['mind the gap'])
     trials = [dict(policy='1cycle', seed=TUNE_SEED+i, lr_max=lr, scores=dict(accuracy=y), end='well', why=None)
               for lr,ys in ((.5, (.6, .7)), (1., (.8, .9))) for i,y in enumerate(ys)]

@@ -90,7 +90,8 @@ def test_training_stops_at_the_first_look_that_tells(tmp_path):
     assert len(c.record['seeds'])<8 and c.summary().verdict['fast']=='worked'
     n = len(c.record['seeds'])
     planned = [3, 5, 8]
-    assert c.record['looks']==dict(planned=planned, taken=[[k, True] for k in planned if k<=n], present=planned.index(n))
+    taken = [[k, True] for k in planned if k<=n]
+    assert c.record['looks']==dict(planned=planned, taken=taken, present=planned.index(n))
     assert len(list((tmp_path/'runs').glob('*.json')))==2*n
     again = compare(make_line, lr_max={'slow': 1e-5, 'fast': .1}, out=tmp_path, **args)
     assert again.record['looks']==c.record['looks'] and again.df.seconds.tolist()==c.df.seconds.tolist()

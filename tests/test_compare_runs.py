@@ -1,5 +1,5 @@
 "Single runs: their weights, batches, steps, results and files"
-import json, time
+import json
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from fastai.callback.core import (
@@ -23,7 +23,7 @@ from fastai_clr_ext.schedule import constant, one_cycle
 from fastai_clr_ext.train import DivergenceGuard, Stage, stages_long
 
 def test_a_run_is_what_training_by_hand_gives():
-    "The same weights and batches by plain means: seeds set before the learner is made, it trains, and each epoch begins"
+    "By plain means: seeds are set before the learner is made, before it trains, and before each epoch"
     from fastai.torch_core import set_seed
     c = compare(make_line, {**POLICIES, 'mine': lambda learn: learn.fit(2, .05)}, seeds=[3], n_epoch=2,
                 lr_max={'constant': .05, '1cycle': .05}, with_bar=False)

@@ -13,7 +13,8 @@ def trials(**means):
 
 def test_means_by_hand():
     rates = rate_means([(.1, .5), (.1, .7), (.3, .9), (.3, nan)], True)
-    assert rates['mean'].tolist()==pytest.approx([.6, .7]) and rates.n.tolist()==[2, 2], 'failed counts as the worst, .5'
+    assert rates['mean'].tolist()==pytest.approx([.6, .7]), 'failed counts as the worst, .5'
+    assert rates.n.tolist()==[2, 2]
     assert rates.se.tolist()==pytest.approx([stats.sem([.5, .7]), stats.sem([.9, .5])])
     lower = rate_means([(.1, .5), (.1, .7), (.3, .9), (.3, nan)], False)
     assert lower['mean'].tolist()==pytest.approx([-.6, -.9]) and best_rate(lower)==.1
@@ -22,15 +23,14 @@ def test_means_by_hand():
 def test_nothing_more_is_tried_where_the_best_is_clear():
     assert next_rates(rate_means(trials(r003=.5, r01=.9, r03=.7), True), 3, 20)=={}
 
-@pytest.mark.parametrize('means,beyond', [(dict(r003=.9, r01=.8, r03=.7), .009), (dict(r003=.5, r01=.6, r03=.9), .9)], ids=str)
+@pytest.mark.parametrize('means,beyond', [(dict(r003=.9, r01=.8, r03=.7), .009),
+                                          (dict(r003=.5, r01=.6, r03=.9), .9)], ids=str)
 def test_a_best_rate_at_the_edge_asks_for_the_next(means, beyond):
     "Up to three more, then the race begins"
     scores = trials(**means)
     assert next_rates(rate_means(scores, True), 3, 4)==pytest.approx({beyond: MIN_TRIALS})
-    edge = beyond
     for i in range(MOST_EXTRA):
-        wanted = next_rates(rate_means(scores, True), 3, 4)
-        (rate, n), = wanted.items()
+        rate, = next_rates(rate_means(scores, True), 3, 4)
         scores += [(rate, 1+i+e) for e in (0, 1e-3, 2e-3, 3e-3)]
     assert next_rates(rate_means(scores, True), 3, 4)=={}, 'within a limit'
 
@@ -64,5 +64,6 @@ def test_equally_good_policies_are_rarely_told_apart_however_they_were_tuned(n):
 def test_trials_have_seeds_of_their_own():
     run = Run('a', 0, constant(), None, 1, Path('x'))
     made = trial_runs(run, {.1: 4, .3: 5})
-    assert [(r.lr_max, r.seed) for r in made]==[(.1, TUNE_SEED+i) for i in range(4)] + [(.3, TUNE_SEED+i) for i in range(5)]
+    wanted = [(lr, TUNE_SEED+i) for lr,n in ((.1, 4), (.3, 5)) for i in range(n)]
+    assert [(r.lr_max, r.seed) for r in made]==wanted
     assert {r.pct_tune for r in made}=={.2} and len({r.path for r in made})==9

@@ -132,7 +132,8 @@ def test_no_difference_that_matters_also_where_the_interval_leaves_out_0():
     df['b'] = df.a + 1/360
     s = paired_summary(df, margin=.01)
     assert s.verdict['b']=='made no difference' and s.gain_lo['b']>0
-    assert 'lies within ±0.01, the smallest difference that matters, though it leaves out 0' in verdict_sentences(s, margin=.01)[0]
+    said = verdict_sentences(s, margin=.01)[0]
+    assert 'lies within ±0.01, the smallest difference that matters, though it leaves out 0' in said
     assert paired_summary(df).verdict['b']=='worked', 'the same difference on 20 of 20 seeds is no chance'
 
 def test_without_a_margin_there_is_no_such_verdict():
@@ -233,13 +234,16 @@ def test_more_policies_share_the_error():
 
 def test_the_noise_of_tuning_widens_the_interval_of_both():
     df = pd.DataFrame(rng().normal(0, 1, (6, 2)), columns=list('ab'))
-    width = lambda **noise: np.diff(paired_summary(df, tuning_sd=noise).loc['b', ['gain_lo', 'gain_hi']].astype(float))[0]
+    def width(**noise):
+        row = paired_summary(df, tuning_sd=noise).loc['b']
+        return row.gain_hi-row.gain_lo
     plain = width()
     assert width(a=3., b=4.)==pytest.approx(math.hypot(plain, 2*stats.t.ppf(.975, 5)*5))
 
 @pytest.mark.parametrize('kwargs,says', [
     (dict(baseline='z'), 'baseline must'), (dict(level=1), 'level must lie in'), (dict(level=.4), 'level must lie in'),
-    (dict(margin=-1), 'margin must'), (dict(fail_score='low'), 'fail_score must'), (dict(fail_score=nan), 'fail_score must'),
+    (dict(margin=-1), 'margin must'), (dict(fail_score='low'), 'fail_score must'),
+    (dict(fail_score=nan), 'fail_score must'),
     (dict(tuning_sd=dict(z=1.)), 'tuning_sd must'), (dict(tuning_sd=dict(a=-1.)), 'tuning_sd must')])
 def test_bad_input(kwargs, says):
     with pytest.raises(ValueError, match=says): paired_summary(pd.DataFrame({'a': [1., 2], 'b': [2., 4]}), **kwargs)

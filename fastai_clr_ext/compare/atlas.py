@@ -8,8 +8,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 __all__ = ['merge_records', 'over_situations', 'situation_sentences', 'plot_situations', 'merged_page', 'merged_html',
            'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #43437883
-import json, matplotlib.pyplot as plt, numpy as np, pandas as pd
+# %% ../../nbs/68_compare.atlas.ipynb #395b8036
+import json, math, matplotlib.pyplot as plt, numpy as np, pandas as pd
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from scipy import stats
@@ -19,10 +20,11 @@ from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, s
     write_page)
 from .verdict import mean_interval, paired_summary, plural, share_interval
 from .schema import check_record
+from .identity import digest
 from .comparison import Comparison, read_record
 from .report import markdown_table
 
-# %% ../../nbs/68_compare.atlas.ipynb #ca3b5911
+# %% ../../nbs/68_compare.atlas.ipynb #9f555346
 _NOT_SITUATION = {'again', 'device', 'lr', 'metrics', 'same_start'} # Facts that a situation is not known by
 
 def _situation_key(record)->str:
@@ -33,36 +35,36 @@ def _situation_key(record)->str:
 @dataclass
 class Gathered:
     "The pairs of runs of one policy and its baseline in one situation, from all records that have them"
-    policy:str # Name
+    policy:str # Name, told apart from others of that name
+    baseline:str # The same for the baseline
     comparison:Comparison # Of the first record
     pairs:dict=field(default_factory=dict) # Outcomes of baseline and policy by seed, NaN for a failed run
+    errors:set=field(default_factory=set) # Seeds of pairs that an exception left without a result
     sources:list=field(default_factory=list) # Records that added a pair
-    rates:list=field(default_factory=list) # Peak rates that were used
     n_repeated:int=0 # Pairs that were there already
-    n_errors:int=0 # Pairs that an exception left without a result
     level:float=0. # The strictest of the records
+    margin:float=0. # The widest of them
+    noise:float=0. # The largest uncertainty of the rates
 
     def add(self,
         comparison:Comparison, # Judged like the first one
         source:str, # Where it is from
-        lr_max:object # Peak rate of the policy in it
+        name:str # Of the policy in it
     ):
         "Add the seeds of a record that are not there yet"
-        names = [comparison.record['baseline'], self.policy]
+        record = comparison.record
+        names = [record['baseline'], name]
         errors = comparison.errors[names].any(axis=1)
-        new = 0
+        n_before = len(self.pairs)
         for seed,pair in comparison.outcomes[names].iterrows():
             if seed in self.pairs: self.n_repeated += 1
-            elif errors[seed]: self.n_errors += 1
-            else:
-                self.pairs[seed] = pair.to_list()
-                new += 1
-        if not new: return
-        self.sources.append(source)
-        if lr_max not in self.rates: self.rates.append(lr_max)
-        self.level = max(self.level, comparison.level)
+            elif errors[seed]: self.errors.add(seed)
+            else: self.pairs[seed] = pair.to_list()
+        if len(self.pairs)>n_before: self.sources.append(source)
+        self.level,self.margin = max(self.level, comparison.level),max(self.margin, record['margin'])
+        self.noise = max(self.noise, math.hypot(*map(comparison.choice_noise, names)))
 
-# %% ../../nbs/68_compare.atlas.ipynb #759b4185
+# %% ../../nbs/68_compare.atlas.ipynb #5a8e9829
 _SITUATION_COLUMNS = ['data', 'n_train', 'model', 'n_params', 'pretrained', 'optimizer', 'batch_size', 'wd']
 
 def _as_comparison(x)->Comparison:
@@ -81,61 +83,80 @@ def _read_like(comparison, first)->Comparison:
     model = first.record
     has_metric = all(model['metric'] in run['scores'] for run in record['runs'] if run['end']=='well')
     has_baseline = any(policy['name']==model['baseline'] for policy in record['policies'])
-    same = {name: model[name] for name in ('metric', 'higher', 'margin', 'fail_score')} if has_metric else {}
+    same = {name: model[name] for name in ('metric', 'higher', 'fail_score')} if has_metric else {}
     if has_baseline: same['baseline'] = model['baseline']
     return Comparison(record | same)
 
-def _gather(comparisons)->list:
+# %% ../../nbs/68_compare.atlas.ipynb #f416df9f
+class Names:
+    "Names that tell policies apart: 'a', and 'a (2)' for another policy of that name"
+    def __init__(self): self.known = {}
+
+    def name(self,
+        policy:dict # As in `PolicyRecord`
+    )->str:
+        "Return the name of a policy"
+        contents = self.known.setdefault(policy['name'], [])
+        if policy['what'] not in contents: contents.append(policy['what'])
+        n = contents.index(policy['what'])+1
+        return policy['name'] if n==1 else f'{policy["name"]} ({n})'
+
+def _gather(comparisons)->dict:
     "Sort the runs of comparisons and their sources by situation and policy"
-    first,gathered = {},{}
+    first,gathered,names = {},{},Names()
     for given,source in comparisons:
         key = _situation_key(given.record)
         comparison = _read_like(given, first.setdefault(key, given))
         record = comparison.record
-        what = {policy['name']: policy for policy in record['policies']}
-        for name,policy in what.items():
-            if name==record['baseline']: continue
-            group = (key, record['metric'], record['baseline'], what[record['baseline']]['what'], name, policy['what'])
-            gathered.setdefault(group, Gathered(name, comparison)).add(comparison, source, policy['lr_max'])
-    return list(gathered.values())
+        policies = {policy['name']: policy for policy in record['policies']}
+        base = policies.pop(record['baseline'])
+        for policy in policies.values():
+            rates = json.dumps([base['lr_max'], policy['lr_max']])
+            group = key, record['metric'], names.name(base), names.name(policy), rates
+            found = gathered.setdefault(group, Gathered(names.name(policy), names.name(base), comparison))
+            found.add(comparison, source, policy['name'])
+    return gathered
 
-# %% ../../nbs/68_compare.atlas.ipynb #b2178b5d
-def _merged_row(found, n_policies)->dict:
+# %% ../../nbs/68_compare.atlas.ipynb #13e60f9b
+def _merged_row(found, situation, rates, n_policies)->dict:
     "Return the row of a policy in a situation"
     record = found.comparison.record
-    row = dict(verdict='no result', policy=found.policy, baseline=record['baseline'], metric=record['metric'])
+    row = dict(verdict='no result', policy=found.policy, baseline=found.baseline, metric=record['metric'],
+               higher=record['higher'])
     if found.pairs: row |= _judge_pairs(found, record, n_policies)
     facts = {name: record['situation'].get(name) for name in _SITUATION_COLUMNS}
-    return row | dict(n_seeds=len(found.pairs), n_errors=found.n_errors, n_repeated=found.n_repeated,
-                      lr_max=found.rates[0] if len(found.rates)==1 else str(found.rates),
-                      source=', '.join(found.sources), **facts, n_epoch=record['budget'].get('n_epoch'))
+    base_lr,lr_max = json.loads(rates)
+    return row | dict(n_seeds=len(found.pairs), n_errors=len(found.errors-set(found.pairs)), lr_max=lr_max,
+                      baseline_lr_max=base_lr, n_repeated=found.n_repeated, source=', '.join(found.sources), **facts,
+                      n_epoch=record['budget'].get('n_epoch'), situation=digest({'key': situation})[:8])
 
 def _judge_pairs(found, record, n_policies)->dict:
     "Return gain and verdict of the pairs of a policy in a situation"
     outcomes = pd.DataFrame.from_dict(found.pairs, orient='index', columns=['baseline', 'policy'])
-    noise = found.comparison.choice_noise
-    row = paired_summary(outcomes, higher=record['higher'], level=1-(1-found.level)/n_policies,
-                         margin=record['margin'], fail_score=record['fail_score'],
-                         tuning_sd=dict(policy=noise(found.policy), baseline=noise(record['baseline']))).loc['policy']
+    row = paired_summary(outcomes, higher=record['higher'], level=1-(1-found.level)/n_policies, margin=found.margin,
+                         fail_score=found.comparison.fail_score()[0], tuning_sd={'policy': found.noise}).loc['policy']
     names = 'verdict', 'why', 'gain', 'gain_lo', 'gain_hi', 'mean', 'n_better', 'n_failed'
     return {name: row[name] for name in names}
 
-# %% ../../nbs/68_compare.atlas.ipynb #a798bfe1
+# %% ../../nbs/68_compare.atlas.ipynb #06ab98e4
 @checked
 def merge_records(
     records:list # `Comparison`s, records, files or folders; one or more
-)->pd.DataFrame: # A row for each policy but the baseline in each situation, the verdict first
+)->pd.DataFrame: # A row for each policy and rate but the baseline in each situation, the verdict first
     "Put records together in one table over situations"
     given = as_list(records)
     check(bool(given), 'records', 'be a list of one or more', records)
     gathered = _gather([(_as_comparison(x), _source_name(x, i)) for i,x in enumerate(given)])
-    n_policies = pd.Series([id(found.comparison) for found in gathered]).value_counts()
-    rows = [_merged_row(found, int(n_policies[id(found.comparison)])) for found in gathered]
+    n_policies = Counter(situation for situation,*_ in gathered)
+    rows = [_merged_row(found, situation, rates, n_policies[situation])
+            for (situation,*_,rates),found in gathered.items()]
     first = ['verdict', 'policy', 'gain', 'gain_lo', 'gain_hi', 'baseline', 'metric', 'n_seeds', 'n_better', 'n_failed']
     table = pd.DataFrame(rows)
     return table.reindex(columns=[*first, *(name for name in table if name not in first)])
 
-# %% ../../nbs/68_compare.atlas.ipynb #2413958c
+# %% ../../nbs/68_compare.atlas.ipynb #b8ea86bc
+_SAME_QUESTION = ['policy', 'baseline', 'metric', 'higher'] # Columns of `merge_records`
+
 @checked
 def over_situations(
     table:pd.DataFrame, # As `merge_records` returns it
@@ -144,8 +165,8 @@ def over_situations(
     "Summarize the gains of each policy over situations"
     check(0<level<1, 'level', 'lie in (0, 1)', level)
     rows = []
-    for (policy,baseline,metric),part in table.groupby(['policy', 'baseline', 'metric'], sort=False):
-        gains = part.gain.dropna().to_numpy(dtype=float)
+    for (policy,baseline,metric,_),part in table.groupby(_SAME_QUESTION, sort=False):
+        gains = part.groupby('situation').gain.mean().dropna().to_numpy(dtype=float) # each situation once
         row = dict(policy=policy, baseline=baseline, metric=metric, n_situations=len(gains))
         if len(gains): row |= _over_gains(gains, level)
         words = part.verdict.value_counts()
@@ -182,9 +203,9 @@ def situation_sentences(
         lines.append(f'{line}. Verdicts: {row.verdicts}.')
     return lines
 
-# %% ../../nbs/68_compare.atlas.ipynb #7411bd85
+# %% ../../nbs/68_compare.atlas.ipynb #e5f135dd
 def _situation_name(row)->str:
-    name = f'{show_number(row.model)} on {show_number(row.data)}, {plural(int(row.n_epoch or 0), "epoch")}'
+    name = f'{show_number(row.model)} on {show_number(row.data)}, {show_number(row.n_epoch)} epochs'
     return visible(name.replace('\n', ' '))[:60]
 
 def _draw_forest(ax, part, summary):
@@ -204,7 +225,7 @@ def _draw_forest(ax, part, summary):
     ax.set_title(f'{summary.policy} against {summary.baseline}', parse_math=False)
     ax.set_xlabel(f'gain in {summary.metric}', parse_math=False)
 
-# %% ../../nbs/68_compare.atlas.ipynb #445518f6
+# %% ../../nbs/68_compare.atlas.ipynb #fe9b1482
 @checked
 def plot_situations(
     table:pd.DataFrame, # As `merge_records` returns it
@@ -218,9 +239,9 @@ def plot_situations(
         height = 1.4*n + .28*len(table)
         axs = plt.subplots(n, 1, figsize=(7, height), squeeze=False, layout='constrained')[1][:,0]
     axs = given_axes(axs, n)
+    parts = [part for _,part in table.groupby(_SAME_QUESTION, sort=False)]
     for ax,row in zip(axs, summary.itertuples()):
-        is_part = (table.policy==row.policy) & (table.baseline==row.baseline) & (table.metric==row.metric)
-        _draw_forest(ax, table[is_part], row)
+        _draw_forest(ax, parts[row.Index], row)
     return axs
 
 # %% ../../nbs/68_compare.atlas.ipynb #64df9ee5

@@ -90,13 +90,29 @@ def choice_noise(self:Comparison,
     was_tuned = any(trial['policy']==policy for trial in self.record['tuning'])
     return tuning_noise(self.trial_means(policy)) if was_tuned else 0.
 
-# %% ../../nbs/65_compare.comparison.ipynb #e5de223c
+# %% ../../nbs/65_compare.comparison.ipynb #e479051f
+@patch
+def fail_score(self:Comparison)->tuple: # The outcome, None if no run reached one; why it is that
+    "Return what a failed run counts as"
+    r,df = self.record,self.df
+    if r['fail_score'] is not None: return r['fail_score'], 'as given'
+    worst = 'min' if r['higher'] else 'max'
+    well = df[r['metric']][df.end=='well'].agg(worst)
+    constants = [run['constant_loss'] for run in r['runs'] if run['constant_loss'] is not None]
+    if r['metric'] in ('train_loss', 'valid_loss') and constants and not well>np.mean(constants):
+        return float(np.mean(constants)), 'the loss of a constant prediction'
+    if np.isfinite(largest_difference(r['metric'])): return _or_none(df[r['metric']].agg(worst)), 'the worst of any run'
+    return _or_none(well), 'the worst of the runs that ended well'
+
+def _or_none(x)->float|None: return float(x) if np.isfinite(x) else None
+
+# %% ../../nbs/65_compare.comparison.ipynb #f2044a62
 @patch
 def summary(self:Comparison)->pd.DataFrame: # A row for each policy, as `paired_summary` returns it
     "Return means, failed runs, gains over the baseline and verdicts"
     r = self.record
     noise = {policy['name']: self.choice_noise(policy['name']) for policy in r['policies']}
-    df = paired_summary(self.outcomes, r['baseline'], r['higher'], self.level, r['margin'], r['fail_score'],
+    df = paired_summary(self.outcomes, r['baseline'], r['higher'], self.level, r['margin'], self.fail_score()[0],
                         self.errors, noise)
     most = largest_difference(r['metric'])
     df[['gain_lo', 'gain_hi']] = df[['gain_lo', 'gain_hi']].clip(-most, most)
@@ -126,7 +142,7 @@ def read(self:Comparison,
     options = judging_options(names, metrics, baseline, metric, higher, level, margin, fail_score)
     return replace(self, record=self.record | options)
 
-# %% ../../nbs/65_compare.comparison.ipynb #c51f6ece
+# %% ../../nbs/65_compare.comparison.ipynb #c0d28dc8
 def _label(text, most:int=32)->str:
     "Return a text for a figure: short, and visible in a legend"
     if len(text)>most: text = text[:most-1]+'…'
@@ -138,7 +154,7 @@ def _plain_legend(ax):
 def _draw_outcomes(ax, comparison, summary):
     "Draw the metric of every run, the runs of a seed joined by a line; failed runs and errors have marks of their own"
     record,outcomes,errors = comparison.record,comparison.outcomes,comparison.errors
-    filled = fill_failed(outcomes, record['higher'], record['fail_score'])[0].mask(errors)
+    filled = fill_failed(outcomes, record['higher'], comparison.fail_score()[0])[0].mask(errors)
     places = np.arange(outcomes.shape[1])
     ax.plot(places, filled.T, '-o', color='grey', lw=.8, ms=3, alpha=.6)
     ax.plot(places, summary['mean'], 'D', color='C0', label='mean')
@@ -165,6 +181,7 @@ def _draw_gains(ax, comparison, summary, **kwargs):
     labels = [f'{_label(name)}: {verdict}' for name,verdict in others.verdict.items()]
     ax.set_yticks(range(len(others)), labels, parse_math=False)
     ax.set_ylim(len(others)-.5, -.5)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel(f'gain in {_label(record["metric"])} over {_label(record["baseline"])}', parse_math=False)
 
 # %% ../../nbs/65_compare.comparison.ipynb #927869de

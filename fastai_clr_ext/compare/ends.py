@@ -7,61 +7,69 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.ends.html.md"""
 # %% auto #0
 __all__ = ['constant_loss', 'has_loss', 'last_losses', 'how_it_ended', 'judge_end']
 
-# %% ../../nbs/63d_compare.ends.ipynb #dbeb85d6
-import numpy as np, torch
+# %% ../../nbs/63d_compare.ends.ipynb #8af1d14d
+import math, numpy as np, torch
 import torch.nn.functional as F
 from collections.abc import Callable
 from torch import nn
 from fastai.learner import Learner
+from fastai.losses import BaseLoss
 from ..core.files import MAX_NUMBER
 from ..record.history import Batches, RunHistory
 
-# %% ../../nbs/63d_compare.ends.ipynb #3f1dc121
-def _class_loss(y, ignore_index=-100)->float:
-    "Return the entropy of classes, or of soft targets `(n, n_classes)`"
-    if y.is_floating_point(): share = y.double().mean(dim=0)
-    else: share = torch.bincount(y[y!=ignore_index].flatten()).double()
-    share = share/share.sum()
-    return float(-torch.xlogy(share, share).sum())
-
-def _binary_loss(y)->float:
-    share = _columns(y).mean(dim=0)
-    return float(-(torch.xlogy(share, share) + torch.xlogy(1-share, 1-share)).mean())
-
-def _squared_loss(y)->float: return float(_columns(y).var(dim=0, correction=0).mean())
-
-def _absolute_loss(y)->float:
-    columns = _columns(y)
-    return float((columns-columns.median(dim=0).values).abs().mean())
-
+# %% ../../nbs/63d_compare.ends.ipynb #269d8061
 def _columns(y)->torch.Tensor: return y.double().reshape(len(y), -1)
 
+def _shares(y, n_classes, ignore_index)->torch.Tensor:
+    "Return the share of each class, of classes or of soft targets `(n, n_classes, …)`"
+    if y.is_floating_point(): share = y.double().movedim(1, -1).reshape(-1, y.shape[1]).mean(dim=0)
+    else: share = torch.bincount(y[y!=ignore_index].flatten(), minlength=n_classes).double()
+    return share/share.sum()
+
+def _class_loss(y, last, ignore_index=-100)->float:
+    n_classes = 0 if y.is_floating_point() else int(max(y.max(), last.max()))+1
+    share,wanted = [_shares(part, n_classes, ignore_index) for part in (y, last)]
+    return -torch.xlogy(wanted, share).sum()
+
+def _binary_loss(y, last)->float:
+    share,wanted = _columns(y).mean(dim=0),_columns(last).mean(dim=0)
+    return -(torch.xlogy(wanted, share) + torch.xlogy(1-wanted, 1-share)).mean()
+
+def _squared_loss(y, last)->float: return ((_columns(last)-_columns(y).mean(dim=0))**2).mean()
+
+def _absolute_loss(y, last)->float: return (_columns(last)-_columns(y).median(dim=0).values).abs().mean()
+
+#: By the loss, or its class: from training targets, and the last of them, to the loss of the best constant on the last
 _CONSTANT_LOSS = {nn.CrossEntropyLoss: _class_loss, nn.BCEWithLogitsLoss: _binary_loss, nn.MSELoss: _squared_loss,
                   nn.L1Loss: _absolute_loss, F.cross_entropy: _class_loss, F.mse_loss: _squared_loss,
                   F.binary_cross_entropy_with_logits: _binary_loss, F.l1_loss: _absolute_loss}
 
-# %% ../../nbs/63d_compare.ends.ipynb #6ede8d28
+# %% ../../nbs/63d_compare.ends.ipynb #2e761526
 def constant_loss(
     loss_func:Callable, # Loss of a learner
-    targets:list # Of each batch: a list of its target tensors
+    targets:list, # Of each batch: a list of its target tensors
+    last:list|None=None # Those of the batches on which the loss is wanted; None means all
 )->float|None: # None where the loss is not known, or a constant makes no error
-    "Return the loss of the best constant prediction for some targets"
-    loss = getattr(loss_func, 'func', loss_func) # fastai's losses wrap those of torch
-    find = _CONSTANT_LOSS.get(type(loss)) or (_CONSTANT_LOSS.get(loss) if callable(loss) else None)
-    are_single = bool(targets) and all(len(batch)==1 for batch in targets)
-    if find is None or not are_single or not _is_plain_loss(loss): return None
-    try: y = torch.cat([batch[0].as_subclass(torch.Tensor) for batch in targets])
-    except (RuntimeError, TypeError): return None # batches of different shapes
+    "Return the loss of the constant that predicts some targets best"
+    loss = loss_func.func if isinstance(loss_func, BaseLoss) else loss_func # fastai's losses wrap those of torch
+    find = next((find for known,find in _CONSTANT_LOSS.items() if loss is known or type(loss) is known), None)
+    if find is None or not _is_plain_loss(loss): return None
     options = dict(ignore_index=loss.ignore_index) if hasattr(loss, 'ignore_index') else {}
-    found = find(y, **options)
-    return found if found>0 else None # also for NaN
+    try: found = float(find(_joined(targets), _joined(targets if last is None else last), **options))
+    except Exception: return None # targets that are no tensors, of different shapes, or none that the loss can take
+    return found if 0<found<math.inf else None
+
+def _joined(targets)->torch.Tensor:
+    "Return the targets of batches as one tensor"
+    return torch.cat([only.as_subclass(torch.Tensor) for only, in targets])
 
 def _is_plain_loss(loss)->bool:
-    "Are all items and classes weighted alike, and nothing smoothed?"
+    "Are all items and classes weighted alike, nothing smoothed, and the mean taken?"
     weights = [getattr(loss, name, None) for name in ('weight', 'pos_weight')]
-    return all(w is None for w in weights) and not getattr(loss, 'label_smoothing', 0)
+    return (all(w is None for w in weights) and not getattr(loss, 'label_smoothing', 0)
+            and getattr(loss, 'reduction', 'mean')=='mean')
 
-# %% ../../nbs/63d_compare.ends.ipynb #7c95ce50
+# %% ../../nbs/63d_compare.ends.ipynb #fac9d215
 def has_loss(
     batches:Batches # Of a history
 )->np.ndarray: # One bool for each training batch
@@ -72,25 +80,26 @@ def last_losses(
     history:RunHistory, # Of a run
     n_batches:int # Of an epoch
 )->np.ndarray: # Empty if nothing was trained
-    "Return the losses of the last tenth of the batches that have one, at most of an epoch"
+    "Return the losses of the last quarter of the batches that have one, at most of an epoch"
     if not len(history): return np.array([])
     batches = history.batches()
     losses = batches.columns['loss'][has_loss(batches)]
-    return losses[-min(n_batches, -(-len(losses)//10)):]
+    return losses[-min(n_batches, -(-len(losses)//4)):]
 
-# %% ../../nbs/63d_compare.ends.ipynb #0ef5868c
+# %% ../../nbs/63d_compare.ends.ipynb #2f4573e5
 def how_it_ended(
     learn:Learner, # Trained
     scores:dict, # Losses and metrics of the last epoch, by name
-    targets:list, # Of the first epoch, as in `constant_loss`
+    targets:tuple, # Of the first epoch and of the last batches, as in `constant_loss`
     error:str|None # Text of an exception that ended the run
 )->dict: # `end`, `why` (None if it ended well), `final_loss`, `constant_loss`
     "Return how a run ended, and why"
     losses = last_losses(learn.recorder.history, len(learn.dls.train))
+    first,last = targets
     why = _why_failed(learn, scores, losses)
     end = 'failed' if why else 'error' if error else 'well' # an exception may come of a loss that is not finite
     return dict(end=end, why=why or error, final_loss=float(losses.mean()) if len(losses) else None,
-                constant_loss=constant_loss(learn.loss_func, targets))
+                constant_loss=constant_loss(learn.loss_func, first, last[-len(losses):]))
 
 def _why_failed(learn, scores, losses)->str|None:
     "Return why a run failed; None if it did not"
@@ -101,7 +110,7 @@ def _why_failed(learn, scores, losses)->str|None:
         if not abs(loss)<=MAX_NUMBER: return f'its loss was {loss:g}' # also for NaN
     return None
 
-# %% ../../nbs/63d_compare.ends.ipynb #d2f85f7f
+# %% ../../nbs/63d_compare.ends.ipynb #c0cbaf4d
 def judge_end(
     result:dict, # Of a run, with `end`, `why`, `scores`, `final_loss` and `constant_loss`
     fail_if:Callable|None=None # From losses and metrics of the last epoch, by name, to whether the run failed
@@ -109,7 +118,14 @@ def judge_end(
     "Find out whether a run that ended well learned anything"
     if result['end']!='well': return result
     final,constant = result['final_loss'],result['constant_loss']
-    if fail_if is not None: why = 'fail_if says so' if fail_if(result['scores']) else None
+    if fail_if is not None: why = 'fail_if says so' if _asks(fail_if, result['scores']) else None
     elif final is None or constant is None or final<constant: why = None
     else: why = f'it learned nothing: its training loss was {final:.4g}, that of a constant prediction {constant:.4g}'
     return result if why is None else result | dict(end='failed', why=why)
+
+def _asks(fail_if, scores)->bool:
+    "Return what the user's rule says"
+    try: return bool(fail_if(scores))
+    except Exception as e:
+        raise ValueError(f'fail_if must take losses and metrics by name ({", ".join(scores)}); it raised '
+                         f'{type(e).__name__}: {e}') from e

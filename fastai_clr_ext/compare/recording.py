@@ -18,7 +18,7 @@ from .schema import MAX_TEXT, RECORD_KIND, RECORD_VERSION
 from .identity import device_of, learner_facts, plain_rate, policy_text
 from .batches import unlike_batches
 
-# %% ../../nbs/65a_compare.recording.ipynb #0c2566e1
+# %% ../../nbs/65a_compare.recording.ipynb #30620990
 _MOST_LINES = 10 # Runs that are named
 
 def notes_on(
@@ -31,7 +31,7 @@ def notes_on(
     if fail_if is not None:
         rule = policy_text(fail_if)[:MAX_TEXT//2]
         notes.append(f'A run failed if this was true of its last losses and metrics: {rule}')
-    elif all(result['constant_loss'] is None for result in results):
+    elif any(result['end']!='error' and result['constant_loss'] is None for result in results):
         notes.append('What a constant prediction reaches is not known for this loss, so a run that learned nothing '
                      'counts as one that ended well. fail_if= can tell.')
     return notes

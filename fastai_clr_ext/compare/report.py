@@ -23,7 +23,7 @@ from .batches import unlike_batches
 from .schema import GRADS_CURVE, check_record
 from .comparison import Comparison, draw_comparison
 
-# %% ../../nbs/67_compare.report.ipynb #b9d7e152
+# %% ../../nbs/67_compare.report.ipynb #0261b906
 def gain_text(
     row:pd.Series # With `gain`, `gain_lo` and `gain_hi`
 )->str: # Such as `'+0.02 (0.01 to 0.03)'`
@@ -32,7 +32,13 @@ def gain_text(
     interval = 'no interval' if pd.isna(row.gain_lo) else f'{row.gain_lo:.3g} to {row.gain_hi:.3g}'
     return f'{row.gain:+.3g} ({interval})'
 
-# %% ../../nbs/67_compare.report.ipynb #9f4b51d6
+def better_text(
+    row:pd.Series # With `n_better`, `n_worse`, `better_lo` and `better_hi`
+)->str: # Such as `'4 of 5 (28% to 99%)'`
+    "Return on how many seeds a policy was better, of those that differ, and the interval of that share"
+    return f'{row.n_better} of {row.n_better+row.n_worse} ({row.better_lo:.0%} to {row.better_hi:.0%})'
+
+# %% ../../nbs/67_compare.report.ipynb #7a0fd5d3
 def report_table(
     comparison:Comparison, # One's own or somebody else's
     summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
@@ -47,32 +53,34 @@ def report_table(
             'policy': name, 'verdict': row.verdict,
             f'{record["metric"]}, mean ± sd': f'{show_number(row["mean"])} ± {show_number(row.sd, ".2g")}',
             f'gain ({percent(comparison.level)} interval)': gain_text(row),
-            'seeds better': '–' if pd.isna(row.n_better) else f'{row.n_better} of {row.n_seeds}',
+            'effect': '–' if pd.isna(row.effect) else f'{row.effect:.2g} sd',
+            'seeds better': '–' if pd.isna(row.n_better) else better_text(row),
             'failed': f'{row.n_failed} of {row.n_seeds} ({row.failed_lo:.0%} to {row.failed_hi:.0%})',
             'errors': row.n_errors, 'lr_max': show_number(lrs[name])})
     table = pd.DataFrame(rows)
     return table if table.errors.any() else table.drop(columns='errors')
 
-# %% ../../nbs/67_compare.report.ipynb #faf27b10
+# %% ../../nbs/67_compare.report.ipynb #9ae0c379
 def _title(record)->str:
     situation = record['situation']
     return ('Learning-rate policies compared: '
             f'{show_number(situation.get("model"))} on {show_number(situation.get("data"))}')
 
-def _how_judged(record, level)->str:
+def _how_judged(comparison)->str:
     "Return what the verdicts mean"
+    record = comparison.record
     margin,direction = record['margin'],'higher' if record['higher'] else 'lower'
     no_difference = f'"made no difference" if it lies within ±{margin:.3g}, ' if margin else ''
     below = f'{-margin:.3g}' if margin else '0'
-    fail_score = record['fail_score']
-    failed_as = 'the worst outcome that any run reached' if fail_score is None else f'{fail_score:.3g}'
+    fail_score,why = comparison.fail_score()
+    failed_as = why if fail_score is None else f'{fail_score:.3g} ({why})'
     return (f'Compared with {record["baseline"]} by {record["metric"]} ({direction} is better), over '
             f'{plural(len(record["seeds"]), "seed")}. A policy "worked" if the whole interval of its gain lies above '
             f'{margin:.3g}, {no_difference}"did worse" if it lies below {below}, and nobody can tell otherwise. '
             f'A run that failed counts as {failed_as}, and failed runs are compared on their own too. All verdicts '
-            f'together hold at {percent(level)}.')
+            f'together hold at {percent(comparison.level)}.')
 
-# %% ../../nbs/67_compare.report.ipynb #5af89d48
+# %% ../../nbs/67_compare.report.ipynb #34c2f062
 def _list_words(words)->str:
     "Return such as `'a, b and c'`"
     words = list(map(str, words))
@@ -97,7 +105,8 @@ def _budget_text(record)->str:
     has_hashes = any(run['inputs'] for run in record['runs'])
     if not has_hashes: return budget + 'Whether the batches were the same is not known.'
     if unlike_batches(record['runs']): return budget + 'The batches were not the same for all policies.'
-    return budget + 'For each seed all policies trained on the same batches in the same order (hashes are equal).'
+    return budget + ('For each seed all policies trained on the same batches in the same order (hashes are equal, as far '
+                     'as each run went).')
 
 def _speaks_text(record)->str:
     "Return what changed with the seed, and so what the verdicts speak for"
@@ -139,10 +148,19 @@ def _tuning_rows(comparison)->list:
                          'chosen': 'yes' if rate==policy['lr_max'] else ''})
     return rows
 
-# %% ../../nbs/67_compare.report.ipynb #f896d220
+# %% ../../nbs/67_compare.report.ipynb #96e49a29
 _SLICE = re.compile(r'slice\((None|[-+.\de]+)(, (None|[-+.\de]+))*\)')
 
 def _rate_code(lr)->str: return lr if isinstance(lr, str) and _SLICE.fullmatch(lr) else repr(lr)
+
+def _not_in_call(record)->str:
+    "Return comments on what a call would need beside the numbers of a record"
+    looks = record['looks']
+    lines = []
+    if looks is not None and len(looks['planned'])>1: lines.append(f'# looks were planned: looks={looks["planned"]}')
+    if record['tuning']: lines.append('# the rates were chosen by tune=')
+    if any('A run failed if' in note for note in record['notes']): lines.append('# fail_if as the notes say')
+    return ''.join(f'{line}\n' for line in lines)
 
 def _how_again(record)->str:
     "Return how to run the comparison again"
@@ -154,7 +172,8 @@ def _how_again(record)->str:
     if rates: args.append(f'lr_max={{{", ".join(rates)}}}')
     if situation.get('same_start') is True: args.append('same_start=True')
     options = [f'{k}={record[k]!r}' for k in ('baseline', 'metric', 'higher', 'level', 'margin', 'fail_score')]
-    return ('# make_learner and policies as described above\n'
+    notes = _not_in_call(record)
+    return ('# make_learner and policies as described above\n' + notes +
             f'compare(make_learner, policies, {", ".join(args)},\n        {", ".join(options)})')
 
 # %% ../../nbs/67_compare.report.ipynb #d9ee929a
@@ -201,7 +220,7 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}{% endfor %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 
-# %% ../../nbs/67_compare.report.ipynb #bb5cce2c
+# %% ../../nbs/67_compare.report.ipynb #4f8e1277
 def _read(comparison)->tuple:
     "Return a comparison whose record is checked, its summary and its sentences"
     comparison = Comparison(check_record(comparison.record))
@@ -211,7 +230,7 @@ def _read(comparison)->tuple:
 def _judging(comparison)->list:
     "Return the texts that say how the runs were judged and what is known about them"
     record = comparison.record
-    texts = [_how_judged(record, comparison.level), _looks_text(record), _budget_text(record), _speaks_text(record)]
+    texts = [_how_judged(comparison), _looks_text(record), _budget_text(record), _speaks_text(record)]
     return [text for text in texts if text]
 
 def _bad_ends(comparison)->dict:

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runner.html.md"""
 # %% auto #0
 __all__ = ['seed_list', 'policies_by_name', 'metric_names', 'open_folder', 'compare']
 
-# %% ../../nbs/66_compare.runner.ipynb #cc872270
+# %% ../../nbs/66_compare.runner.ipynb #10f7d04e
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ from fastai_clr_ext.compare.schema import (
     FOLDER_VERSION, MAX_NAME, MAX_TEXT, RESERVED_NAMES, TUNE_SEED, FolderPlan, check_model, check_names, is_facts,
     is_line)
 from .identity import (
-    UNKNOWN, canonical_text, digest, learner_facts, plain_rate, policy_text, weights_digest)
+    UNKNOWN, canonical_text, digest, learner_facts, plain_rate, weights_digest)
 from .learners import check_make_learner
 from .tuning import check_hold_out
 from .runs import Run, train_all
@@ -196,7 +196,7 @@ def _open_folder(out, plan)->tuple:
     plan_digest = digest({'plan': json.dumps(plan.model_dump(), sort_keys=True)}) # whatever the order of policies
     return open_folder(_new_folder(f'comparison-{plan_digest[:8]}') if out is None else out, plan), plan_digest
 
-# %% ../../nbs/66_compare.runner.ipynb #27adc5b5
+# %% ../../nbs/66_compare.runner.ipynb #7abf5232
 @checked
 @delegates(Comparison.read)
 def compare(
@@ -205,7 +205,7 @@ def compare(
     n_epoch:int, # Epochs of every run
     seeds:int|list=5, # Number of seeds, or different whole numbers in [0, 2**31-1); with `looks` the most of them
     lr_max:float|list|slice|dict|None=None, # Peak rate of all cycles, or by policy; None means the learner's `lr`
-    out:str|Path|None=None, # Folder for the runs, or of this comparison to go on; None means a new one, which is printed
+    out:str|Path|None=None, # Folder for the runs, or of this comparison to go on; None means a new one, printed
     *,
     looks:list|None=None, # Numbers of seeds after which to look, and stop if all have a verdict; None means at the end
     tune:list|None=None, # Rates to try each policy at, on a part of the training set; None means no tuning

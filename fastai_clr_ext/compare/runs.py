@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.runs.html.md"""
 # %% auto #0
 __all__ = ['run_policy', 'Run', 'train_run', 'train_all']
 
-# %% ../../nbs/64_compare.runs.ipynb #8d6ef899
+# %% ../../nbs/64_compare.runs.ipynb #49c58771
 import copy, json, numpy as np, pandas as pd, re, tempfile, time
 from collections.abc import Callable
 from contextlib import closing, contextmanager, nullcontext
@@ -29,8 +29,8 @@ from .schema import GRADS_CURVE, TUNE_SEED, RunFile, check_model
 from .identity import digest, plain_rate
 from .workers import map_unordered
 from .progress import RunProgress, watch_runs
-from .learners import fresh_learner, isolated
-from .batches import BatchWitness, streamed
+from .learners import fresh_learner, isolated, items_digest
+from .batches import BatchWitness, borrowed, streamed
 from .ends import has_loss, how_it_ended, judge_end
 from .tuning import hold_out
 
@@ -88,7 +88,7 @@ def epoch_scores(
         epochs.append({k: v if v is None else float(v) for k,v in scores.items()})
     return epochs
 
-# %% ../../nbs/64_compare.runs.ipynb #46041f3f
+# %% ../../nbs/64_compare.runs.ipynb #aa7267c0
 def _outcome(learn, epochs, witness, error)->dict:
     "Return how a run ended, what it cost, and its curves"
     history = learn.recorder.history # empty if nothing was trained
@@ -96,9 +96,11 @@ def _outcome(learn, epochs, witness, error)->dict:
     names = epochs[0] if epochs else {}
     curves = {name: [epoch.get(name) for epoch in epochs] for name in names}
     curves[GRADS_CURVE] = _stretch_means(history.mean_grads())
+    targets = witness.targets,list(witness.last_targets)
     lr_finder = vars(learn.recorder).get('lr_find_history', RunHistory())
-    return dict(scores=last_scores, **how_it_ended(learn, last_scores, witness.targets, error),
-                **run_counts(history, lr_finder), n_items=witness.n_items, **witness.hashes, curves=curves)
+    return dict(scores=last_scores, **how_it_ended(learn, last_scores, targets, error),
+                **run_counts(history, lr_finder), n_items=witness.n_items, **witness.hashes, curves=curves,
+                validation=items_digest(learn, 1))
 
 # %% ../../nbs/64_compare.runs.ipynb #6cd5c38b
 @dataclass(frozen=True)
@@ -125,15 +127,15 @@ class Run:
         readable = re.sub('[^A-Za-z0-9]+', '_', self.policy_name)[:40]
         return self.folder/f'{readable}-{self.seed}-{digest(dict(run=key))[:8]}.json'
 
-# %% ../../nbs/64_compare.runs.ipynb #f6e4d3b7
-def _prepare(make_learner, run, folder)->Learner:
-    "Return the learner of a run, with a recorder"
-    learn = fresh_learner(make_learner, run.seed)
-    learn.path = Path(folder)
-    if run.pct_tune: hold_out(learn, run.pct_tune)
-    recorder = GradRecorder if run.grads else HistoryRecorder
-    if not any(isinstance(cb, recorder) for cb in learn.cbs): learn.remove_cb(HistoryRecorder).add_cb(recorder())
-    return learn
+# %% ../../nbs/64_compare.runs.ipynb #c5f1b9eb
+@contextmanager
+def _learner_of(make_learner, run):
+    "Make the learner of a run, with a recorder; its loaders are given back"
+    with borrowed(fresh_learner(make_learner, run.seed), run.seed) as learn:
+        if run.pct_tune: hold_out(learn, run.pct_tune)
+        recorder = GradRecorder if run.grads else HistoryRecorder
+        if not any(isinstance(cb, recorder) for cb in learn.cbs): learn.remove_cb(HistoryRecorder).add_cb(recorder())
+        yield learn
 
 def _error_text(error)->str: return f'{type(error).__name__}: {error}'[:500]
 
@@ -145,14 +147,15 @@ def _train(learn, run)->tuple: # Scores of every epoch; the text of an error, or
     except Exception as e: error = _error_text(e)
     return epoch_scores(learn.recorder.history), error
 
-# %% ../../nbs/64_compare.runs.ipynb #df1d93ac
+# %% ../../nbs/64_compare.runs.ipynb #c8fbd098
 def train_run(
     make_learner:Callable, # From a seed to a learner
     run:Run # What to train
 )->dict: # Its result, as in `RunFile`; it is on disk by now
     "Train one run and write its result and its history; an exception in it is a result"
-    with isolated(run.seed, run.n_threads), tempfile.TemporaryDirectory() as folder:
-        learn = _prepare(make_learner, run, folder)
+    with (isolated(run.seed, run.n_threads), tempfile.TemporaryDirectory() as folder,
+          _learner_of(make_learner, run) as learn):
+        learn.path = Path(folder)
         train_dl = learn.dls.train
         witness = BatchWitness(len(train_dl))
         learn.add_cbs([witness, RunProgress(run.progress, run.n_epoch*len(train_dl))])

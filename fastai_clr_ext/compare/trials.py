@@ -27,7 +27,7 @@ def trial_runs(
 
 def _score(trial, metric)->float|None: return trial['scores'].get(metric) if trial['end']=='well' else None
 
-# %% ../../nbs/64a_compare.trials.ipynb #6f7d6c53
+# %% ../../nbs/64a_compare.trials.ipynb #ec4891bc
 def tune_rates(
     train:Callable, # Trains a list of `Run`s and returns their results; those on disk are read
     first_runs:list, # A `Run` for each policy
@@ -57,6 +57,7 @@ def _rates_of(trials, policy, metric, higher):
 def _warn_if_none_ended_well(trials, rates):
     "Warn of policies whose rate could not be chosen"
     for name,table in rates.items():
-        ends = [trial for trial in trials if trial['policy']==name]
-        if any(trial['end']=='well' for trial in ends): continue
-        warn(f'no trial of {name!r} ended well ({ends[0]["why"]}): its rate, {best_rate(table):g}, is one that failed')
+        rate = best_rate(table)
+        chosen = [trial for trial in trials if trial['policy']==name and trial['lr_max']==rate]
+        if any(trial['end']=='well' for trial in chosen): continue
+        warn(f'no trial of {name!r} ended well ({chosen[0]["why"]}): its rate, {rate:g}, is one that failed')

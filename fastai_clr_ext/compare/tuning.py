@@ -7,18 +7,19 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.tuning.html.md"""
 # %% auto #0
 __all__ = ['MIN_TRIALS', 'MOST_EXTRA', 'rate_means', 'best_rate', 'next_rates', 'tuning_noise', 'hold_out']
 
-# %% ../../nbs/63e_compare.tuning.ipynb #f7386af2
+# %% ../../nbs/63e_compare.tuning.ipynb #fc9dcdca
 import numpy as np, pandas as pd
 from collections.abc import Callable
 from torch.utils.data import Subset
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from ..core.checks import check
-from .verdict import fill_failed
+from ..schedule.cycle import MAX_LR
 from .identity import batches_digest
+from .batches import borrowed
 from .learners import fresh_learner, isolated
 
-# %% ../../nbs/63e_compare.tuning.ipynb #80ed693d
+# %% ../../nbs/63e_compare.tuning.ipynb #84b9a1f3
 MIN_TRIALS = 4 # Of each rate
 MOST_EXTRA = 3 # Rates that may be tried beyond those that were given, for each policy
 
@@ -26,10 +27,12 @@ def rate_means(
     scores:list, # Of the trials of a policy: `(rate, score)`, NaN for one that failed
     higher:bool # Whether a higher score is better
 )->pd.DataFrame: # By rate, rising: `mean` of which more is better, `n` trials, `se` of the mean
-    "Summarize the trials of a policy; a failed trial counts as the worst score of all"
-    table = pd.DataFrame(scores, columns=['rate', 'score'])
-    table['score'] = fill_failed(table[['score']], higher, None)[0].fillna(0.) # all failed: none is better
+    "Summarize the trials of a policy; a failed trial lies as far below the worst as that lies below the best"
+    table = pd.DataFrame(scores, columns=['rate', 'score']).astype(float)
     if not higher: table['score'] = -table.score
+    worst,best = table.score.min(),table.score.max()
+    below = worst - max(best-worst, 1e-3*abs(worst), 1e-6) # strictly, also if all others are equal
+    table['score'] = table.score.fillna(0. if np.isnan(worst) else below)
     rates = table.groupby('rate').score.agg(mean='mean', n='size', sd='std')
     rates['se'] = rates.pop('sd').fillna(0.)/rates.n**.5
     return rates
@@ -40,7 +43,7 @@ def best_rate(
     "Return the rate that is chosen"
     return float(rates['mean'].idxmax())
 
-# %% ../../nbs/63e_compare.tuning.ipynb #669168e0
+# %% ../../nbs/63e_compare.tuning.ipynb #dc918096
 _CLEARLY = 2. # Standard errors of a difference
 
 def next_rates(
@@ -61,21 +64,22 @@ def next_rates(
 def _beyond_edge(tried, best)->float|None:
     "Return the rate beyond the edge of those that were tried, if the best lies there"
     if len(tried)<2: return None
-    if best==tried[-1]: return float(f'{best*tried[-1]/tried[-2]:.3g}')
-    if best==tried[0]: return float(f'{best*tried[0]/tried[1]:.3g}')
-    return None
+    if best==tried[-1]: beyond = float(f'{best*tried[-1]/tried[-2]:.3g}')
+    elif best==tried[0]: beyond = float(f'{best*tried[0]/tried[1]:.3g}')
+    else: return None
+    is_new = (beyond<tried[0] or beyond>tried[-1]) and 0<beyond<=MAX_LR # else rounded to one that was tried
+    return beyond if is_new else None
 
-# %% ../../nbs/63e_compare.tuning.ipynb #08657277
-_DRAWS = np.random.default_rng(0).normal(size=(1000, 64)) # The same for each policy and call
+# %% ../../nbs/63e_compare.tuning.ipynb #84642d0b
 _FEW = 1.14 # By which a standard error from few trials is too small
 
-# %% ../../nbs/63e_compare.tuning.ipynb #1e4f4b9c
 def tuning_noise(
     rates:pd.DataFrame # Of a policy, as `rate_means` returns them
 )->float: # In the unit of the scores, at least 0
     "Return how much the outcome of a policy varies with the choice of its rate"
     means = rates['mean'].to_numpy()
-    again = means + _FEW*rates.se.to_numpy()*_DRAWS[:,:len(means)]
+    draws = np.random.default_rng(0).normal(size=(1000, len(means))) # the same for each policy and call
+    again = means + _FEW*rates.se.to_numpy()*draws
     return float(means[again.argmax(axis=1)].std())
 
 # %% ../../nbs/63e_compare.tuning.ipynb #db49586a
@@ -100,7 +104,7 @@ def hold_out(
     learn.dls = DataLoaders(new_train, new_valid, device=learn.dls.device)
     return learn
 
-# %% ../../nbs/63e_compare.tuning.ipynb #78fa936a
+# %% ../../nbs/63e_compare.tuning.ipynb #de11fac9
 def check_hold_out(
     make_learner:Callable, # From a seed to a learner
     varies:dict, # As `what_varies` returns it
@@ -112,7 +116,8 @@ def check_hold_out(
                 'seen: let make_learner split by a seed of its own')
         check(not varies[name], 'tune', rule, f'a {name} that changes')
     with isolated(0, n_threads):
-        try: batches_digest(hold_out(fresh_learner(make_learner, 0)))
+        try:
+            with borrowed(fresh_learner(make_learner, 0), 0) as learn: batches_digest(hold_out(learn))
         except Exception as e:
             raise ValueError('tune must be None: no part of the training set can be held out; '
                              f'got {type(e).__name__}: {e}') from e

@@ -8,18 +8,18 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.verdict.html.md"""
 __all__ = ['MOST_SEEDS', 'mean_interval', 'share_interval', 'failure_test', 't_power', 'seeds_needed', 'decide_verdict',
            'paired_summary']
 
-# %% ../../nbs/60_compare.verdict.ipynb #f29f22b2
+# %% ../../nbs/60_compare.verdict.ipynb #33943a05
 import math, numpy as np, pandas as pd
 from functools import lru_cache
-from pandas.api.types import is_complex_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 from scipy import stats
-from ..core.checks import check, checked, is_number
+from ..core.checks import check, checked, is_number, warn
 
 # %% ../../nbs/60_compare.verdict.ipynb #9b531a6f
 @lru_cache(maxsize=4096)
 def _t_quantile(n, level)->float: return float(stats.t.ppf((1+level)/2, n-1))
 
-# %% ../../nbs/60_compare.verdict.ipynb #cb91fee3
+# %% ../../nbs/60_compare.verdict.ipynb #9111bc2b
 def mean_interval(
     values:np.ndarray, # Differences `(..., n)`, one for each seed on the last axis
     level:float=.95, # Confidence, in (0, 1)
@@ -30,9 +30,9 @@ def mean_interval(
     n = values.shape[-1]
     if n<2: return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
     mean,sd = values.mean(axis=-1),values.std(axis=-1, ddof=1)
-    half = _t_quantile(n, level)*np.sqrt(sd**2/n + extra_sd**2)
     is_flat = np.ptp(values, axis=-1) <= 1e-9*np.abs(values).max(axis=-1) # equal but for rounding
-    if not extra_sd: half = np.where(is_flat, 0. if 2*.5**n<=1-level else np.nan, half)
+    sd = np.where(is_flat, 0. if 2*.5**n<=1-level else np.nan, sd)
+    half = _t_quantile(n, level)*np.sqrt(sd**2/n + extra_sd**2)
     return mean-half, mean+half
 
 # %% ../../nbs/60_compare.verdict.ipynb #fbb21e10
@@ -92,22 +92,23 @@ def seeds_needed(
     is_enough = t_power(effect, sd, n, alpha) >= power
     return int(n[is_enough.argmax()]) if is_enough.any() else None
 
-# %% ../../nbs/60_compare.verdict.ipynb #fd9b811a
+# %% ../../nbs/60_compare.verdict.ipynb #a82f5adf
 def decide_verdict(
     low:float, # Lower end of the interval of the gain; NaN if there is none
     high:float, # Upper end
     margin:float=0., # Smallest difference that matters
     by_failures:int=0, # 1 if the baseline failed significantly more often, -1 if the policy did, else 0
     better:tuple=(0., 1.) # Interval of the share of seeds on which the policy was better
-)->tuple: # The verdict, and why if it is `'cannot tell'`
+)->tuple: # The verdict; the reason, '' if it is the interval
     "Return the verdict that the evidence allows"
     by_mean = int(low>margin) - int(high<-margin)
     by_seeds = int(better[0]>.5) - int(better[1]<.5)
     middle = (low+high)/2 # the gain
     if by_failures*(0 if math.isnan(middle) else middle)<0: return 'cannot tell', 'failed runs and mean point apart'
-    if by_mean*by_seeds<0: return 'cannot tell', 'the mean and the number of seeds on each side point apart'
     found = by_failures or by_mean
-    if found: return ('worked' if found>0 else 'did worse'), ''
+    if found*by_seeds<0: return 'cannot tell', 'this is not what most seeds say'
+    why = '' if by_mean else 'its runs failed more often' if found<0 else 'the runs of the baseline failed more often'
+    if found: return ('worked' if found>0 else 'did worse'), why
     if margin>0 and -margin<=low and high<=margin: return 'made no difference', ''
     return 'cannot tell', _why_open(low, high, margin)
 
@@ -159,10 +160,11 @@ def _paired_differences(a, b)->np.ndarray:
     is_flat = (np.abs(differences-middle)<=rounding).all()
     return np.full(len(differences), middle) if is_flat else differences
 
-# %% ../../nbs/60_compare.verdict.ipynb #844e093c
+# %% ../../nbs/60_compare.verdict.ipynb #d8689307
 def _judge_gains(d, failed, failed_baseline, level, margin, extra_sd)->dict:
     "Return gain, interval and verdict of a policy from the differences `d`"
     n = len(d)
+    if (failed & failed_baseline).all(): return dict(verdict='cannot tell', why='no run ended well')
     n_failed,n_failed_baseline = int(failed.sum()),int(failed_baseline.sum())
     alpha,by_failures = 1-level,0
     if n_failed or n_failed_baseline:
@@ -178,7 +180,7 @@ def _judge_gains(d, failed, failed_baseline, level, margin, extra_sd)->dict:
                 n_worse=n_worse, better_lo=better[0], better_hi=better[1], verdict=verdict, why=why,
                 seeds_needed=seeds_needed(margin, sd, alpha) if margin and sd>0 else None)
 
-# %% ../../nbs/60_compare.verdict.ipynb #4dfda11a
+# %% ../../nbs/60_compare.verdict.ipynb #b5424c99
 def _why_no_result(name, baseline, n_errors)->str:
     "Return which runs were ended by an exception"
     whose = [f'{plural(n_errors[policy], "run")} of {policy}' for policy in (name, baseline) if n_errors[policy]]
@@ -197,6 +199,12 @@ def is_real_dtype(
     "Does a column hold real numbers?"
     return is_numeric_dtype(column) and not is_complex_dtype(column)
 
+def _warn_of_kind_score(outcomes, higher, failed_as):
+    "Warn if a failed run counts as better than one that ended well"
+    worst = outcomes.min(axis=None) if higher else outcomes.max(axis=None)
+    if failed_as>worst if higher else failed_as<worst:
+        warn(f'a failed run counts as {failed_as:.4g}, which is better than the worst run that ended well, {worst:.4g}')
+
 def _check_outcomes(outcomes, baseline, errors, tuning_sd):
     "Raise a `ValueError` unless this is a table of outcomes"
     check(outcomes.size, 'outcomes', 'have a column for each policy and a row for each seed', outcomes.shape)
@@ -205,12 +213,14 @@ def _check_outcomes(outcomes, baseline, errors, tuning_sd):
     bad = [name for name,column in outcomes.items() if not is_real_dtype(column) or np.isinf(column).any()]
     check(not bad, 'outcomes', 'be numbers, or NaN for a failed run', bad)
     check(baseline in list(outcomes), 'baseline', f'be one of {list(outcomes)}', baseline)
-    fits = errors is None or (errors.shape==outcomes.shape and list(errors)==list(outcomes))
-    check(fits, 'errors', 'have the shape and the columns of outcomes', None if errors is None else errors.shape)
+    if errors is not None:
+        fits = set(errors)==set(outcomes) and errors.index.sort_values().equals(outcomes.index.sort_values())
+        check(fits, 'errors', 'have the rows and the columns of outcomes', errors.shape)
+        check(all(map(is_bool_dtype, errors.dtypes)), 'errors', 'be True or False', list(errors.dtypes))
     bad = {name: sd for name,sd in (tuning_sd or {}).items() if name not in outcomes or not is_number(sd) or sd<0}
     check(not bad, 'tuning_sd', 'have numbers of at least 0 by policy', bad)
 
-# %% ../../nbs/60_compare.verdict.ipynb #f29a89fd
+# %% ../../nbs/60_compare.verdict.ipynb #6ddeb0ed
 _COLUMNS = ['n_seeds', 'mean', 'sd', 'n_failed', 'failed_lo', 'failed_hi', 'failed_as', 'n_errors', 'gain', 'gain_lo',
             'gain_hi', 'effect', 'n_better', 'n_worse', 'better_lo', 'better_hi', 'verdict', 'why', 'seeds_needed']
 
@@ -230,14 +240,16 @@ def paired_summary(
     _check_outcomes(outcomes, baseline, errors, tuning_sd)
     check_options(level, margin, fail_score)
     noise = dict.fromkeys(outcomes, 0.) | (tuning_sd or {})
-    is_error = np.zeros(outcomes.shape, dtype=bool) if errors is None else errors.to_numpy(dtype=bool)
+    is_error = np.zeros(outcomes.shape, dtype=bool)
+    if errors is not None: is_error = errors.loc[outcomes.index, list(outcomes)].to_numpy()
     is_failed = outcomes.isna() & ~is_error
-    filled,fail_score = fill_failed(outcomes, higher, fail_score)
+    filled,failed_as = fill_failed(outcomes, higher, fail_score)
+    if is_failed.any(axis=None): _warn_of_kind_score(outcomes, higher, failed_as)
     n_errors = dict(zip(outcomes, is_error.sum(axis=0).tolist()))
     level_each = 1-(1-level)/max(outcomes.shape[1]-1, 1)
     rows = {}
     for i,name in enumerate(outcomes):
-        row = _outcome_row(filled[name][~is_error[:,i]], is_failed[name], fail_score, n_errors[name], level)
+        row = _outcome_row(filled[name][~is_error[:,i]], is_failed[name], failed_as, n_errors[name], level)
         if name==baseline: row['verdict'] = 'baseline'
         elif n_errors[name] or n_errors[baseline]:
             row |= dict(verdict='no result', why=_why_no_result(name, baseline, n_errors))
@@ -247,19 +259,17 @@ def paired_summary(
             row |= _judge_gains(d, is_failed[name], is_failed[baseline], level_each, margin, extra_sd)
         rows[name] = row
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_COLUMNS).rename_axis('policy')
-    df['why'] = df.why.fillna('')
     return df.astype(dict.fromkeys(['n_better', 'n_worse', 'seeds_needed'], 'Int64'))
 
-# %% ../../nbs/60_compare.verdict.ipynb #f4357426
+# %% ../../nbs/60_compare.verdict.ipynb #4b1e4726
 def _outcome_row(values, failed, fail_score, n_errors, level)->dict:
     "Return the mean and the failed runs of one policy"
     n,n_failed = len(values),int(failed.sum())
     low,high = share_interval(n_failed, n, level)
-    return dict(n_seeds=n, mean=values.mean(), sd=values.std(), n_failed=n_failed, failed_lo=low, failed_hi=high,
+    return dict(why='', n_seeds=n, mean=values.mean(), sd=values.std(), n_failed=n_failed, failed_lo=low, failed_hi=high,
                 failed_as=fail_score if n_failed else np.nan, n_errors=n_errors)
 
 def _gains(values, baseline, higher)->np.ndarray:
     "Return how much better a policy was on each seed"
-    if values.isna().any() or baseline.isna().any(): return np.zeros(len(values)) # no run ended well
     a,b = values.to_numpy(),baseline.to_numpy()
     return _paired_differences(a, b) if higher else _paired_differences(b, a)

@@ -61,7 +61,7 @@ def check_situation(
     check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
           'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #0d70df99
+# %% ../../nbs/52_situations.catalog.ipynb #1c2c6b67
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -99,6 +99,7 @@ class Situation:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
 
+# %% ../../nbs/52_situations.catalog.ipynb #4b0dc768
 @patch(as_prop=True)
 def cycle(self:Situation)->Cycle: # What `use_clr_beta=` means
     "Return the situation's own cycle"
