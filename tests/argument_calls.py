@@ -96,13 +96,13 @@ quick = dict(n_epoch=1, seeds=1, lr_max=.05, with_bar=False)
 result = compare(make_line, POLICIES, out=folder/'base', **quick)
 history.save(folder/'history.npz')
 number = itertools.count()
-JUDGING = dict(baseline=None, metric=None, higher=None, level=.95, method='t', margin=0.)
+JUDGING = dict(baseline=None, metric=None, higher=None, level=.95, margin=0., fail_score=None)
 
 def new_comparison(**kwargs): return compare(**dict(out=folder/f'{next(number)}') | kwargs)
 
 CALLS |= {
     'compare': Call(new_comparison, make_learner=make_line, policies=POLICIES, **quick, tune=None, n_workers=None,
-                    n_threads=1, grads=True, same_start=False, situation=None, **JUDGING),
+                    n_threads=1, grads=True, same_start=False, looks=None, fail_if=None, situation=None, **JUDGING),
     'Comparison.read': Call(result.read, **JUDGING), 'Comparison.plot': Call(result.plot, axs=None),
     'Comparison.plot_curves': Call(result.plot_curves, **defaults(result.plot_curves)),
     'Comparison.plot_grads': Call(result.plot_grads, axs=None),
@@ -112,6 +112,8 @@ CALLS |= {
     'check_record': Call(check_record, record=result.record), 'merge_records': Call(merge_records, records=[result]),
     'merged_html': Call(merged_html, table=merge_records([result]), path=folder/'m.html', overwrite=True),
     'merged_markdown': Call(merged_markdown, table=merge_records([result])),
+    'over_situations': Call(over_situations, table=merge_records([result]), level=.95),
+    'plot_situations': Call(plot_situations, table=merge_records([result]), axs=None),
     'run_policy': Call(run_policy, learn=make_mlp(), policy=constant(), n_epoch=1, lr_max=.1),
     'RunHistory.to_html': Call(history.to_html, path=folder/'p.html', title='x', overwrite=True),
     'RunHistory.save': Call(history.save, path=folder/'h.npz', overwrite=True),

@@ -74,6 +74,46 @@ def gains(*values):
         records.append(r)
     return merge_records(records)
 
+def test_policies_of_one_name_and_several_contents_are_told_apart():
+    other = made()
+    other['policies'][1]['what'] = 'Cycle(another)'
+    df = merge_records([made(), elsewhere(other, data='x'), elsewhere(made(), data='y')])
+    assert df.policy.tolist()==['1cycle', '1cycle (2)', '1cycle'] and over_situations(df).n_situations.tolist()==[2, 1]
+    other['policies'][0]['what'] = 'Cycle(another)'
+    assert merge_records([made(), other]).baseline.tolist()==['constant', 'constant (2)']
+
+def test_rates_are_told_apart_and_a_situation_counts_once():
+    other = made()
+    other['policies'][1]['lr_max'] = 3.
+    for run in other['runs']: run['scores']['accuracy'] -= .06*(run['policy']=='1cycle')
+    for records in ([made(), other], [other, made()]):
+        df = merge_records(records).sort_values('lr_max')
+        assert df.lr_max.tolist()==[1., 3.] and df.gain.tolist()==pytest.approx([.03, -.03])
+        summary = over_situations(df)
+        assert len(summary)==1 and summary.n_situations[0]==1 and summary.gain[0]==pytest.approx(0, abs=1e-12)
+
+def test_the_order_of_records_decides_nothing():
+    "The widest margin and the largest uncertainty of the rates hold for all"
+    trials = [dict(policy='1cycle', seed=TUNE_SEED+i, lr_max=lr, scores=dict(accuracy=y), end='well', why=None)
+              for lr,ys in ((.5, (.8, .9, .8, .9)), (1., (.82, .9, .82, .91))) for i,y in enumerate(ys)]
+    a,b = made(margin=.02),made(seeds=(5, 6, 7), tuning=trials)
+    rows = [merge_records(records).drop(columns='source') for records in ([a, b], [b, a])]
+    pd.testing.assert_frame_equal(*rows)
+
+def test_records_without_epochs_and_of_other_directions():
+    r = made()
+    del r['budget']['n_epoch']
+    table = merge_records([r, made()])
+    assert len(plot_situations(table))==1 and len(table)==2
+    records = [elsewhere(made(metric='valid_loss', higher=higher), data=f'{higher}') for higher in (True, False)]
+    assert over_situations(merge_records(records)).n_situations.tolist()==[1, 1], 'two questions'
+
+def test_what_an_exception_left_and_a_later_record_resolved():
+    r = made()
+    r['runs'][1].update(end='error', why='OSError: x')
+    df = merge_records([r, made()])
+    assert (df.n_seeds[0], df.n_errors[0])==(3, 0)
+
 def test_over_situations_by_hand():
     "t with 4 degrees of freedom over the five gains; the next situation has their spread as well"
     values = np.array([.01, .03, -.01, .02, .05])

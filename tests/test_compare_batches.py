@@ -154,6 +154,35 @@ def test_a_run_that_failed_early_is_compared_as_far_as_it_went():
     assert unlike_batches([run('a', '1', '2'), run('b', '1', '3')])[0].endswith('from epoch 2 on')
     assert unlike_batches([run('a', '1'), run('a', '2') | dict(seed=1)])==[], 'seeds differ'
 
+def test_the_longest_run_is_what_others_are_compared_with():
+    "A policy that failed in its first epoch has no hash at all"
+    run = lambda policy, *inputs: dict(policy=policy, seed=0, inputs=list(inputs), targets=list(inputs))
+    assert unlike_batches([run('a'), run('b', '1'), run('c', '2')])[0].startswith("'c' with seed 0")
+
+def easier(learn):
+    learn.dls = DataLoaders(learn.dls.train, learn.dls.valid.new(Shifted(learn.dls.valid.dataset, 0.)))
+    learn.fit(2, .05)
+
+def test_another_validation_set_is_said():
+    with pytest.warns(UserWarning, match="'mine' with seed 0: judged on another validation set than 'flat'"):
+        assert trained(easier, make_line).record['notes']
+
+def test_shared_loaders_are_given_back():
+    "Their generators, workers and iterators: all learners have the same loaders, which are somebody's"
+    dls = DataLoaders.from_dsets(ITEMS, ITEMS, bs=5, num_workers=2)
+    states = [dl.rng.getstate() for dl in dls.loaders]
+    def make(seed):
+        torch.manual_seed(seed)
+        return Learner(dls, torch.nn.Linear(1, 1), loss_func=lambda pred, y: (pred.mean()-y.mean())**2, lr=.01)
+    def peeks(learn):
+        learn.dls.train.one_batch()
+        learn.fit(2, .05)
+    policies = {'flat': constant(), 'mine': peeks}
+    with pytest.warns(UserWarning): # an exception: the inputs have no second dimension
+        compare(make, policies, n_epoch=2, seeds=1, lr_max={'flat': .05}, with_bar=False)
+    assert [dl.fake_l.num_workers for dl in dls.loaders]==[2, 2] and type(dls.train) is TfmdDL
+    assert [dl.rng.getstate() for dl in dls.loaders]==states and not hasattr(dls.train, 'it')
+
 def test_targets_of_millions_of_numbers_are_not_kept(monkeypatch):
     monkeypatch.setattr('fastai_clr_ext.compare.batches._MOST_TARGETS', 100)
     learn = make_line(0)

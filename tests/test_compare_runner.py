@@ -2,7 +2,7 @@
 import json
 from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, pytest, torch
+import pandas as pd, pytest, torch
 from fastai.learner import Learner
 from fastai.losses import MSELossFlat
 from fastai.metrics import AvgMetric
@@ -39,19 +39,6 @@ def test_texts_that_no_file_can_hold_are_reported(tmp_path):
                 situation=dict(about='x'*20_000, sizes=[1, 1e15]), out=tmp_path, with_bar=False)
     assert c.df.why[1]=='OSError: no file ?' and report_html(read_record(tmp_path))
 
-def test_tuning_is_equal_and_apart(tmp_path):
-    "Four trials each, on seeds and a validation set that are not reported; the best rate is used"
-    c = compare(make_fixed, POLICIES, n_epoch=4, seeds=2, tune=[1e-4, .05, 1e9], out=tmp_path, with_bar=False)
-    assert [(p['n_trials'], p['lr_max']) for p in c.record['policies']]==[(12, .05), (12, .05)]
-    ends = [[r['end'] for r in c.record['tuning'] if r['lr_max']==lr] for lr in (.05, 1e9)]
-    assert ends==[['well']*8, ['failed']*8] and max(c.df.seed)<TUNE_SEED
-    trials = [json.loads(p.read_text()) for p in (tmp_path/'tuning').glob('*.json')]
-    assert len(trials)==24 and {t['seed'] for t in trials}==set(range(TUNE_SEED, TUNE_SEED+4))
-    assert {t['n_batches'] for t in trials if t['end']=='well'}=={32}, 'a fifth of ten batches is held out'
-    same(c, compare(make_fixed, POLICIES, n_epoch=4, seeds=2, lr_max=.05, with_bar=False))
-    text = report_markdown(c)
-    assert '### How the rates were chosen' in text and text.count('| yes |')==2 and '| 1cycle | 0.0001 | 4 |' in text
-
 def test_rates_are_not_tuned_on_what_is_reported():
     "A validation set that changes with the seed has been seen by the trials of other seeds"
     with pytest.raises(ValueError, match='tune must be None where the training set changes with the seed'):
@@ -59,15 +46,6 @@ def test_rates_are_not_tuned_on_what_is_reported():
     held = lambda seed: hold_out(make_fixed(seed), .2, seed)
     with pytest.raises(ValueError, match='tune must be None where the .* set changes with the seed, because'):
         compare(held, POLICIES, n_epoch=1, seeds=2, tune=[.01, .05], with_bar=False)
-
-def test_a_best_rate_at_the_edge_is_followed(tmp_path):
-    "By the ratio of the last two, as often as is allowed, and the same when the comparison goes on"
-    args = dict(n_epoch=2, tune=[1e-4, 3e-4], out=tmp_path, fail_if=lambda scores: False, with_bar=False)
-    c = compare(make_fixed, POLICIES, seeds=2, **args)
-    tried = sorted({t['lr_max'] for t in c.record['tuning']})
-    assert tried==pytest.approx([1e-4, 3e-4, 9e-4, 2.7e-3, 8.1e-3]) and c.record['policies'][0]['lr_max']==tried[-1]
-    more = compare(make_fixed, POLICIES, seeds=5, **args)
-    assert more.record['tuning']==c.record['tuning'], 'more seeds do not choose again: rates would change'
 
 def test_what_changes_with_the_seed_is_found_out():
     "Weights and order always here; the data if the learner makes them from the seed"
@@ -123,7 +101,7 @@ def test_looks_that_make_no_plan(looks, tmp_path):
 def test_a_ledger_that_is_none(tmp_path):
     compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
     (tmp_path/'looks.json').write_text('{"seeds": 3}')
-    with pytest.raises(ValueError, match='looks.json must be a ledger'):
+    with pytest.raises(ValueError, match='seeds of .*looks.json must be a list'):
         compare(make_line, POLICIES, seeds=1, out=tmp_path, **quick)
 
 def test_half_written_files_are_removed(tmp_path):
@@ -231,10 +209,6 @@ def test_rates_in_a_record_are_those_that_were_trained(again, tmp_path):
         assert r['lr_max']==said[r['policy']] and any(p==pytest.approx(r['lr_max']) for p in peaks)
     same(compare(make_fixed, POLICIES, n_epoch=2, seeds=2, lr_max=said, with_bar=False), c)
     same(compare(make_fixed, POLICIES, **tuned), first)
-
-def test_a_rate_that_no_trial_could_use_is_said():
-    with pytest.warns(UserWarning, match=r"no trial of 'constant' ended well \(its loss was .*\): its rate, .*failed"):
-        compare(make_fixed, POLICIES, n_epoch=2, seeds=1, tune=np.array([1e8, 1e9]), with_bar=False)
 
 def test_keywords_that_nobody_takes():
     with pytest.raises(TypeError, match="compare.*foo"): compare(make_line, POLICIES, foo=1, **quick)

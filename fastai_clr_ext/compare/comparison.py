@@ -90,7 +90,7 @@ def choice_noise(self:Comparison,
     was_tuned = any(trial['policy']==policy for trial in self.record['tuning'])
     return tuning_noise(self.trial_means(policy)) if was_tuned else 0.
 
-# %% ../../nbs/65_compare.comparison.ipynb #e479051f
+# %% ../../nbs/65_compare.comparison.ipynb #abfd6b02
 @patch
 def fail_score(self:Comparison)->tuple: # The outcome, None if no run reached one; why it is that
     "Return what a failed run counts as"
@@ -99,7 +99,8 @@ def fail_score(self:Comparison)->tuple: # The outcome, None if no run reached on
     worst = 'min' if r['higher'] else 'max'
     well = df[r['metric']][df.end=='well'].agg(worst)
     constants = [run['constant_loss'] for run in r['runs'] if run['constant_loss'] is not None]
-    if r['metric'] in ('train_loss', 'valid_loss') and constants and not well>np.mean(constants):
+    is_loss = r['metric'] in ('train_loss', 'valid_loss') and not r['higher']
+    if is_loss and constants and not well>np.mean(constants):
         return float(np.mean(constants)), 'the loss of a constant prediction'
     if np.isfinite(largest_difference(r['metric'])): return _or_none(df[r['metric']].agg(worst)), 'the worst of any run'
     return _or_none(well), 'the worst of the runs that ended well'

@@ -80,7 +80,7 @@ def _how_judged(comparison)->str:
             f'A run that failed counts as {failed_as}, and failed runs are compared on their own too. All verdicts '
             f'together hold at {percent(comparison.level)}.')
 
-# %% ../../nbs/67_compare.report.ipynb #34c2f062
+# %% ../../nbs/67_compare.report.ipynb #f6437325
 def _list_words(words)->str:
     "Return such as `'a, b and c'`"
     words = list(map(str, words))
@@ -105,8 +105,8 @@ def _budget_text(record)->str:
     has_hashes = any(run['inputs'] for run in record['runs'])
     if not has_hashes: return budget + 'Whether the batches were the same is not known.'
     if unlike_batches(record['runs']): return budget + 'The batches were not the same for all policies.'
-    return budget + ('For each seed all policies trained on the same batches in the same order (hashes are equal, as far '
-                     'as each run went).')
+    return budget + ('For each seed all policies trained on the same batches in the same order (hashes are equal, as '
+                     'far as each run went).')
 
 def _speaks_text(record)->str:
     "Return what changed with the seed, and so what the verdicts speak for"

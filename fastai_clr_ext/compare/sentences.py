@@ -48,7 +48,7 @@ def _margin_text(row, margin)->str:
     though = ', though it leaves out 0' if row.gain_lo>0 or row.gain_hi<0 else ''
     return f' The whole interval lies within ±{_short(margin)}, the smallest difference that matters{though}.'
 
-# %% ../../nbs/60a_compare.sentences.ipynb #94a7044e
+# %% ../../nbs/60a_compare.sentences.ipynb #27ab8d67
 def verdict_sentences(
     summary:pd.DataFrame, # As `paired_summary` returns it
     metric:str='outcome', # What was measured
@@ -62,7 +62,7 @@ def verdict_sentences(
     for name,row in summary[summary.verdict!='baseline'].iterrows():
         why = f', because {row.why}' if row.why else ''
         line = f'{name}: {row.verdict}{why}.'
-        if row.verdict!='no result':
+        if np.isfinite(row.gain):
             line += (f' {_gain_text(row, base, metric, higher, level)}{_failed_text(row, summary.loc[base], base)}'
                      f'{_margin_text(row, margin)}')
         lines.append(line)

@@ -261,13 +261,13 @@ def paired_summary(
     df = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=_COLUMNS).rename_axis('policy')
     return df.astype(dict.fromkeys(['n_better', 'n_worse', 'seeds_needed'], 'Int64'))
 
-# %% ../../nbs/60_compare.verdict.ipynb #4b1e4726
+# %% ../../nbs/60_compare.verdict.ipynb #60a13ae4
 def _outcome_row(values, failed, fail_score, n_errors, level)->dict:
     "Return the mean and the failed runs of one policy"
     n,n_failed = len(values),int(failed.sum())
     low,high = share_interval(n_failed, n, level)
-    return dict(why='', n_seeds=n, mean=values.mean(), sd=values.std(), n_failed=n_failed, failed_lo=low, failed_hi=high,
-                failed_as=fail_score if n_failed else np.nan, n_errors=n_errors)
+    return dict(why='', n_seeds=n, mean=values.mean(), sd=values.std(), n_failed=n_failed, failed_lo=low,
+                failed_hi=high, failed_as=fail_score if n_failed else np.nan, n_errors=n_errors)
 
 def _gains(values, baseline, higher)->np.ndarray:
     "Return how much better a policy was on each seed"
