@@ -82,3 +82,10 @@ def test_equally_good_policies_are_rarely_told_apart_however_they_were_tuned(n):
     "Before: 16 and 39 %. The full table is in the docs"
     wrong,n_trials = bench.tuned_errors(n, .75, 250)
     assert wrong<=.09 and n_trials<3*n+3*3
+
+def test_a_rate_that_collapsed_now_and_then_is_not_in_the_race():
+    "Its error is so large that it would win in one repetition of a hundred, and make the noise ten times larger"
+    scores = trials(r003=.95, r01=.956) + [(1., y) for y in (.9, .7, .4, .8)]
+    rates = rate_means(scores, True)
+    assert list(contenders(rates).index)==[.1] and tuning_noise(rates)==pytest.approx(0, abs=1e-12)
+    assert rates.se[1.]>.1

@@ -8,13 +8,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 __all__ = ['merge_records', 'over_situations', 'situation_sentences', 'plot_situations', 'merged_page', 'merged_html',
            'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #395b8036
+# %% ../../nbs/68_compare.atlas.ipynb #653d3003
 import json, math, matplotlib.pyplot as plt, numpy as np, pandas as pd
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from scipy import stats
-from ..core.checks import as_list, check, checked
+from ..core.checks import as_list, check, checked, is_number
 from ..core.figures import given_axes
 from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, shown_rows, visible,
     write_page)
@@ -154,7 +154,7 @@ def merge_records(
     table = pd.DataFrame(rows)
     return table.reindex(columns=[*first, *(name for name in table if name not in first)])
 
-# %% ../../nbs/68_compare.atlas.ipynb #b8ea86bc
+# %% ../../nbs/68_compare.atlas.ipynb #3a4a10e5
 _SAME_QUESTION = ['policy', 'baseline', 'metric', 'higher'] # Columns of `merge_records`
 
 @checked
@@ -163,7 +163,9 @@ def over_situations(
     level:float=.95 # Confidence of each interval, in (0, 1)
 )->pd.DataFrame: # A row for each policy, baseline and metric
     "Summarize the gains of each policy over situations"
-    check(0<level<1, 'level', 'lie in (0, 1)', level)
+    check(is_number(level) and 0<level<1, 'level', 'lie in (0, 1)', level)
+    missing = [name for name in (*_SAME_QUESTION, 'situation', 'gain', 'verdict') if name not in table]
+    check(not missing, 'table', 'have the columns that merge_records gives it', missing)
     rows = []
     for (policy,baseline,metric,_),part in table.groupby(_SAME_QUESTION, sort=False):
         gains = part.groupby('situation').gain.mean().dropna().to_numpy(dtype=float) # each situation once
