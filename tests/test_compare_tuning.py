@@ -4,6 +4,7 @@ from scipy import stats
 from compare_helpers import *
 from bench import verdict as bench
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.compare.tuning import contenders
 
 nan = float('nan')
 
