@@ -71,7 +71,8 @@ def test_rates_that_may_be_the_best_race_on():
 def test_the_noise_is_that_of_choosing_again():
     "Two rates: a normal difference decides, so the chance of each is known"
     rates = rate_means(trials(r01=.90, r03=.902), True)
-    z = .002/(1.14*np.hypot(*rates.se))
+    sd = np.sqrt((rates.se**2*4).mean()) # one spread for all
+    z = .002/(1.14*sd*(2/4)**.5)
     p = stats.norm.cdf(z)
     assert tuning_noise(rates)==pytest.approx(.002*(p*(1-p))**.5, rel=.05)
     assert tuning_noise(rates)==tuning_noise(rates), 'the same every time'

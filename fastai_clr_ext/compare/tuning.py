@@ -78,17 +78,18 @@ def _beyond_edge(tried, best)->float|None:
     is_new = (beyond<tried[0] or beyond>tried[-1]) and 0<beyond<=MAX_LR # else rounded to one that was tried
     return beyond if is_new else None
 
-# %% ../../nbs/63d_compare.tuning.ipynb #20a3a26e
+# %% ../../nbs/63d_compare.tuning.ipynb #78cc5ce2
 _FEW = 1.14 # By which a standard error from few trials is too small
 
 def tuning_noise(
     rates:pd.DataFrame # Of a policy, as `rate_means` returns them
 )->float: # In the unit of the scores, at least 0
     "Return how much the outcome of a policy varies with the choice of its rate"
-    rates = contenders(rates)
-    means = rates['mean'].to_numpy()
+    means,n = rates['mean'].to_numpy(),rates.n.to_numpy()
+    in_race = contenders(rates)
+    sd = np.sqrt((in_race.se**2*in_race.n).mean()) # of a trial
     draws = np.random.default_rng(0).normal(size=(1000, len(means))) # the same for each policy and call
-    again = means + _FEW*rates.se.to_numpy()*draws
+    again = means + _FEW*sd/np.sqrt(n)*draws
     return float(means[again.argmax(axis=1)].std())
 
 # %% ../../nbs/63d_compare.tuning.ipynb #db49586a
