@@ -61,7 +61,8 @@ def test_losses_that_are_not_known(loss, targets):
 
 @pytest.mark.parametrize('loss', [
     nn.CrossEntropyLoss(reduction='sum'), CrossEntropyLossFlat(reduction='sum'),
-    partial(F.cross_entropy, ignore_index=0), partial(F.cross_entropy, reduction='sum'), type('Mine', (), {'__hash__': None, '__call__': lambda *_: 0})()],
+    partial(F.cross_entropy, ignore_index=0),
+    partial(F.cross_entropy, reduction='sum'), type('Mine', (), {'__hash__': None, '__call__': lambda *_: 0})()],
     ids=lambda o: '')
 def test_losses_that_look_like_known_ones(loss): assert constant_loss(loss, batches(CLASSES)) is None
 

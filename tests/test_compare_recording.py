@@ -11,7 +11,7 @@ def test_nothing_to_say(): assert notes_on([run(), run('b')])==[]
     ([run('b', inputs=['x', 'y'])], "'b' with seed 0: the same targets and other inputs than 'a', from epoch 1 on"),
     ([run('b', targets=['c', 'x'])], "'b' with seed 0: other items, or in another order than 'a', from epoch 2 on"),
     ([run('b', validation='x')], "'b' with seed 0: judged on another validation set than 'a'"),
-    ([run('b', end='error', why='OSError: x')]*2, "An exception ended 2 runs of 'b', which has no result. The first: O"),
+    ([run('b', end='error', why='OSError: x')]*2, "An exception ended 2 runs of 'b', which has no result. The"),
     ([run('b', seed=i, inputs=['x']) for i in range(3)] + [run(seed=i) for i in (1, 2)], "'b' with seed 2")], ids=str)
 def test_what_misleads_is_warned_of(others, says):
     with pytest.warns(UserWarning) as warned: notes = notes_on([run(), *others])

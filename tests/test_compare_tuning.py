@@ -89,5 +89,5 @@ def test_a_rate_that_collapsed_now_and_then_is_not_in_the_race():
     "Its error is so large that it would win in one repetition of a hundred, and make the noise ten times larger"
     scores = trials(r003=.95, r01=.956) + [(1., y) for y in (.9, .7, .4, .8)]
     rates = rate_means(scores, True)
-    assert list(contenders(rates).index)==[.1] and tuning_noise(rates)==pytest.approx(0, abs=1e-12)
+    assert list(contenders(rates).index)==[.1] and tuning_noise(rates)<1e-3
     assert rates.se[1.]>.1
