@@ -129,12 +129,13 @@ def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
                 budget=dict(n_epoch=2, n_batches=20, n_steps=20),
                 policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds),
                 baseline=policies[0], metric='accuracy', higher=True, level=.95, margin=0., fail_score=None,
-                looks=dict(planned=[3], taken=[[3, True]], present=0), varies={'initial weights': True}, notes=[],
+                fail_if=None, looks=dict(planned=[3], taken=[[3, True]], present=0), varies={'initial weights': True}, notes=[],
                 tuning=[], runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
 
 def made_v1(*args, **more):
     "The same as version 1 had it"
-    record = {k: v for k,v in made(*args).items() if k not in ('fail_score', 'looks', 'varies', 'notes')}
+    later = 'fail_score', 'fail_if', 'looks', 'varies', 'notes'
+    record = {k: v for k,v in made(*args).items() if k not in later}
     new = 'end', 'why', 'n_items', 'final_loss', 'constant_loss', 'inputs', 'targets', 'validation'
     runs = [{k: v for k,v in run.items() if k not in new} | dict(diverged=False, error=None) for run in record['runs']]
     return record | dict(version=1, method='t', runs=runs) | more
@@ -162,7 +163,7 @@ def poisoned(text):
         run['curves'][name] = [.1, .2]
     r['runs'][0]['why'] = text
     r['runs'][0]['end'] = 'error'
-    r['notes'] = [text]
+    r['notes'],r['fail_if'] = [text],text
     for d in ('situation', 'versions', 'hardware'): r[d] = {**r[d], **dict.fromkeys(r[d], text), name: text}
     r['situation']['again'] = text
     for p in r['policies']: p['what'],p['lr_max'] = text,text

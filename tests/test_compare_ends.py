@@ -86,6 +86,23 @@ def test_the_constant_is_judged_on_the_same_batches():
     assert constant_loss(nn.CrossEntropyLoss(), classes, [[torch.tensor([1])]])==pytest.approx(np.log(4))
     assert constant_loss(nn.CrossEntropyLoss(), classes, [[torch.tensor([2])]]) is None, 'never seen: no constant'
 
+def test_a_run_is_compared_with_the_constant_on_its_last_batches():
+    "The best constant for the first epoch, on the last quarter of the batches, from what the policy trained on"
+    seen = []
+    class Keep(Callback):
+        def after_pred(self):
+            if self.training: seen.append(self.y.clone())
+    def policy(learn): learn.fit(4, .05, cbs=Keep())
+    c = compare(make_fixed, {'flat': constant(), 'mine': policy}, n_epoch=4, seeds=1, lr_max={'flat': .05},
+                with_bar=False)
+    first,last = torch.cat(seen[:10]),torch.cat(seen[-10:])
+    run = c.record['runs'][1]
+    assert len(seen)==40 and run['constant_loss']==pytest.approx(((last-first.mean())**2).mean().item(), rel=1e-5)
+    other = compare(make_fixed, {'flat': constant(), 'mine': lambda learn: learn.fit(2, .05, cbs=Keep())}, n_epoch=2,
+                    seeds=1, lr_max={'flat': .05}, with_bar=False).record['runs'][1]
+    first,last = torch.cat(seen[40:50]),torch.cat(seen[-5:])
+    assert other['constant_loss']==pytest.approx(((last-first.mean())**2).mean().item(), rel=1e-5)
+
 def test_a_little_that_was_learned_is_seen():
     "A tenth of the variance, in noisy batches: compared on other batches one run of twenty would fail"
     def make(seed):
@@ -146,7 +163,10 @@ def test_the_users_own_rule_takes_the_place_of_ours(tmp_path):
     assert (c.df.end=='well').all() and (first.df.end=='failed').all()
     assert c.df.seconds.tolist()==first.df.seconds.tolist(), 'nothing is trained again'
     c = go(fail_if=lambda scores: True)
-    assert (c.df.end=='failed').all() and c.df.why[0]=='fail_if says so' and "scores: True" in c.record['notes'][0]
+    assert (c.df.end=='failed').all() and c.df.why[0]=='fail_if says so' and 'scores: True' in c.record['fail_if']
+    text = report_markdown(c)
+    assert 'A run failed if this was true' in text and '# fail_if as described above' in text
+    assert first.record['fail_if'] is None and 'A run failed if' not in report_markdown(first)
     with pytest.raises(ValueError, match='fail_if must be a function'): go(fail_if=3)
 
 def test_where_nobody_knows_a_constant_the_report_says_so():

@@ -45,6 +45,14 @@ def test_a_rate_whose_trials_all_failed_is_not_chosen(tmp_path):
                 fail_if=lambda scores: scores['accuracy']<.3)
     assert all(policy['lr_max']>1e-9 for policy in c.record['policies'])
 
+def test_a_failed_trial_has_no_score_of_its_own():
+    "Such as one that a guard stopped at its best"
+    def train(runs):
+        return [dict(policy=run.policy_name, seed=run.seed, lr_max=run.lr_max, why=None,
+                     end='failed' if run.lr_max==.3 else 'well', scores=dict(accuracy=.5+run.lr_max)) for run in runs]
+    rates,trials = tune_rates(train, [Run('a', 0, constant(), None, 1, Path('x'))], [.03, .1, .3], 4, 'accuracy', True)
+    assert rates=={'a': .1} and len(trials)==12
+
 def test_close_rates_come_to_an_end():
     c = compare(make_fixed, POLICIES, n_epoch=1, seeds=1, tune=[.01, .01002], with_bar=False, grads=False)
     assert len(c.df)==2

@@ -134,7 +134,7 @@ def streamed(
         loader.__class__ = plain
         del loader.stream
 
-# %% ../../nbs/62a_compare.batches.ipynb #4aa3cd5d
+# %% ../../nbs/62a_compare.batches.ipynb #9cbe95f2
 @contextmanager
 def borrowed(
     learn:Learner, # Whose loaders may be somebody else's too
@@ -151,9 +151,10 @@ def borrowed(
     finally:
         for (dl,rng,n_workers),state in zip(before, states):
             vars(dl).pop('it', None) # what an iteration that was not run to its end leaves
-            if rng is not None: dl.rng = rng
-            if rng is not None: rng.setstate(state)
             if n_workers is not None: dl.fake_l.num_workers = n_workers
+            if rng is None: continue
+            rng.setstate(state)
+            dl.rng = rng
 
 # %% ../../nbs/62a_compare.batches.ipynb #1c4d832e
 _MOST_TARGETS = 20_000_000 # Numbers of an epoch that are kept; more are masks of images, say

@@ -24,7 +24,7 @@ from .looks import look_level
 from .tuning import rate_means, tuning_noise
 from .schema import GRADS_CURVE, RUN_COLUMNS, check_record
 
-# %% ../../nbs/65_compare.comparison.ipynb #68a3489a
+# %% ../../nbs/65_compare.comparison.ipynb #610d11d5
 @dataclass(eq=False, repr=False)
 class Comparison:
     "The result of a comparison: `df`, `summary()`, `verdicts()`, `plot()`, `to_html(path)`"
@@ -51,26 +51,27 @@ class Comparison:
     def outcomes(self)->pd.DataFrame: # A row for each seed, a column for each policy; NaN where a run did not end well
         "The metric of every run"
         df = self.df
-        return self.by_seed(df[self.record['metric']].where(df.end=='well'))
+        return self.by_seed(df.assign(value=df[self.record['metric']].where(df.end=='well')))
 
     @property
     def errors(self)->pd.DataFrame: # Like `outcomes`; True or False
         "Which runs were ended by an exception"
-        return self.by_seed(self.df.end=='error')
+        df = self.df
+        return self.by_seed(df.assign(value=df.end=='error'))
 
     def by_seed(self,
-        values:pd.Series # One for each row of `df`
+        df:pd.DataFrame # `df` with a column `value`
     )->pd.DataFrame: # A row for each seed, a column for each policy
         "Arrange values of runs by seed and policy"
-        table = self.df[['seed', 'policy']].assign(value=values).pivot(index='seed', columns='policy', values='value')
+        table = df.pivot(index='seed', columns='policy', values='value')
         return table[[policy['name'] for policy in self.record['policies']]]
 
-# %% ../../nbs/65_compare.comparison.ipynb #95b63ae9
+# %% ../../nbs/65_compare.comparison.ipynb #cf26a634
 @patch(as_prop=True)
 def level(self:Comparison)->float: # Of all policies together, in [.5, 1)
     "The confidence of the present look"
-    looks,level = self.record['looks'],self.record['level']
-    return level if looks is None else look_level(looks, level)
+    looks = self.record['looks']
+    return self.record['level'] if looks is None else look_level(looks, self.record['level'])
 
 @patch
 def trial_means(self:Comparison,
@@ -90,12 +91,13 @@ def choice_noise(self:Comparison,
     was_tuned = any(trial['policy']==policy for trial in self.record['tuning'])
     return tuning_noise(self.trial_means(policy)) if was_tuned else 0.
 
-# %% ../../nbs/65_compare.comparison.ipynb #abfd6b02
+# %% ../../nbs/65_compare.comparison.ipynb #7cc30214
 @patch
 def fail_score(self:Comparison)->tuple: # The outcome, None if no run reached one; why it is that
     "Return what a failed run counts as"
-    r,df = self.record,self.df
+    r = self.record
     if r['fail_score'] is not None: return r['fail_score'], 'as given'
+    df = self.df
     worst = 'min' if r['higher'] else 'max'
     well = df[r['metric']][df.end=='well'].agg(worst)
     constants = [run['constant_loss'] for run in r['runs'] if run['constant_loss'] is not None]
@@ -107,7 +109,7 @@ def fail_score(self:Comparison)->tuple: # The outcome, None if no run reached on
 
 def _or_none(x)->float|None: return float(x) if np.isfinite(x) else None
 
-# %% ../../nbs/65_compare.comparison.ipynb #f2044a62
+# %% ../../nbs/65_compare.comparison.ipynb #d76f153e
 @patch
 def summary(self:Comparison)->pd.DataFrame: # A row for each policy, as `paired_summary` returns it
     "Return means, failed runs, gains over the baseline and verdicts"
@@ -124,10 +126,11 @@ def verdicts(self:Comparison,
     summary:pd.DataFrame|None=None # Its `summary()`; None means it is computed
 )->list: # A few sentences for each policy but the baseline
     "Return the verdicts in words"
-    r,summary = self.record,self.summary() if summary is None else summary
+    r = self.record
+    if summary is None: summary = self.summary()
     return verdict_sentences(summary, r['metric'], r['higher'], self.level, r['margin'])
 
-# %% ../../nbs/65_compare.comparison.ipynb #71f4a9b4
+# %% ../../nbs/65_compare.comparison.ipynb #f0a3683c
 @patch
 def read(self:Comparison,
     baseline:str|None=None, # Policy that the others are compared with; None means the first
@@ -135,7 +138,7 @@ def read(self:Comparison,
     higher:bool|None=None, # Whether more of it is better; None is for losses and fastai's own metrics
     level:float=.95, # Confidence that all intervals together have, in [.5, 1)
     margin:float=0., # Smallest difference that matters, in the metric's unit; 0 if any does
-    fail_score:float|None=None # Outcome that a failed run counts as; None means the worst that any run reached
+    fail_score:float|None=None # Outcome that a failed run counts as; None as `Comparison.fail_score` finds it
 )->Comparison: # Of the same runs
     "Judge the same runs in another way; arguments you leave out take their defaults, not the values used before"
     metrics = [name for name in self.df if name not in (*RUN_COLUMNS, 'train_loss', 'valid_loss')]

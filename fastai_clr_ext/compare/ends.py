@@ -86,7 +86,7 @@ def last_losses(
     losses = batches.columns['loss'][has_loss(batches)]
     return losses[-min(n_batches, -(-len(losses)//4)):]
 
-# %% ../../nbs/63c_compare.ends.ipynb #2f4573e5
+# %% ../../nbs/63c_compare.ends.ipynb #9a836bbf
 def how_it_ended(
     learn:Learner, # Trained
     scores:dict, # Losses and metrics of the last epoch, by name
@@ -96,9 +96,10 @@ def how_it_ended(
     "Return how a run ended, and why"
     losses = last_losses(learn.recorder.history, len(learn.dls.train))
     first,last = targets
-    why = _why_failed(learn, scores, losses)
-    end = 'failed' if why else 'error' if error else 'well' # an exception may come of a loss that is not finite
-    return dict(end=end, why=why or error, final_loss=float(losses.mean()) if len(losses) else None,
+    end,why = ('error', error) if error else ('well', None)
+    failed = _why_failed(learn, scores, losses)
+    if failed: end,why = 'failed',failed # also by an exception, which may come of a loss that is not finite
+    return dict(end=end, why=why, final_loss=float(losses.mean()) if len(losses) else None,
                 constant_loss=constant_loss(learn.loss_func, first, last[-len(losses):]))
 
 def _why_failed(learn, scores, losses)->str|None:

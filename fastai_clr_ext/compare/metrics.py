@@ -46,7 +46,7 @@ def largest_difference(
     "Return how far apart two values of a metric can be"
     return METRICS.get(metric, (None, math.inf))[1]
 
-# %% ../../nbs/60b_compare.metrics.ipynb #bb5ee5de
+# %% ../../nbs/60b_compare.metrics.ipynb #befca0d5
 @checked
 def judging_options(
     names:list, # Of the policies
@@ -56,7 +56,7 @@ def judging_options(
     higher:bool|None=None, # Whether more of it is better; None is for losses and fastai's own metrics
     level:float=.95, # Confidence that all intervals together have, in [.5, 1)
     margin:float=0., # Smallest difference that matters, in the metric's unit; 0 if any does
-    fail_score:float|None=None # Outcome that a failed run counts as; None means the worst that any run reached
+    fail_score:float|None=None # Outcome that a failed run counts as; None as `Comparison.fail_score` finds it
 )->dict: # Fields of a record, by name
     "Check how an outcome is judged, and fill in what is None"
     known = [*metrics, 'valid_loss', 'train_loss']

@@ -18,7 +18,7 @@ from .schema import MAX_TEXT, RECORD_KIND, RECORD_VERSION
 from .identity import device_of, learner_facts, plain_rate, policy_text
 from .batches import unlike_batches
 
-# %% ../../nbs/65a_compare.recording.ipynb #30620990
+# %% ../../nbs/65a_compare.recording.ipynb #d4c189ff
 _MOST_LINES = 10 # Runs that are named
 
 def notes_on(
@@ -28,10 +28,8 @@ def notes_on(
     "Say what a reader has to know beside the numbers, and warn of it"
     notes = _batch_notes(results) + _error_notes(results)
     for note in notes: warn(note)
-    if fail_if is not None:
-        rule = policy_text(fail_if)[:MAX_TEXT//2]
-        notes.append(f'A run failed if this was true of its last losses and metrics: {rule}')
-    elif any(result['end']!='error' and result['constant_loss'] is None for result in results):
+    is_unknown = any(result['end']!='error' and result['constant_loss'] is None for result in results)
+    if fail_if is None and is_unknown:
         notes.append('What a constant prediction reaches is not known for this loss, so a run that learned nothing '
                      'counts as one that ended well. fail_if= can tell.')
     return notes
@@ -65,7 +63,7 @@ def _policies(first_runs, rates, trials)->list:
     return [dict(name=run.policy_name, what=policy_text(run.policy)[:MAX_TEXT], n_trials=n_trials[run.policy_name],
                  lr_max=plain_rate(rates[run.policy_name])) for run in first_runs]
 
-# %% ../../nbs/65a_compare.recording.ipynb #88214d6a
+# %% ../../nbs/65a_compare.recording.ipynb #3b65c1f7
 def make_record(
     make_learner:Callable, # From a seed to a learner; a `Situation` describes itself
     learn:Learner, # That it made
@@ -87,4 +85,5 @@ def make_record(
     return to_plain(dict(
         kind=RECORD_KIND, version=RECORD_VERSION, situation=learner_facts(learn) | about | situation, budget=budget,
         policies=_policies(first_runs, rates, more['tuning']), runs=results, notes=notes_on(results, fail_if),
+        fail_if=None if fail_if is None else policy_text(fail_if)[:MAX_TEXT],
         versions=versions() | {'numpy': np.__version__}, hardware=_hardware(learn), **more))

@@ -80,7 +80,12 @@ def _how_judged(comparison)->str:
             f'A run that failed counts as {failed_as}, and failed runs are compared on their own too. All verdicts '
             f'together hold at {percent(comparison.level)}.')
 
-# %% ../../nbs/67_compare.report.ipynb #f6437325
+# %% ../../nbs/67_compare.report.ipynb #34c6bfd8
+def _rule_text(record)->str:
+    "Return the user's own rule of a failed run, if there is one"
+    if not record['fail_if']: return ''
+    return f'A run failed if this was true of its last losses and metrics: {record["fail_if"]}'
+
 def _list_words(words)->str:
     "Return such as `'a, b and c'`"
     words = list(map(str, words))
@@ -97,6 +102,7 @@ def _looks_text(record)->str:
     return (f'{planned}{taken}{unplanned}All these looks together are wrong in at most '
             f'{percent(overall_error(looks, record["level"]))} of comparisons like this.')
 
+# %% ../../nbs/67_compare.report.ipynb #06dc8fca
 def _budget_text(record)->str:
     "Return what was found out about the budgets and the batches of the runs"
     well = [run for run in record['runs'] if run['end']=='well']
@@ -148,7 +154,7 @@ def _tuning_rows(comparison)->list:
                          'chosen': 'yes' if rate==policy['lr_max'] else ''})
     return rows
 
-# %% ../../nbs/67_compare.report.ipynb #96e49a29
+# %% ../../nbs/67_compare.report.ipynb #da2647ae
 _SLICE = re.compile(r'slice\((None|[-+.\de]+)(, (None|[-+.\de]+))*\)')
 
 def _rate_code(lr)->str: return lr if isinstance(lr, str) and _SLICE.fullmatch(lr) else repr(lr)
@@ -159,7 +165,7 @@ def _not_in_call(record)->str:
     lines = []
     if looks is not None and len(looks['planned'])>1: lines.append(f'# looks were planned: looks={looks["planned"]}')
     if record['tuning']: lines.append('# the rates were chosen by tune=')
-    if any('A run failed if' in note for note in record['notes']): lines.append('# fail_if as the notes say')
+    if record['fail_if']: lines.append('# fail_if as described above')
     return ''.join(f'{line}\n' for line in lines)
 
 def _how_again(record)->str:
@@ -220,7 +226,7 @@ _BODY = """<ul class="say">{% for kind, line in lines %}<li class="{{ kind }}">{
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}{% endfor %}
 <h2>How to run it again</h2><pre>{{ again }}</pre></body></html>"""
 
-# %% ../../nbs/67_compare.report.ipynb #4f8e1277
+# %% ../../nbs/67_compare.report.ipynb #ca6972fa
 def _read(comparison)->tuple:
     "Return a comparison whose record is checked, its summary and its sentences"
     comparison = Comparison(check_record(comparison.record))
@@ -230,7 +236,8 @@ def _read(comparison)->tuple:
 def _judging(comparison)->list:
     "Return the texts that say how the runs were judged and what is known about them"
     record = comparison.record
-    texts = [_how_judged(comparison), _looks_text(record), _budget_text(record), _speaks_text(record)]
+    texts = [_how_judged(comparison), _rule_text(record), _looks_text(record), _budget_text(record),
+             _speaks_text(record)]
     return [text for text in texts if text]
 
 def _bad_ends(comparison)->dict:

@@ -182,7 +182,7 @@ class Looks(Fields):
     taken:Annotated[list[Look], Field(min_length=1, max_length=10_000), FailFast()] # In order
     present:Count # Place of the present look in `taken`
 
-# %% ../../nbs/61_compare.schema.ipynb #10b58e1c
+# %% ../../nbs/61_compare.schema.ipynb #158d4a16
 class Record(Fields):
     "A situation record: `record.json` in the folder of a comparison"
     kind:Literal[RECORD_KIND]
@@ -199,6 +199,7 @@ class Record(Fields):
     level:Annotated[Number, Field(ge=LOWEST_LEVEL, lt=1)] # Confidence of all intervals together
     margin:Annotated[Number, Field(ge=0)] # Smallest difference that matters; 0 if any does
     fail_score:Number|None # What a failed run counts as; null for the worst outcome that was reached
+    fail_if:Text|None # How the user's own rule of a failed run reads; null for that of the constant prediction
     looks:Looks|None # null for a record that does not know
     varies:Annotated[dict[Name, bool|None], Field(max_length=20)] # What changes with the seed; null if not known
     notes:Annotated[list[Text], Field(max_length=100)] # What a reader has to know beside the numbers
@@ -291,7 +292,7 @@ def _check_parts(record:Record):
     check(all(record.metric in run.scores for run in ended_well), 'metric of a record',
           'be a score of every run that ended well', record.metric)
 
-# %% ../../nbs/61_compare.schema.ipynb #8fb0ea56
+# %% ../../nbs/61_compare.schema.ipynb #84bb1339
 _NOTE_1 = ('A record of version 1: its verdicts are read anew by the rules of today. It does not know which runs '
            'learned nothing, whether all policies saw the same batches, what changed with the seed, nor how often '
            'somebody looked.')
@@ -303,7 +304,8 @@ def _from_version_1(record)->dict:
     new = {name: value for name,value in record.items() if name!='method'}
     runs = [_NEW_IN_2 | run for run in map(_end_from_version_1, _dicts(record, 'runs'))]
     tuning = [dict(seed=TUNE_SEED) | trial for trial in map(_end_from_version_1, _dicts(record, 'tuning'))]
-    return new | dict(version=2, runs=runs, tuning=tuning, fail_score=None, looks=None, varies={}, notes=[_NOTE_1])
+    unknown = dict(fail_score=None, fail_if=None, looks=None, varies={})
+    return new | unknown | dict(version=2, runs=runs, tuning=tuning, notes=[_NOTE_1])
 
 def _dicts(record, name)->list:
     "Return the runs or trials of a record of version 1, which nobody has checked yet"
@@ -316,6 +318,6 @@ def _end_from_version_1(run)->dict:
     "Return a run of version 1 with its end"
     old = dict(diverged=run.get('diverged'), error=run.get('error'))
     check(isinstance(old['diverged'], bool), 'diverged of a run of version 1', 'be true or false', old['diverged'])
-    end = 'error' if old['error'] else 'failed' if old['diverged'] else 'well'
-    why = old['error'] or ('it diverged' if old['diverged'] else None)
+    end,why = ('failed', 'it diverged') if old['diverged'] else ('well', None)
+    if old['error']: end,why = 'error',old['error']
     return {name: value for name,value in run.items() if name not in old} | dict(end=end, why=why)

@@ -92,7 +92,10 @@ def seeds_needed(
     is_enough = t_power(effect, sd, n, alpha) >= power
     return int(n[is_enough.argmax()]) if is_enough.any() else None
 
-# %% ../../nbs/60_compare.verdict.ipynb #a82f5adf
+# %% ../../nbs/60_compare.verdict.ipynb #7e1de06d
+_TOLD = {1: 'worked', -1: 'did worse'}
+_WHOSE_FAILED = {1: 'the runs of the baseline failed more often', -1: 'its runs failed more often'}
+
 def decide_verdict(
     low:float, # Lower end of the interval of the gain; NaN if there is none
     high:float, # Upper end
@@ -104,11 +107,10 @@ def decide_verdict(
     by_mean = int(low>margin) - int(high<-margin)
     by_seeds = int(better[0]>.5) - int(better[1]<.5)
     middle = (low+high)/2 # the gain
-    if by_failures*(0 if math.isnan(middle) else middle)<0: return 'cannot tell', 'failed runs and mean point apart'
-    found = by_failures or by_mean
-    if found*by_seeds<0: return 'cannot tell', 'this is not what most seeds say'
-    why = '' if by_mean else 'its runs failed more often' if found<0 else 'the runs of the baseline failed more often'
-    if found: return ('worked' if found>0 else 'did worse'), why
+    if by_failures*middle<0: return 'cannot tell', 'failed runs and mean point apart' # not if the middle is NaN
+    if (by_failures or by_mean)*by_seeds<0: return 'cannot tell', 'this is not what most seeds say'
+    if by_mean: return _TOLD[by_mean], ''
+    if by_failures: return _TOLD[by_failures], _WHOSE_FAILED[by_failures]
     if margin>0 and -margin<=low and high<=margin: return 'made no difference', ''
     return 'cannot tell', _why_open(low, high, margin)
 
@@ -134,7 +136,7 @@ def check_options(
     check(fail_score is None or is_number(fail_score), 'fail_score', 'be a number or None', fail_score)
     return dict(level=level, margin=margin, fail_score=fail_score)
 
-# %% ../../nbs/60_compare.verdict.ipynb #1f19d324
+# %% ../../nbs/60_compare.verdict.ipynb #03f708c5
 _FOR_FAILURES = .2 # Share of the error that the test of failed runs may make, where there are any
 
 def fill_failed(
@@ -146,7 +148,8 @@ def fill_failed(
     values = outcomes.to_numpy(dtype=float)
     if fail_score is None:
         reached = values[~np.isnan(values)]
-        fail_score = (reached.min() if higher else reached.max()) if len(reached) else np.nan
+        worst = np.min if higher else np.max
+        fail_score = worst(reached) if len(reached) else np.nan
     filled = outcomes.astype(float).fillna(fail_score)
     return filled, float(fail_score)
 
@@ -180,7 +183,7 @@ def _judge_gains(d, failed, failed_baseline, level, margin, extra_sd)->dict:
                 n_worse=n_worse, better_lo=better[0], better_hi=better[1], verdict=verdict, why=why,
                 seeds_needed=seeds_needed(margin, sd, alpha) if margin and sd>0 else None)
 
-# %% ../../nbs/60_compare.verdict.ipynb #b5424c99
+# %% ../../nbs/60_compare.verdict.ipynb #62c5d20d
 def _why_no_result(name, baseline, n_errors)->str:
     "Return which runs were ended by an exception"
     whose = [f'{plural(n_errors[policy], "run")} of {policy}' for policy in (name, baseline) if n_errors[policy]]
@@ -202,7 +205,8 @@ def is_real_dtype(
 def _warn_of_kind_score(outcomes, higher, failed_as):
     "Warn if a failed run counts as better than one that ended well"
     worst = outcomes.min(axis=None) if higher else outcomes.max(axis=None)
-    if failed_as>worst if higher else failed_as<worst:
+    is_better = failed_as>worst if higher else failed_as<worst
+    if is_better:
         warn(f'a failed run counts as {failed_as:.4g}, which is better than the worst run that ended well, {worst:.4g}')
 
 def _check_outcomes(outcomes, baseline, errors, tuning_sd):
