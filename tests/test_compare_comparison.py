@@ -188,3 +188,9 @@ def test_a_loss_worse_than_a_constants_is_worse_than_a_failed_run():
     assert Comparison(r).fail_score()==(5., 'the worst of the runs that ended well')
     for run in r['runs']: run.update(FAILED)
     assert Comparison(r).fail_score()[0]==pytest.approx(2.3)
+
+def test_a_loss_of_which_more_is_better_has_no_constant():
+    "Somebody asks which policy keeps the loss up"
+    r = made(metric='valid_loss', higher=True)
+    r['runs'][1].update(FAILED)
+    assert Comparison(r).fail_score()==(.2, 'the worst of the runs that ended well')

@@ -2,7 +2,7 @@
 import pytest, torch
 from compare_helpers import *
 from fastai_clr_ext.compare.identity import weights_digest
-from fastai_clr_ext.compare.learners import check_make_learner, fresh_learner, isolated
+from fastai_clr_ext.compare.learners import check_make_learner, fresh_learner, isolated, what_varies
 
 def test_equal_seeds_give_equal_learners():
     a,b,c = [fresh_learner(make_line, seed) for seed in (1, 1, 2)]
@@ -17,6 +17,10 @@ def test_isolated_puts_everything_back():
         assert torch.get_num_threads()==1
         torch.rand(3)
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads()==n
+
+def test_what_cannot_be_found_out_is_none():
+    found = what_varies(dict(a='1', b='1', c='1', d=None, e=None), dict(a='1', b='2', c=None, d='1', e=None))
+    assert found==dict(a=False, b=True, c=None, d=None, e=None)
 
 shared = make_line(0)
 

@@ -134,27 +134,24 @@ def streamed(
         loader.__class__ = plain
         del loader.stream
 
-# %% ../../nbs/62a_compare.batches.ipynb #9cbe95f2
+# %% ../../nbs/62a_compare.batches.ipynb #7f8a3d16
 @contextmanager
 def borrowed(
     learn:Learner, # Whose loaders may be somebody else's too
     seed:int # Of its loaders
 ):
     "Seed the loaders of a learner and let them load in this process, and put everything back afterwards"
-    before = [(dl, getattr(dl, 'rng', None), dl.fake_l.num_workers if hasattr(dl, 'fake_l') else None)
-              for dl in learn.dls.loaders]
-    states = [rng and rng.getstate() for _,rng,_ in before]
-    for dl in learn.dls.loaders:
-        if hasattr(dl, 'rng'): dl.rng = random.Random(seed)
-        if hasattr(dl, 'fake_l'): dl.fake_l.num_workers = 0 # a worker cannot start processes of its own
+    before = [(dl, getattr(dl, 'rng', None), getattr(dl, 'fake_l', None)) for dl in learn.dls.loaders]
+    n_workers = [fake_l and fake_l.num_workers for _,_,fake_l in before]
+    for dl,rng,fake_l in before:
+        if rng is not None: dl.rng = random.Random(seed)
+        if fake_l is not None: fake_l.num_workers = 0 # a worker cannot start processes of its own
     try: yield learn
     finally:
-        for (dl,rng,n_workers),state in zip(before, states):
+        for (dl,rng,fake_l),n in zip(before, n_workers):
             vars(dl).pop('it', None) # what an iteration that was not run to its end leaves
-            if n_workers is not None: dl.fake_l.num_workers = n_workers
-            if rng is None: continue
-            rng.setstate(state)
-            dl.rng = rng
+            if rng is not None: dl.rng = rng
+            if fake_l is not None: fake_l.num_workers = n
 
 # %% ../../nbs/62a_compare.batches.ipynb #1c4d832e
 _MOST_TARGETS = 20_000_000 # Numbers of an epoch that are kept; more are masks of images, say
