@@ -130,7 +130,8 @@ def made(policies=('constant', '1cycle'), seeds=(0, 1, 2), **more):
                 policies=[dict(name=p, what='Cycle(…)', lr_max=1., n_trials=0) for p in policies], seeds=list(seeds),
                 baseline=policies[0], metric='accuracy', higher=True, level=.95, margin=0., fail_score=None,
                 fail_if=None, looks=dict(planned=[3], taken=[[3, True]], present=0),
-                varies={'initial weights': True}, notes=[], tuning=[], runs=runs, versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
+                varies={'initial weights': True}, notes=[], tuning=[], runs=runs,
+                versions={'fastai': '2.8.12'}, hardware={'gpu': None}) | more
 
 def made_v1(*args, **more):
     "The same as version 1 had it"
