@@ -49,11 +49,17 @@ def shifted(effect, fails=0.):
         return pd.DataFrame({'p0': np.where(rng.random(n)<fails, np.nan, base), 'p1': policy})
     return table
 
+def unpaired(rng, n):
+    "A policy that is better by half an `SD` than a baseline of which 40 % fail; nothing but the seed is shared"
+    return pd.DataFrame({'p0': failing(.4)(rng, n), 'p1': normal(rng, n)+.5*SD})
+
 def all_fail(rng, n): return pd.DataFrame({'p0': normal(rng, n), 'p1': np.full(n, np.nan)})
 
 #: Name, table, number of seeds, options
 POWER = [('the baseline fails in 40 %, policy .5 sd better', shifted(.5*SD, fails=.4), 10, {}),
          ('the same, a failed run counts as chance (.1)', shifted(.5*SD, fails=.4), 10, dict(fail_score=.1)),
+         ('the same, independent outcomes', unpaired, 10, {}),
+         ('the same, a failed run counts as chance', unpaired, 10, dict(fail_score=.1)),
          ('one sd better', shifted(SD), 10, {}), ('one sd worse', shifted(-SD), 10, {}),
          ('margin/3 better, margin = 1 sd', shifted(SD/3), 20, dict(margin=SD)),
          ('no difference, margin = 1 sd', shifted(0.), 20, dict(margin=SD)),

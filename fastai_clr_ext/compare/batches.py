@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.batches.html.md"""
 # %% auto #0
 __all__ = ['streamed', 'borrowed', 'BatchWitness', 'unlike_batches']
 
-# %% ../../nbs/62a_compare.batches.ipynb #543d55fe
+# %% ../../nbs/62a_compare.batches.ipynb #9e18662e
 import random, numpy as np, torch
 from collections import deque
 from collections.abc import Callable
@@ -21,21 +21,10 @@ from fastai.torch_core import find_bs
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader as TorchLoader
 from ..core.callback import EventCallback
+from ..core.random import random_states, set_random_states
 from .identity import digest
 
-# %% ../../nbs/62a_compare.batches.ipynb #148be9bc
-def _random_states()->tuple:
-    "Return the states of all generators; fastai's function asks CUDA each time, which takes longer than the rest"
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-def _set_random_states(of_python, of_numpy, of_torch, of_cuda):
-    "Set the states of all generators"
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)
-    torch.set_rng_state(of_torch)
-    if of_cuda is not None: torch.cuda.set_rng_state_all(of_cuda)
-
+# %% ../../nbs/62a_compare.batches.ipynb #c9c94a45
 class DataRandom:
     "States of all random number generators that belong to the data"
     states = None # None before `seed`
@@ -54,12 +43,12 @@ class DataRandom:
     @contextmanager
     def in_place(self):
         "Let everything within draw from the states of the data"
-        before = _random_states()
-        if self.states is not None: _set_random_states(*self.states)
+        before = random_states()
+        if self.states is not None: set_random_states(self.states)
         try: yield
         finally:
-            self.states = _random_states()
-            _set_random_states(*before)
+            self.states = random_states()
+            set_random_states(before)
 
 # %% ../../nbs/62a_compare.batches.ipynb #f8ca99dc
 @dataclass

@@ -1,7 +1,10 @@
-"What every wing uses: checks of arguments, base callbacks, whole-or-nothing files, axes, lines, pages, progress"
-from . import checks, callback, files, labels, figures, spans, pages, progress
+"What every wing uses: checks, base callbacks, fastai's loop, random states, ranks, files, axes, lines, pages, progress"
+from . import checks, callback, loop, random, ranks, files, labels, figures, spans, pages, progress
 from .checks import *
 from .callback import *
+from .loop import *
+from .random import *
+from .ranks import *
 from .files import *
 from .labels import *
 from .figures import *
@@ -9,4 +12,5 @@ from .spans import *
 from .pages import *
 from .progress import *
 
-__all__ = sum((module.__all__ for module in (checks, callback, files, labels, figures, spans, pages, progress)), [])
+MODULES = checks, callback, loop, random, ranks, files, labels, figures, spans, pages, progress
+__all__ = sum((module.__all__ for module in MODULES), [])

@@ -7,9 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.callback.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01_core.callback.ipynb #4379ff75
+# %% ../../nbs/01_core.callback.ipynb #e3c6a1a5
 import inspect, sys, weakref
 from collections.abc import Iterable
+from types import FrameType
 from torch import nn
 from torch.nn import DataParallel
 from torch.nn.parallel import DistributedDataParallel
@@ -99,22 +100,30 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #87f43cc6
+# %% ../../nbs/01_core.callback.ipynb #e38764b9
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
     "Is fastai's `LRFinder` running?"
     return 'lr_finder' in vars(learn) # `hasattr` would ask the model too
 
+def running_fits(
+    learn:Learner, # Any
+    frame:FrameType # Where to look, with all callers
+)->int: # More than one if a callback has called `fit` within a fit
+    "Count the fits of a learner that are running"
+    n_fits = 0
+    while frame is not None:
+        is_fit = frame.f_code is Learner.fit.__code__
+        n_fits += is_fit and frame.f_locals.get('self') is learn
+        frame = frame.f_back
+    return n_fits
+
 def check_not_nested(
     learn:Learner # In the first batch of a fit
 ):
     "Raise a `ValueError` if a callback has called `fit` within a fit of the same learner"
-    n_fits,frame = 0,sys._getframe()
-    while frame is not None:
-        is_fit = frame.f_code is Learner._do_fit.__code__
-        n_fits += is_fit and frame.f_locals.get('self') is learn
-        frame = frame.f_back
+    n_fits = running_fits(learn, sys._getframe())
     rule = ('not call fit within a fit of the same learner: its cycle and its record would be mixed with those of the '
             'outer fit')
     check(n_fits<2, 'callbacks', rule, f'{n_fits} fits')

@@ -28,13 +28,19 @@ def file_path(
     check(ok, 'path', 'be a file in a folder that exists', str(path))
     return path
 
-# %% ../../nbs/02_core.files.ipynb #363a87a4
+# %% ../../nbs/02_core.files.ipynb #0e26da57
+def temporary_path(
+    path:Path # File to write
+)->Path: # Beside it, hidden
+    "Return a new name that `leftover_target` knows"
+    return path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
+
 def write_whole(
     path:Path, # File to write, in a folder that exists
     write:Callable # Writes everything to the open binary file that it is given
 ):
     "Write a file completely or not at all, also if the process is killed"
-    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
+    temporary = temporary_path(path)
     try:
         with open(temporary, 'wb') as f:
             write(f)

@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.archive.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/26_record.archive.ipynb #81d31e31
+# %% ../../nbs/26_record.archive.ipynb #1c4b082d
 import json, numpy as np, re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 from ..core.checks import check, is_count, is_number
 from ..core.files import to_plain
@@ -48,16 +49,17 @@ def check_text_size(
     check(n_characters<=most, 'meta', f'be a text of at most {most:,} characters (cycles with far more phases than '
           'batches make it longer)', n_characters)
 
-# %% ../../nbs/26_record.archive.ipynb #f373d113
+# %% ../../nbs/26_record.archive.ipynb #06ca29af
 def to_arrays(
     history:RunHistory, # What to write
-    since:Extent=Extent() # What is in files already; nothing by default
+    since:Extent=Extent(), # What is in files already; nothing by default
+    is_quick:bool=False # Whether blocks stay as they are; else a whole history is packed anew, in fewer arrays
 )->dict: # Array by its name in the file
     "Turn a history, or what is new in it, into named arrays"
     names,arrays = {},{}
     for log_name,start in zip(LOGS, since.rows):
         log = getattr(history, log_name)
-        blocks = log.blocks_from(start) if start else pack_parts(log.parts())
+        blocks = log.blocks_from(start) if start or is_quick else pack_parts(log.parts())
         names[log_name] = [block[-1] for block in blocks]
         for i,block in enumerate(blocks):
             for j,packed in enumerate(block[:-1]):
@@ -339,21 +341,28 @@ def read_logs(
         check(found==n, f'rows of {log}', f'be {n}, as its text says', found)
     return logs
 
-# %% ../../nbs/26_record.archive.ipynb #5c74cce8
+# %% ../../nbs/26_record.archive.ipynb #30b5dc10
+def read_archive(
+    file:BinaryIO, # Open file, or bytes in memory
+    path:Path, # What an error calls it
+    with_rows:bool=True # Whether to read the rows too, not only the text
+)->tuple: # Its text; blocks by log, empty without rows
+    "Read and check one archive"
+    try:
+        check_directory(file)
+        archive = ZipFile(file)
+        meta = read_meta(archive)
+    except Exception as e: raise unreadable(path, e) from e
+    known_meta(meta, path)
+    try: return meta, read_logs(archive, meta, file.seek(0, 2)) if with_rows else {}
+    except Exception as e: raise unreadable(path, e) from e
+
 def read_history_file(
     path:Path, # One file or part
     with_rows:bool=True # Whether to read the rows too, not only the text
 )->tuple: # Its text; blocks by log, empty without rows
     "Read and check one file"
-    with open(path, 'rb') as file: # an error from here on is about the contents
-        try:
-            check_directory(file)
-            archive = ZipFile(file)
-            meta = read_meta(archive)
-        except Exception as e: raise unreadable(path, e) from e
-        known_meta(meta, path)
-        try: return meta, read_logs(archive, meta, file.seek(0, 2)) if with_rows else {}
-        except Exception as e: raise unreadable(path, e) from e
+    with open(path, 'rb') as file: return read_archive(file, path, with_rows)
 
 # %% ../../nbs/26_record.archive.ipynb #14f7db5b
 def is_rising(

@@ -7,16 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.files.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/27_record.files.ipynb #1079b0d6
-import numpy as np, os, uuid
+# %% ../../nbs/27_record.files.ipynb #f1342a36
+import io, numpy as np, os
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.checks import check, check_flag
-from ..core.files import file_path, write_whole
+from ..core.files import file_path, temporary_path, write_whole
 from .archive import (
-    LOGS, check_order, log_lengths, n_fits, part_number, read_history_file, to_arrays)
+    LOGS, check_order, log_lengths, n_fits, part_number, read_archive, read_history_file, to_arrays)
 from .history import RunHistory
 from .log import n_rows, without_rows
 
@@ -40,7 +40,7 @@ def remove_parts(
     "Remove parts, the last one first: those that a kill leaves still follow each other"
     for path in reversed(parts): path.unlink(missing_ok=True)
 
-# %% ../../nbs/27_record.files.ipynb #d9a2379c
+# %% ../../nbs/27_record.files.ipynb #05dfcbbd
 def write_arrays(
     path:Path, # File to write
     arrays:dict # As `to_arrays` gives them
@@ -54,7 +54,7 @@ def write_new(
     arrays:dict # As `to_arrays` gives them
 ):
     "Write a file completely or not at all; raise `FileExistsError` if there is one of that name"
-    whole = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}') # a name that `leftover_target` knows
+    whole = temporary_path(path)
     if path.exists(): raise FileExistsError(str(path))
     write_arrays(whole, arrays)
     try: os.link(whole, path) # unlike a move, it never replaces a file
@@ -87,13 +87,14 @@ def has_new_rows(
     known = len(history.fit_rows), len(history.epoch_rows), *log_lengths(history)
     return any(n>k for n,k in zip([n_fits(meta), first_epoch+len(meta['epochs']), *meta['rows']], known))
 
-# %% ../../nbs/27_record.files.ipynb #d9f6ff1f
-def append_file(
+# %% ../../nbs/27_record.files.ipynb #9c3f88be
+def append_rows(
     history:RunHistory, # What was read so far
-    path:Path # Next file
+    meta:dict, # Text of the next file
+    logs:dict, # Its blocks by log
+    path:Path # The file, for an error
 ):
     "Add the rows of one file, without those that are there already"
-    meta,logs = read_history_file(path)
     if not has_new_rows(history, meta): return
     name = f'the history in {path}'
     first_fit,first_epoch = meta['first']
@@ -112,7 +113,7 @@ def append_file(
             if n_rows(block)>n_known: log.blocks.append(without_rows(block, max(n_known, 0)))
             n_known -= n_rows(block)
 
-# %% ../../nbs/27_record.files.ipynb #4aedacab
+# %% ../../nbs/27_record.files.ipynb #62024e2f
 @patch(cls_method=True)
 def load(cls:RunHistory,
     path:str|Path # What `save` or `SaveHistory` wrote
@@ -128,10 +129,29 @@ def _load_whole(path, n_tries=5)->RunHistory:
     "Read a file and its parts, again if a training that is going on has just put parts together"
     history = RunHistory()
     try:
-        for p in all_paths(path): append_file(history, p)
+        for p in all_paths(path): append_rows(history, *read_history_file(p), p)
     except FileNotFoundError:
         if n_tries==1: raise
         return _load_whole(path, n_tries-1)
+    return history
+
+# %% ../../nbs/27_record.files.ipynb #5df3b0bf
+@patch
+def to_bytes(self:RunHistory)->bytes: # What `from_bytes` takes
+    "Return what a file of this history would hold"
+    file = io.BytesIO()
+    np.savez(file, **to_arrays(self, is_quick=True))
+    return file.getvalue()
+
+@patch(cls_method=True)
+def from_bytes(cls:RunHistory,
+    data:bytes, # As `to_bytes` gives them
+    path:Path # Where they come from, for an error
+)->RunHistory: # An equal one
+    "Read a history; no code in it is run"
+    history = cls()
+    append_rows(history, *read_archive(io.BytesIO(data), path), path)
+    check_order(history, path)
     return history
 
 # %% ../../nbs/27_record.files.ipynb #e1c30984
@@ -156,14 +176,16 @@ def read_written(
         written.rows = tuple(meta['rows'])
     return written
 
-# %% ../../nbs/27_record.files.ipynb #d9634893
+# %% ../../nbs/27_record.files.ipynb #3251fb16
 def holds_beginning(
     written:Written, # What is in files
     history:RunHistory|None # Of a learner; None if it has none yet
 )->bool: # True if files and history can go on together
     "Do the files hold the beginning of this history, or nothing?"
     if not written.fits: return True
-    if history is None or not is_prefix(written.fits, history.fit_rows): return False
+    if history is None: return False
+    if history.is_resumed and is_prefix(history.fit_rows, written.fits): return True
+    if not is_prefix(written.fits, history.fit_rows): return False
     return all(n<=known for n,known in zip(written.rows, log_lengths(history)))
 
 def check_overwrite(

@@ -74,7 +74,7 @@ class GradState:
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
 
-# %% ../../nbs/25_record.gradients.ipynb #77af70a9
+# %% ../../nbs/25_record.gradients.ipynb #90b79929
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -103,16 +103,15 @@ def _find_sets(self:GradRecorder):
     sets = param_sets(self.learn, self.per)
     names = dict(units=[[u.name, u.group] for u in sets], columns=self.columns)
     self.now.grad = GradState(sets, names, source_of(self.learn))
+    if 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
 
 @patch
 def before_batch(self:GradRecorder):
     "Find the sets of parameters when the fit begins to train"
-    is_new = self.now is None
-    if not is_new: self._release(done=False) # the step before did not come to its end
+    if self.now is not None: self._release(done=False) # the step before did not come to its end
     super(GradRecorder, self).before_batch()
     grad = self.now.grad
     if grad is None or grad.source!=source_of(self.learn): self._find_sets()
-    if is_new and 'clipped_norm' in self.columns: self.learn.remove_cb(AfterClip).add_cb(AfterClip(self))
 
 # %% ../../nbs/25_record.gradients.ipynb #6f187661
 def write_values(

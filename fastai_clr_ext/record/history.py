@@ -43,10 +43,11 @@ def plain_cell(
     texts = [f'{item[0]} {item[1]}–{item[2]-1}' if isinstance(item, list) else plain_cell(item) for item in value]
     return ', '.join(f'{text:g}' if isinstance(text, float) else str(text) for text in texts)
 
-# %% ../../nbs/23_record.history.ipynb #acb52a67
+# %% ../../nbs/23_record.history.ipynb #2bfce711
 class RunHistory:
     "Ledger of a learner's life: batches, gradients, epochs, fits and stages"
     num_it = None # Of the history of an `lr_find`: its argument of that name
+    is_resumed = False # Whether files may hold later rows of the same fits, from before a resume
     @checked
     def __init__(self,
         block_size:int=1024 # Rows that wait on the device before they are copied to the host

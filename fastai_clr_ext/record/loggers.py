@@ -381,3 +381,16 @@ def _send(self:ForwardHistory, targets:list):
         except (OSError, *target.errors) as e:
             warn(f'{len(packet.rows)} rows of the history could not be sent: {e}; the training goes on, '
                  'learn.recorder.history has them')
+
+# %% ../../nbs/29_record.loggers.ipynb #1855237a
+@patch
+def state_dict(self:ForwardHistory)->dict: # Plain data
+    "Return how much was sent"
+    return dict(sent=self.sent)
+
+@patch
+def load_state_dict(self:ForwardHistory,
+    state:dict # As `state_dict` gives it
+):
+    "Go on behind what was sent"
+    self.history,self.sent = self.learn.recorder.history,state['sent']

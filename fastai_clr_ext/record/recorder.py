@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #e44b8c96
+# %% ../../nbs/24_record.recorder.ipynb #6ed53b03
 import fastai, platform, time, torch, uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from .. import __version__
 from fastai_clr_ext.core.callback import (OUTER_EVENTS, FitCallback, check_not_nested, check_only_one,
     check_recorder, is_lr_find)
 from ..core.checks import check, is_real, plain, warn
+from ..core.ranks import together
 from ..schedule.plan import Plan
 from .history import ACCUMULATED, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED
 from .history import BATCH_PLACE, RunHistory
@@ -257,14 +258,35 @@ def before_fit(self:HistoryRecorder):
     if now is not None and now.in_epoch and now.metrics is None: now.metrics = epoch_metrics(self.learn.recorder)
     super(HistoryRecorder, self).before_fit()
 
-# %% ../../nbs/24_record.recorder.ipynb #ee495f80
+# %% ../../nbs/24_record.recorder.ipynb #c61025d4
+def first_device(
+    opt:Optimizer|OptimWrapper # Of a learner
+)->torch.device: # The CPU if there are no parameters
+    "Find the device of the parameters"
+    return next((p.device for params in opt.param_lists for p in params), torch.device('cpu'))
+
+def running_fit(
+    learn:Learner, # About to train a batch
+    row:dict, # Row of `RunHistory.fits`
+    i_fit:int, # Number of the fit
+    n_rows:tuple # Rows of batches and of gradients before the fit
+)->RunningFit: # State of a fit whose next batch is its first, or the first after a resume
+    "Find out what a fit records"
+    hypers = numeric_hypers(learn.opt)
+    return RunningFit(
+        row=row, i_fit=i_fit, n_rows=n_rows, layout=(first_device(learn.opt), (1,), {'hypers': hypers}), hypers=hypers,
+        is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
+        accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
+
+# %% ../../nbs/24_record.recorder.ipynb #2a63ce97
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
     learn = self.learn
     check_not_nested(learn)
-    for cb in [self] if is_lr_find(learn) else learn.cbs: # all are checked before anything is written
-        if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
+    with together(): # all are checked before anything is written
+        for cb in [self] if is_lr_find(learn) else learn.cbs:
+            if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
     recorder = learn.recorder
     if is_lr_find(learn):
         history = recorder.lr_find_history = RunHistory()
@@ -272,15 +294,9 @@ def _begin_fit(self:HistoryRecorder):
     else: history = recorder.history
     self.history = history
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
-    hypers = numeric_hypers(learn.opt)
-    device = next((p.device for params in learn.opt.param_lists for p in params), torch.device('cpu'))
-    self.now = RunningFit(
-        row=describe_fit(learn, device), i_fit=len(history.fit_rows),
-        n_rows=(len(history.batch_log), len(history.grad_log)),
-        layout=(device, (1,), {'hypers': hypers}), hypers=hypers,
-        is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
-        accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
-    history.fit_rows.append(self.now.row)
+    row = describe_fit(learn, first_device(learn.opt))
+    self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
+    history.fit_rows.append(row)
 
 # %% ../../nbs/24_record.recorder.ipynb #479c3780
 @patch
@@ -384,3 +400,25 @@ def after_fit(self:HistoryRecorder):
     if now is None: return
     outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
     now.row.update(seconds=time.perf_counter()-now.started, outcome=outcome)
+
+# %% ../../nbs/24_record.recorder.ipynb #a265b36a
+KEPT = 'i_fit', 'n_rows', 'n_step', 'epoch', 'in_epoch', 'metrics' # Of `RunningFit`, between two batches
+
+@patch
+def state_dict(self:HistoryRecorder)->dict: # Plain data
+    "Return what the recorder knows of the fit, beside the history"
+    now = self.now
+    if now is None: return {}
+    return {name: getattr(now, name) for name in KEPT} | dict(seconds=time.perf_counter()-now.started)
+
+@patch
+def load_state_dict(self:HistoryRecorder,
+    state:dict # As `state_dict` gives it
+):
+    "Go on with a fit of the learner's history"
+    if not state: return
+    learn = self.learn
+    self.history = learn.recorder.history
+    now = self.now = running_fit(learn, self.history.fit_rows[state['i_fit']], state['i_fit'], state['n_rows'])
+    for name in KEPT: setattr(now, name, state[name])
+    now.started -= state['seconds']

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.saving.html.md"""
 # %% auto #0
 __all__ = ['SaveHistory']
 
-# %% ../../nbs/28_record.saving.ipynb #d2f43f08
+# %% ../../nbs/28_record.saving.ipynb #590ea67f
 import os
 from dataclasses import dataclass, field
 from glob import escape
@@ -15,10 +15,10 @@ from pathlib import Path
 from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
-from fastai.torch_core import rank_distrib
 from ..core.callback import FitCallback, is_lr_find
 from ..core.checks import check, check_count, check_flag, checked, warn
 from ..core.files import file_path, leftover_target
+from ..core.ranks import is_writer
 from .archive import Extent, log_lengths, part_number, to_arrays
 from .files import (
     all_paths, check_overwrite, holds_beginning, read_written, remove_parts, write_arrays, write_new)
@@ -46,7 +46,7 @@ def count_merged(
         n += N_MERGED-1
         weight *= N_MERGED
 
-# %% ../../nbs/28_record.saving.ipynb #1c9edb53
+# %% ../../nbs/28_record.saving.ipynb #cf277be5
 def file_stamp(
     path:Path # Any
 )->tuple|None: # None if there is no file
@@ -73,10 +73,6 @@ def remove_leftovers(
         target = path.with_name(leftover_target(p) or '-')
         is_part = target.stem==path.name and part_number(target) is not None
         if target==path or is_part: p.unlink(missing_ok=True)
-
-def is_writer()->bool: # True in the process of rank 0
-    "Does this process write for all processes of a distributed training?"
-    return rank_distrib()==0
 
 # %% ../../nbs/28_record.saving.ipynb #49026d7b
 @dataclass
@@ -143,7 +139,7 @@ def move(self:HistoryWriter):
     remove_parts(own)
     warn(f'another process writes to {taken}: this history goes on in {self.path}')
 
-# %% ../../nbs/28_record.saving.ipynb #6518ef86
+# %% ../../nbs/28_record.saving.ipynb #fbb54bc5
 def open_writer(
     path:Path, # File of a history
     history:RunHistory, # What is to be written
@@ -157,6 +153,10 @@ def open_writer(
     if written is None or not holds_beginning(written, history):
         remove_parts(all_paths(path))
         return HistoryWriter(path, history)
+    if history.is_resumed: # the files may hold rows that come again
+        writer = HistoryWriter(path, history, stamp, parts=[Part(p, Extent(), 0) for p in written.parts])
+        writer.write(everything=True)
+        return writer
     extent = Extent(written.rows, max(len(written.fits)-1, 0), written.n_epochs)
     parts = [Part(p, extent, 0) for p in written.parts]
     n_next = part_number(parts[-1].path)+1 if parts else 0

@@ -1,5 +1,6 @@
-"Methods of `Learner` that train with cycles and in stages, and a guard that ends lost runs"
-from . import scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard
+"Methods of `Learner` that train with cycles and in stages, a guard that ends lost runs, and checkpoints to go on from"
+from . import (
+    scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard, order, state, facts, checkpoint, resume)
 from .scheduler import *
 from .one_cycle import *
 from .divergence import *
@@ -8,6 +9,12 @@ from .stages import *
 from .recipes import *
 from .rewind import *
 from .guard import *
+from .order import *
+from .state import *
+from .facts import *
+from .checkpoint import *
+from .resume import *
 
-__all__ = sum((module.__all__ for module in (scheduler, one_cycle, divergence, stage, stages, recipes, rewind,
-                                              guard)), [])
+MODULES = (scheduler, one_cycle, divergence, stage, stages, recipes, rewind, guard, order, state, facts, checkpoint,
+           resume)
+__all__ = sum((module.__all__ for module in MODULES), [])

@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #5f6efa7e
+# %% ../../nbs/34_train.guard.ipynb #4cee7622
 import math, numpy as np, torch
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from torch.nn.parameter import is_lazy
 from fastcore.basics import patch
 from fastai.callback.core import Callback, CancelFitException
@@ -113,7 +113,7 @@ def sets_rate(
     if isinstance(cb, CycleScheduler): return 'lr' in cb.plan.cycle.hypers
     return isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
 
-# %% ../../nbs/34_train.guard.ipynb #193fc35b
+# %% ../../nbs/34_train.guard.ipynb #6c8711f9
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -136,6 +136,12 @@ def _begin(self:DivergenceGuard):
     "Start to watch this fit"
     learn = self.learn
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
+    self._watch()
+
+@patch
+def _watch(self:DivergenceGuard):
+    "Find out what there is to watch"
+    learn = self.learn
     self.now = WatchedFit(
         n_iter=len(learn.dls.train), is_scheduled=any(map(sets_rate, learn.cbs)), trend=LossTrend(**self.rules),
         kept=copy_to_host(learn.model) if self.on=='rewind' else None)
@@ -395,3 +401,32 @@ def _rewind(self:DivergenceGuard):
     self.now = replace(now, n_rewind=now.n_rewind+1, scale=now.scale*self.lower, trend=LossTrend(**self.rules),
                        lr_best=math.nan, n_nonfinite=0, measured=None, measuring=False, unread=[], candidate=None,
                        since_kept=0)
+
+# %% ../../nbs/34_train.guard.ipynb #64a36073
+# Of `WatchedFit`, between two batches
+KEPT = ('kept', 'watching', 'epoch', 'n_step', 'scale', 'n_rewind', 'lr_best', 'n_nonfinite', 'measured', 'candidate',
+        'since_kept')
+OF_BATCH = 'train_iter', 'epoch', 'row', 'step', 'lr', 'loss', 'norms' # Of `WatchedBatch`
+
+@patch
+def state_dict(self:DivergenceGuard)->dict: # Plain data
+    "Return what the guard knows of the fit"
+    now = self.now
+    if now is None: return {}
+    unread = [{name: getattr(batch, name) for name in OF_BATCH} for batch in now.unread]
+    found = [asdict(d) for d in divergences(self.learn)]
+    kept = {name: getattr(now, name) for name in KEPT}
+    return kept | dict(trend=asdict(now.trend), unread=unread, divergences=found)
+
+@patch
+def load_state_dict(self:DivergenceGuard,
+    state:dict # As `state_dict` gives it
+):
+    "Go on watching a fit"
+    if not state: return
+    self._watch()
+    now = self.now
+    for name in KEPT: setattr(now, name, state[name])
+    now.trend = LossTrend(**state['trend'])
+    now.unread = [WatchedBatch(params=now.params, **batch) for batch in state['unread']]
+    divergences(self.learn)[:] = [Divergence(**found) for found in state['divergences']]

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.one_cycle.html.md"""
 # %% auto #0
 __all__ = ['group_lrs']
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #28895c76
+# %% ../../nbs/30a_train.one_cycle.ipynb #f131fd7b
 import inspect, torch
 import matplotlib.pyplot as plt
 from collections.abc import Callable
@@ -22,6 +22,8 @@ from fastai.torch_core import even_mults
 from ..core.callback import check_callbacks, make_callbacks
 from ..core.checks import as_list, check, check_count, is_count, is_number, plain
 from ..core.checks import checked, whole
+from ..core.loop import epochs_from
+from ..core.ranks import together
 from ..schedule.cycle import MAX_BATCHES, ByGroup, Schedule, check_lr_max, rates_per_group, warn_left_out
 from ..schedule.plan import Plan, settable_hypers
 from ..schedule.presets import PRESETS, clr_07, clr_beta_07, constant, one_cycle
@@ -169,7 +171,7 @@ def n_batches_of(
     check(n>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n)
     return n
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #2738bef1
+# %% ../../nbs/30a_train.one_cycle.ipynb #e1911ac6
 @checked
 def make_plan(
     learn:Learner, # About to fit
@@ -207,6 +209,8 @@ def make_plan(
     plan = Plan(cycle, lr_max, n_epoch, n_iter, ranges, tuple(settable_hypers(opt, cycle)))
     check_writers(plan.scheduled, [*learn.cbs, *(cbs or [])])
     if cut_short is not None: plan = cut_short(plan)
+    for cb in [*learn.cbs, *(cbs or [])]:
+        if hasattr(type(cb), 'check_plan'): cb.check_plan(plan)
     plan.table # computed now: an error if an annealer misbehaves
     warn_left_out(plan.cycle, plan.n)
     return plan
@@ -220,7 +224,24 @@ def default_recorder(
     has_one = any(isinstance(cb, HistoryRecorder) for cb in [*learn.cbs, *cbs])
     return [] if has_one or 'recorder' not in vars(learn) else [HistoryRecorder()]
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #e5b980d8
+# %% ../../nbs/30a_train.one_cycle.ipynb #b88e3a98
+def train_plan(
+    learn:Learner, # That trains
+    plan:Plan, # As `make_plan` gives it
+    wd:float|list|None, # Weight decay; None means the learner's
+    cbs:list, # `Callback`s of the fit, made
+    reset_opt:bool=False, # Whether to make a new optimizer
+    start_epoch:int=0 # First epoch to train
+):
+    "Train what was planned; epochs before the first one have no events"
+    scheduler = CycleScheduler(plan)
+    cbs = [scheduler, *default_recorder(learn, cbs), *cbs]
+    learn.lr,wd = plain(learn.lr),plain(learn.wd if wd is None else wd)
+    with epochs_from(learn, start_epoch):
+        try: learn.fit(plan.n_epoch, list(plan.lr_max), wd, cbs, reset_opt)
+        finally: scheduler.keep(learn) # also after Ctrl-C or an error, when fastai skips `after_fit`
+
+# %% ../../nbs/30a_train.one_cycle.ipynb #4ee07d9f
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
@@ -248,15 +269,11 @@ def fit_one_cycle_ext(self:Learner,
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
     cbs = make_callbacks(cbs)
-    plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch,
-                     use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched, div=div, div_final=div_final,
-                     pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
-    scheduler = CycleScheduler(plan)
-    cbs = [scheduler, *default_recorder(self, cbs), *cbs]
-    start_epoch = whole(plain(start_epoch))
-    self.lr,wd = plain(self.lr),plain(self.wd if wd is None else wd)
-    try: self.fit(plan.n_epoch, list(plan.lr_max), wd, cbs, reset_opt, start_epoch)
-    finally: scheduler.keep(self) # also after Ctrl-C or an error, when fastai skips `after_fit`
+    with together():
+        plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch,
+                         use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched, div=div, div_final=div_final,
+                         pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)
+    train_plan(self, plan, wd, cbs, reset_opt, whole(plain(start_epoch)))
 
 # %% ../../nbs/30a_train.one_cycle.ipynb #7358e4c4
 @patch

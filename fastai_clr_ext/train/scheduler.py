@@ -41,7 +41,7 @@ def check_writers(
         both = sorted(written_by(cb) & set(scheduled))
         check(not both, 'cbs', f'have nothing beside the cycle that sets {", ".join(both)} too', cb.name)
 
-# %% ../../nbs/30_train.scheduler.ipynb #c1dc1f4a
+# %% ../../nbs/30_train.scheduler.ipynb #f31cfa37
 @dataclass
 class CycleFit:
     "What `CycleScheduler` knows of the fit that is running"
@@ -53,6 +53,8 @@ class CycleFit:
     n_beyond:int=0 # Batches that the loader gave beyond its length
     is_cut:bool=False # Whether a callback cancelled a part of the training
     changed:dict=field(default_factory=dict) # By hyper-parameter, the rows that were trained with other values
+    # By hyper-parameter, what each group had before the fit: its value where its cycle says nothing
+    before:dict=field(default_factory=dict)
 
     def add(self,
         train_iter:int, # Iteration of the fit
@@ -101,7 +103,7 @@ class CycleScheduler(FitCallback):
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #80ee6948
+# %% ../../nbs/30_train.scheduler.ipynb #53c0b5b6
 def raise_groups_changed(
     n_planned:int, # Parameter groups when the fit began
     n:int # Parameter groups now
@@ -109,6 +111,12 @@ def raise_groups_changed(
     "Raise a `ValueError` because a callback has changed the parameter groups"
     raise ValueError(f'the optimizer must keep its {n_planned} parameter groups while a cycle sets their rates; add '
                      f'groups between fits; got {n}')
+
+@patch
+def _begin(self:CycleScheduler, before:dict):
+    "Begin a fit with the values that each group had before"
+    tables = [(name, fill_unset(values, before[name])) for name,values in self.plan.table.items()]
+    self.now = CycleFit(tables, before=before)
 
 @patch
 def before_batch(self:CycleScheduler):
@@ -120,8 +128,7 @@ def before_batch(self:CycleScheduler):
         check_not_nested(learn)
         is_alone = 'stage' not in vars(learn) and 'recorder' in vars(learn)
         if is_alone: vars(learn.recorder).get('divergences', []).clear() # those of an earlier fit
-        tables = [(name, fill_unset(values, [h[name] for h in hypers])) for name,values in plan.table.items()]
-        self.now = CycleFit(tables)
+        self._begin({name: [h[name] for h in hypers] for name in plan.table})
     now = self.now
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
@@ -200,3 +207,22 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
         trained = plan.table[name][rows,-1]
         recorder.hps[name] = np.where(np.isnan(trained), values[rows,-1], trained).tolist()
     warn_changed(now, recorder)
+
+# %% ../../nbs/30_train.scheduler.ipynb #85ce31b9
+KEPT = 'ranges', 'epoch', 'row', 'planned', 'n_beyond', 'is_cut', 'changed' # Of `CycleFit`, between two batches
+
+@patch
+def state_dict(self:CycleScheduler)->dict: # Plain data
+    "Return what the scheduler knows of the fit"
+    now = self.now
+    if now is None: return {}
+    return {name: getattr(now, name) for name in KEPT} | dict(before=now.before)
+
+@patch
+def load_state_dict(self:CycleScheduler,
+    state:dict # As `state_dict` gives it
+):
+    "Go on with a fit"
+    if not state: return
+    self._begin(state['before'])
+    for name in KEPT: setattr(self.now, name, state[name])

@@ -7,12 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stages.html.md"""
 # %% auto #0
 __all__ = ['n_batches', 'StagedPlan', 'plan_stages']
 
-# %% ../../nbs/32_train.stages.ipynb #2fdab0c0
-import math, numpy as np, pandas as pd
+# %% ../../nbs/32_train.stages.ipynb #d3a4ed3d
+import math, numpy as np, pandas as pd, uuid
 import matplotlib.pyplot as plt
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
@@ -23,7 +23,8 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import make_callbacks
-from ..core.checks import check, checked, plain
+from ..core.checks import as_list, check, checked, is_count, plain
+from ..core.ranks import together
 from ..schedule.cycle import Schedule
 from ..schedule.plan import Plan, plot_schedule
 from ..record.recorder import n_elements
@@ -238,27 +239,36 @@ def plan_stages(
     opt,_ = peek_optimizer(learn)
     return StagedPlan(made, plans, [count_trainable(opt, stage.freeze_to) for stage in made])
 
-# %% ../../nbs/32_train.stages.ipynb #830df5cf
-@contextmanager
-def stage_run(
-    learn:Learner # About to train stages
-)->Iterator: # Dict of trackers that were in a stage, with their own `reset_on_fit`
-    "Undo at the end what a run of stages sets on the learner and on its trackers"
-    trackers = {}
-    try: yield trackers
-    finally:
-        vars(learn).pop('stage', None)
-        for cb,reset_on_fit in trackers.items(): cb.reset_on_fit = reset_on_fit
+# %% ../../nbs/32_train.stages.ipynb #fb46b031
+@dataclass
+class StageRun:
+    "Run of stages that is trained: `learn.stage_run` as long as it lasts"
+    plan:StagedPlan # What it trains
+    hypers:dict # What the optimizer had before the first stage, as `initial_hypers` gives it
+    number:int=0 # Number of the stage that is trained, from 0
+    id:str=field(default_factory=lambda: uuid.uuid4().hex) # Of the run, also after a resume
+    trackers:dict=field(default_factory=dict) # Trackers that were in a stage, with their own `reset_on_fit`
 
-def keep_best(
-    trackers:dict, # As `stage_run` gives
-    cbs:list # Callbacks of the stage that ended
-):
-    "Let trackers that were in a stage keep their best from now on"
-    for cb in cbs:
-        if not isinstance(cb, TrackerCallback): continue
-        trackers.setdefault(cb, cb.reset_on_fit)
-        cb.reset_on_fit = False
+    def keep_best(self,
+        cbs:list # Callbacks of the stage that ended
+    ):
+        "Let trackers that were in a stage keep their best from now on"
+        for cb in cbs:
+            if not isinstance(cb, TrackerCallback): continue
+            self.trackers.setdefault(cb, cb.reset_on_fit)
+            cb.reset_on_fit = False
+
+@contextmanager
+def running_stages(
+    learn:Learner, # About to train stages
+    run:StageRun # What it is about to train
+)->Iterator: # Nothing
+    "Undo at the end what a run of stages sets on the learner and on its trackers"
+    learn.stage_run = run
+    try: yield
+    finally:
+        for name in ('stage', 'stage_run'): vars(learn).pop(name, None)
+        for cb,reset_on_fit in run.trackers.items(): cb.reset_on_fit = reset_on_fit
 
 def initial_hypers(
     opt:Optimizer|OptimWrapper, # Optimizer before the first stage
@@ -271,38 +281,80 @@ def initial_hypers(
 
 def freeze_for(
     learn:Learner, # About to train the stage
-    stage:Stage # With `freeze_to` and `keep_opt`
+    stage:Stage, # With `freeze_to` and `keep_opt`
+    is_begun:bool=False # Whether the stage goes on, and so keeps the optimizer's state
 ):
     "Freeze, clear the optimizer's state unless it is kept, and forget gradients of what is frozen"
-    (learn.opt if stage.keep_opt else learn).freeze_to(stage.freeze_to)
+    (learn.opt if stage.keep_opt or is_begun else learn).freeze_to(stage.freeze_to)
     for params in learn.opt.param_lists:
         for p in params:
             if not p.requires_grad: p.grad = None
 
-# %% ../../nbs/32_train.stages.ipynb #5d772c8b
+# %% ../../nbs/32_train.stages.ipynb #7c1db0de
+def train_stage(
+    learn:Learner, # That trains
+    run:StageRun, # Run of stages, with the number of the stage
+    cbs:list, # `Callback`s of the stage, made
+    start_epoch:int=0 # Epoch of the stage to begin with
+):
+    "Freeze, set what the optimizer had before the first stage, and fit"
+    stage,plan = run.plan.stages[run.number],run.plan.plans[run.number]
+    learn.stage = stage
+    freeze_for(learn, stage, start_epoch>0)
+    for name,values in run.hypers.items(): learn.opt.set_hyper(name, values)
+    cycle = plan.cycle
+    shorten = [PartialEpoch(cycle.n_epoch, cycle.before)] if isinstance(cycle, PartialCycle) else []
+    learn.fit_one_cycle_ext(plan.n_epoch, list(plan.lr_max), wd=stage.wd, sched=cycle, cbs=cbs+shorten,
+                            start_epoch=start_epoch)
+
+def train_stages(
+    learn:Learner, # That trains
+    run:StageRun, # Run of stages, with the number of the stage to begin with
+    cbs:list, # `Callback`s for all stages, made
+    start_epoch:int=0 # Epoch of that stage to begin with
+):
+    "Train one stage after the other"
+    with running_stages(learn, run):
+        for number in range(run.number, len(run.plan.stages)):
+            run.number = number
+            stage_cbs = [*cbs, *run.plan.stages[number].cbs]
+            train_stage(learn, run, stage_cbs, start_epoch)
+            start_epoch = 0
+            if any(d.action=='stopped' for d in divergences(learn)): break
+            run.keep_best([*learn.cbs, *stage_cbs])
+
+# %% ../../nbs/32_train.stages.ipynb #687ac257
+def find_start(
+    run:StagedPlan, # All stages
+    start:tuple|None # As in `fit_stages`
+)->tuple: # Number of the stage; epoch
+    "Find where a run of stages starts"
+    if start is None: return 0, 0
+    names = [stage.name for stage in run.stages]
+    pair = as_list(start)
+    ok = pair is not None and len(pair)==2 and isinstance(pair[0], str) and pair[0] in names
+    check(ok, 'start', f'be the name of a stage, one of {names}, and one of its epochs', start)
+    name,epoch = pair
+    n_epoch = run.plans[names.index(name)].n_epoch
+    check(is_count(epoch, 0) and epoch<n_epoch, 'start', f'name an epoch of {name!r} in [0, {n_epoch})', start)
+    return names.index(name), int(epoch)
+
+# %% ../../nbs/32_train.stages.ipynb #f8a632c4
 @patch
 def fit_stages(self:Learner,
     stages:list, # `Stage`s in order
-    cbs:Callback|list|None=None # `Callback`s for all stages
+    cbs:Callback|list|None=None, # `Callback`s for all stages
+    start:tuple|None=None # Name of the stage to start with, and its first epoch, from 0; None trains everything
 )->None: # As fastai's `fit`
     "Train one stage after the other, all of them checked before the first batch"
     cbs = make_callbacks(cbs)
-    run = plan_stages(self, stages, cbs)
+    with together():
+        plan = plan_stages(self, stages, cbs)
+        number,start_epoch = find_start(plan, plain(start))
     self.lr = plain(self.lr)
     if self.opt is None: self.create_opt()
     divergences(self).clear()
-    hypers = initial_hypers(self.opt, run.plans)
-    with stage_run(self) as trackers:
-        for stage,plan in zip(run.stages, run.plans):
-            self.stage = stage
-            stage_cbs = [*cbs, *stage.cbs]
-            freeze_for(self, stage)
-            for name,values in hypers.items(): self.opt.set_hyper(name, values)
-            cycle = plan.cycle
-            shorten = [PartialEpoch(cycle.n_epoch, cycle.before)] if isinstance(cycle, PartialCycle) else []
-            self.fit_one_cycle_ext(plan.n_epoch, list(plan.lr_max), wd=stage.wd, sched=cycle, cbs=stage_cbs+shorten)
-            if any(d.action=='stopped' for d in divergences(self)): break
-            keep_best(trackers, [*self.cbs, *stage_cbs])
+    train_stages(self, StageRun(plan, initial_hypers(self.opt, plan.plans), number), cbs, start_epoch)
 
 # %% ../../nbs/32_train.stages.ipynb #83379564
 @patch
