@@ -19,7 +19,9 @@ from fastai.data.load import DataLoader
 from ..core.random import (
     python_from_plain, python_to_plain, random_states, set_random_states, states_from_plain, states_to_plain)
 
-# %% ../../nbs/35_train.order.ipynb #08866259
+# %% ../../nbs/35_train.order.ipynb #82a2cb70
+COUNTS = 'i', '_n_inp' # What `DistributedDL` has given; inputs in a batch, which `TfmdDL` draws an item to find out
+
 def loaders_of(
     dl:Iterable # Data loader, maybe around another, as fastai's `DistributedDL` is
 )->list: # The outermost first
@@ -44,7 +46,8 @@ def loader_states(
         state = dict(generators=[generator.get_state() for generator in generators_of(each)])
         own = vars(each)
         if 'rng' in own: state['rng'] = python_to_plain(each.rng.getstate())
-        if 'i' in own: state['i'] = each.i
+        for name in COUNTS:
+            if name in own: state[name] = own[name]
         if hasattr(own.get('items'), 'idxs'): state['idxs'] = torch.tensor(list(each.items.idxs))
         states.append(state)
     return states
@@ -57,7 +60,8 @@ def set_loader_states(
     for each,state in zip(loaders_of(dl), states):
         for generator,value in zip(generators_of(each), state['generators']): generator.set_state(value)
         if 'rng' in state: each.rng.setstate(python_from_plain(state['rng']))
-        if 'i' in state: each.i = state['i']
+        for name in COUNTS:
+            if name in state: setattr(each, name, state[name])
         if 'idxs' not in state: continue
         for i,idx in enumerate(state['idxs'].tolist()): each.items.idxs[i] = idx
 
@@ -204,7 +208,7 @@ def standing_in(
         for name in methods: own.pop(name, None)
         own.update(before)
 
-# %% ../../nbs/35_train.order.ipynb #6a9dc46f
+# %% ../../nbs/35_train.order.ipynb #8852ee14
 @patch
 def begin(self:Followed):
     "Note the states at the beginning of the epoch, or set those of the epoch to go on with"
@@ -223,10 +227,12 @@ def begin(self:Followed):
 def __iter__(self:Followed):
     self.begin()
     loader = next((each for each in loaders_of(self.dl) if isinstance(each, DataLoader)), None)
-    if loader is None: batches = islice(iter(self.dl), self.n_given-self.n_before, None)
-    else: batches = self.with_places(loader)
-    for batch in islice(batches, len(self)-self.n_given):
+    batches = iter(self.dl) if loader is None else self.with_places(loader)
+    if loader is None:
+        for _ in islice(batches, self.n_given-self.n_before): pass
         self.set_states()
+    # to the end if possible: torch's sampler draws once more there
+    for batch in islice(batches, len(self)-self.n_given) if self.n_before else batches:
         self.n_given += 1
         yield batch
     self.set_states()

@@ -64,7 +64,7 @@ def same_fraction(
     epoch,last = divmod(n-1, n_iter)
     return Place(epoch, last+1, None)
 
-# %% ../../nbs/37_train.resume.ipynb #b615d4f3
+# %% ../../nbs/37_train.resume.ipynb #30b5cd3c
 class PutBack(EventCallback):
     "Put back what a checkpoint holds, once, before the first batch"
     order = FitCheckpoint.order-1 # behind everything that prepares an epoch

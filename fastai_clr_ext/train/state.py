@@ -90,23 +90,23 @@ def set_attributes(
     "Put back what an object has come to keep"
     for name,value in values.items(): vars(x)[name] = from_tagged(value)
 
-# %% ../../nbs/35a_train.state.ipynb #2da55cd3
-def holds_tensor(
+# %% ../../nbs/35a_train.state.ipynb #61e25f9f
+def may_change(
     x:object # Attribute of a module
-)->bool: # True for a tensor, and for lists and tuples that hold one
-    "Is there a tensor in it?"
-    if isinstance(x, (list, tuple)): return any(map(holds_tensor, x))
-    return isinstance(x, torch.Tensor)
+)->bool: # True for a number or tensor, and for lists and tuples that hold a tensor
+    "Is it something that a module may change while it trains?"
+    if isinstance(x, (list, tuple)): return any(may_change(item) for item in x if not isinstance(item, (int, float)))
+    return isinstance(x, (int, float, torch.Tensor))
 
-def tensors_outside(
+def outside_state_dict(
     model:nn.Module # Not wrapped
 )->list: # `[number of the module, name of the attribute, plain data]`
-    "Write tensors that are not in the `state_dict`: plain attributes and non-persistent buffers"
+    "Write what is not in the `state_dict`: plain attributes and non-persistent buffers"
     found = []
     for i,module in enumerate(model.modules()):
         buffers = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
         for name,value in (vars(module) | buffers).items():
-            if not holds_tensor(value): continue
+            if not may_change(value): continue
             try: found.append([i, name, to_tagged(value)])
             except NotPlain: continue # parameters, which the `state_dict` has
     return found
@@ -119,13 +119,13 @@ def to_device(
     if isinstance(x, (list, tuple)): return type(x)([to_device(item, device) for item in x])
     return x.to(device) if isinstance(x, torch.Tensor) else x
 
-# %% ../../nbs/35a_train.state.ipynb #802a45df
+# %% ../../nbs/35a_train.state.ipynb #57995dc3
 def model_state(
     model:nn.Module # Not wrapped
 )->dict: # Plain data
     "Write weights, buffers, other tensors, and what is frozen"
     return dict(weights={name: to_tagged(value) for name,value in model.state_dict().items()},
-                outside=tensors_outside(model), requires_grad=[p.requires_grad for p in model.parameters()])
+                outside=outside_state_dict(model), requires_grad=[p.requires_grad for p in model.parameters()])
 
 def set_model_state(
     model:nn.Module, # Made as the one that was written
