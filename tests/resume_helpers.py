@@ -1,5 +1,5 @@
 "Trainings that are killed and resumed, and what has to be equal in the end"
-import multiprocessing, os, random, signal
+import multiprocessing, os, random, signal, warnings
 import numpy as np, torch
 from torch import nn
 from fastai.basics import *
@@ -64,7 +64,9 @@ def torch_loaders():
 
 def streamed():
     "A loader over a stream that says how long it is"
-    return DataLoaders(TfmdDL(Stream(), bs=4, n=28, num_workers=0), TfmdDL(Noisy(10), bs=5, num_workers=0))
+    train = TfmdDL(Stream(), bs=4, n=28, num_workers=0)
+    train._n_inp = 1 # fastai would draw an item in the first batch to find it out, which is then missing in the stream
+    return DataLoaders(train, TfmdDL(Noisy(10), bs=5, num_workers=0))
 
 STAGES = [Stage('head', 1.5, .05, -1), Stage('all', 2, slice(.01, .05))]
 
@@ -81,7 +83,7 @@ CASES = {
     'amp': Case(lambda: make(opt_func=ranger), cbs=lambda: [CpuAmp()]),
     'torch optimizer': Case(lambda: make(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))),
     'fit': Case(train=lambda learn, cbs: learn.fit(3, .05, cbs=cbs), cbs=lambda: [HistoryRecorder()]),
-    'trackers': Case(lambda: make(opt_func=RMSProp, cbs=DivergenceGuard(every=3, on='rewind', keep_every=5)),
+    'trackers': Case(lambda: make(opt_func=partial(RMSProp, mom=.9), cbs=DivergenceGuard(every=3, on='rewind', keep_every=5)),
                      cbs=lambda: [SaveModelCallback('mae', comp=np.less), EarlyStoppingCallback(patience=5)]),
     'stages': Case(train=lambda learn, cbs: learn.fit_stages(STAGES, cbs), cbs=lambda: [GradRecorder()]),
     'recipe': Case(lambda: make(opt_func=Adam), lambda learn, cbs: learn.fine_tune_long(2, .05, cbs=cbs)),
@@ -139,14 +141,15 @@ def begin(case, path, every, killer, folder):
 def go_on(case, path, killer, folder):
     "Go on with it, as a new process with other random states; leave the outcome in a file unless it is killed"
     os.chdir(folder)
+    warnings.simplefilter('error', UserWarning) # such as one of a loader that gives fewer batches than it says
     learn = CASES[case].make()
     set_seed(99)
     learn.resume_fit(path, [*([killer] if killer else []), *CASES[case].cbs()], stage_cbs=CASES[case].stage_cbs())
     torch.save(outcome(learn), folder/'outcome.pt')
 
 def whole(case, folder):
-    "Train without a checkpoint"
+    "Train without a checkpoint, and count the events"
     os.chdir(folder)
-    learn = CASES[case].make()
-    CASES[case].train(learn, CASES[case].cbs())
-    torch.save(outcome(learn), folder/'outcome.pt')
+    learn,counter = CASES[case].make(),KillAt(10**9, 0)
+    CASES[case].train(learn, [counter, *CASES[case].cbs()])
+    torch.save(outcome(learn) | dict(n_events=counter.count), folder/'outcome.pt')

@@ -83,7 +83,7 @@ def read_checkpoint(
     check(version==FILE_FORMAT, str(path), rule, version)
     return contents
 
-# %% ../../nbs/36_train.checkpoint.ipynb #3117aa34
+# %% ../../nbs/36_train.checkpoint.ipynb #54f83ad5
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
 class Signals:
@@ -96,8 +96,11 @@ class Signals:
         "Hold them back from now on; only Python's main thread may"
         if threading.current_thread() is not threading.main_thread(): return
         for number in SIGNALS:
-            if signal.getsignal(number) not in (None, signal.SIG_IGN):
-                self.before[number] = signal.signal(number, self.note)
+            handler = signal.getsignal(number)
+            other = getattr(handler, '__self__', None)
+            if isinstance(other, Signals): other.release() # those of a fit that ended by an error
+            if handler in (None, signal.SIG_IGN): continue
+            self.before[number] = signal.signal(number, self.note)
 
     def note(self,
         number:int, # Of the signal
@@ -133,7 +136,7 @@ class Writing:
     seconds:float=0. # That the last writing took
     written:float=0. # Time of its end
 
-# %% ../../nbs/36_train.checkpoint.ipynb #a53e69b5
+# %% ../../nbs/36_train.checkpoint.ipynb #570a422a
 class FitCheckpoint(FitCallback):
     "Write everything that a fit has become to a file, from which `resume_fit` goes on"
     order = 100_000 # behind everything: what others do at the end of a batch is part of what is written
@@ -155,6 +158,11 @@ class FitCheckpoint(FitCallback):
         check_flag('overwrite', overwrite)
         self.checkpoint_path = file_path(path)
         self.every,self.keep,self.overwrite = every,keep,overwrite
+
+    def __setattr__(self, name, value):
+        "Hold no signals back after a fit, however it ended"
+        if name=='learn' and value is None and self.now is not None: self.now.signals.release()
+        super().__setattr__(name, value)
 
     def __repr__(self): return f'FitCheckpoint({str(self.checkpoint_path)!r}, every={self.every}, keep={self.keep})'
 

@@ -208,7 +208,7 @@ def standing_in(
         for name in methods: own.pop(name, None)
         own.update(before)
 
-# %% ../../nbs/35_train.order.ipynb #8852ee14
+# %% ../../nbs/35_train.order.ipynb #528d8569
 @patch
 def begin(self:Followed):
     "Note the states at the beginning of the epoch, or set those of the epoch to go on with"
@@ -242,7 +242,8 @@ def with_places(self:Followed,
     loader:DataLoader # fastai's, that gives the batches
 )->Iterator: # Batches
     "Iterate over a loader of fastai"
-    methods = dict(create_batches=BatchesWithPlaces(loader, self), after_batch=TakePlaces(loader, self))
-    with standing_in(loader, **methods):
+    create_batches = BatchesWithPlaces(loader, self)
+    with standing_in(loader, create_batches=create_batches, after_batch=TakePlaces(loader, self)):
         for batch in self.dl:
+            create_batches.is_next = False # workers have a copy of their own
             if batch is not None: yield batch

@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.resume.html.md"""
 # %% auto #0
 __all__ = ['train_on']
 
-# %% ../../nbs/37_train.resume.ipynb #8f0fd77b
+# %% ../../nbs/37_train.resume.ipynb #6872c42e
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from fastcore.basics import patch
 from fastai.callback.core import Callback
@@ -64,7 +64,7 @@ def same_fraction(
     epoch,last = divmod(n-1, n_iter)
     return Place(epoch, last+1, None)
 
-# %% ../../nbs/37_train.resume.ipynb #30b5cd3c
+# %% ../../nbs/37_train.resume.ipynb #b5cea5bb
 class PutBack(EventCallback):
     "Put back what a checkpoint holds, once, before the first batch"
     order = FitCheckpoint.order-1 # behind everything that prepares an epoch
@@ -81,12 +81,18 @@ class PutBack(EventCallback):
         if self.is_done: return
         learn,place = self.learn,self.place
         set_learner_state(learn, self.state if place.orders is not None else self.of_changed_run())
-        if place.orders is None:
-            learn.train_iter = place.epoch*len(learn.dl) + place.batch
-            learn.pct_train = learn.train_iter/self.n_total
-            learn.dl = Followed(learn.dl, n_before=place.batch)
-        else: learn.dl = Followed(learn.dl, place.orders[rank_distrib()])
+        if place.orders is not None: learn.dl = Followed(learn.dl, place.orders[rank_distrib()])
+        else: self.go_to_fraction()
         self.is_done = True
+
+    def go_to_fraction(self):
+        "Count the batches of a changed run"
+        learn,place = self.learn,self.place
+        n = learn.train_iter = place.epoch*len(learn.dl) + place.batch
+        learn.pct_train = n/self.n_total
+        learn.dl = Followed(learn.dl, n_before=place.batch)
+        for cb in learn.cbs:
+            if isinstance(cb, CycleScheduler): cb.plan = replace(cb.plan, trained_ranges=((n, n, self.n_total),))
 
     def of_changed_run(self)->dict: # As `learner_state` gives it
         "Leave out what counts the batches of the old run: the history begins a new fit, the cycle a new plan"
@@ -191,7 +197,7 @@ def plan_stage_run(
     stages = stages_from_plain(d, stage_cbs, annealers)
     return StageRun(plan_stages(learn, stages, cbs), d['hypers'], d['number'], id=run['id'])
 
-# %% ../../nbs/37_train.resume.ipynb #91c77bd2
+# %% ../../nbs/37_train.resume.ipynb #f0f94011
 @patch
 @checked
 def resume_fit(self:Learner,
@@ -217,7 +223,8 @@ def resume_fit(self:Learner,
             what = plan_resumption(self, saved, cbs, stage_cbs, annealers, n_epoch, rescale)
     self.lr = plain(self.lr)
     if self.opt is None: self.create_opt()
-    if saved['plans']: self.recorder.plans = [plan_from_plain(d) for d in from_tagged(saved['plans'])]
+    if 'recorder' in vars(self):
+        self.recorder.plans = [plan_from_plain(d, annealers) for d in from_tagged(saved['plans'])]
     cbs.append(PutBack(saved['state'], what.place, what.n_total))
     with batches_from(self, what.place.batch): train_on(self, what, cbs)
 

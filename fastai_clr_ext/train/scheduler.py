@@ -208,7 +208,7 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
         recorder.hps[name] = np.where(np.isnan(trained), values[rows,-1], trained).tolist()
     warn_changed(now, recorder)
 
-# %% ../../nbs/30_train.scheduler.ipynb #85ce31b9
+# %% ../../nbs/30_train.scheduler.ipynb #e8fa3023
 KEPT = 'ranges', 'epoch', 'row', 'planned', 'n_beyond', 'is_cut', 'changed' # Of `CycleFit`, between two batches
 
 @patch
@@ -216,7 +216,8 @@ def state_dict(self:CycleScheduler)->dict: # Plain data
     "Return what the scheduler knows of the fit"
     now = self.now
     if now is None: return {}
-    return {name: getattr(now, name) for name in KEPT} | dict(before=now.before)
+    kept = {name: getattr(now, name) for name in KEPT}
+    return kept | dict(before=now.before, trained_ranges=self.plan.trained_ranges)
 
 @patch
 def load_state_dict(self:CycleScheduler,
@@ -224,5 +225,6 @@ def load_state_dict(self:CycleScheduler,
 ):
     "Go on with a fit"
     if not state: return
+    self.plan = replace(self.plan, trained_ranges=state['trained_ranges'])
     self._begin(state['before'])
     for name in KEPT: setattr(self.now, name, state[name])

@@ -1,0 +1,129 @@
+import random, numpy as np, pytest, torch
+from functools import partial
+from fastai.torch_core import set_seed
+from fastai.data.core import TfmdDL
+from fastai.data.load import SkipItemException
+from fastai_clr_ext.train.order import Followed, loader_states, set_loader_states
+from resume_helpers import Noisy, Shake, Stream, language_model, loaders, torch_loaders
+
+def as_lists(batches): return [[t.tolist() for t in batch] for batch in batches]
+
+class Skipping(Noisy):
+    "Every fifth item is skipped, so that batches and items don't agree"
+    def __getitem__(self, i):
+        if i%5==4: raise SkipItemException
+        return super().__getitem__(i)
+
+def skipping(n_workers): return TfmdDL(Skipping(28), bs=4, shuffle=True, num_workers=n_workers, after_batch=Shake())
+def streaming(n_workers): return TfmdDL(Stream(), bs=4, n=28, num_workers=n_workers, after_batch=Shake())
+def shuffled(n_workers): return loaders(n_workers=n_workers).train
+def dropping(n_workers): return loaders(30, n_workers=n_workers, drop_last=True).train
+
+LOADERS = {f'{f.__name__}, {n} workers': partial(f, n) for f in (shuffled, dropping, skipping) for n in (0, 2)}
+LOADERS |= {'3 workers': partial(shuffled, 3)}
+LOADERS |= {'stream': partial(streaming, 0), 'torch': lambda: torch_loaders().train,
+            'language model': lambda: language_model().dls.train}
+
+def train_on(batches):
+    "Use batches as a training does, which draws numbers between them"
+    for batch in batches:
+        torch.rand(1), random.random(), np.random.rand()
+        yield batch
+
+def epochs(make, n_epoch, stop=None):
+    "Batches of some epochs, and the place after so many of the last"
+    set_seed(5)
+    dl = make()
+    for _ in range(n_epoch-1): list(train_on(Followed(dl)))
+    followed = Followed(dl)
+    found = []
+    for batch in train_on(followed):
+        found.append(batch)
+        if len(found)==stop: break
+    return as_lists(found), followed.place(), as_lists(train_on(Followed(dl))) if stop is None else None
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_an_epoch_goes_on_where_it_was_left(name):
+    "After any number of batches of the second epoch: its other batches, and the third epoch"
+    make = LOADERS[name]
+    whole,_,after = epochs(make, 2)
+    for n in {1, 3, len(whole)}:
+        _,place,_ = epochs(make, 2, n)
+        set_seed(77)
+        dl = make()
+        followed = Followed(dl, place)
+        assert as_lists(train_on(followed))==whole[n:], n
+        assert followed.n_given==len(whole)
+        assert as_lists(train_on(Followed(dl)))==after, n
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_following_changes_nothing(name):
+    def both_epochs(wrap):
+        set_seed(5)
+        dl = LOADERS[name]()
+        return [as_lists(train_on(wrap(dl))) for _ in range(2)], torch.rand(1), random.random(), np.random.rand()
+    assert both_epochs(Followed)==both_epochs(lambda dl: dl)
+
+@pytest.mark.parametrize('n_workers', [0, 2])
+def test_items_that_were_given_are_not_loaded_again(n_workers, tmp_path):
+    class Noting(Noisy):
+        def __getitem__(self, i):
+            with open(tmp_path/'loaded', 'a') as f: f.write(f'{i}\n')
+            return super().__getitem__(i)
+    def make(): return TfmdDL(Noting(28), bs=4, shuffle=True, num_workers=n_workers)
+    _,place,_ = epochs(make, 1, 5)
+    (tmp_path/'loaded').unlink()
+    assert len(list(Followed(make(), place)))==2
+    assert len((tmp_path/'loaded').read_text().splitlines())==8
+
+@pytest.mark.parametrize('n_workers', [0, 2])
+def test_somebody_else_may_use_the_loader_meanwhile(n_workers):
+    "One epoch within another, as `one_batch` and callbacks do it: the place is that of the outer one"
+    dl = TfmdDL(list(range(28)), bs=4, num_workers=n_workers)
+    followed = Followed(dl)
+    found = []
+    for batch in followed:
+        found.append(batch.tolist())
+        assert [b.tolist() for b in dl]==[list(range(i, i+4)) for i in range(0, 28, 4)]
+        dl.one_batch()
+        if len(found)==3: break
+    assert [b.tolist() for b in Followed(dl, followed.place())]==[list(range(i, i+4)) for i in range(12, 28, 4)]
+
+def test_a_loader_is_itself_again():
+    dl = loaders().train
+    before = dict(vars(dl))
+    list(Followed(dl))
+    assert vars(dl).keys()-before.keys()=={'_DataLoader__idxs'}
+    assert all(vars(dl)[name] is before[name] for name in ('after_batch', 'fake_l', 'dataset'))
+    batches = iter(Followed(dl))
+    next(batches)
+    batches.close()
+    assert vars(dl)['after_batch'] is before['after_batch'] and 'create_batches' not in vars(dl)
+
+def test_a_new_epoch_may_count_as_begun():
+    "As after a change of the batch size: the rest of the epoch is made of other items"
+    dl = TfmdDL(list(range(28)), bs=4, shuffle=True, num_workers=0)
+    followed = Followed(dl, n_before=3)
+    batches = list(followed)
+    assert (len(batches), followed.n_given, len(followed))==(4, 7, 7)
+    set_seed(5)
+    dl = TfmdDL(list(range(28)), bs=4, shuffle=True, num_workers=0)
+    followed = Followed(dl, n_before=3)
+    it = iter(followed)
+    first,place = [next(it).tolist() for _ in range(2)],followed.place()
+    rest = [b.tolist() for b in it]
+    again = [b.tolist() for b in Followed(TfmdDL(list(range(28)), bs=4, shuffle=True, num_workers=0), place)]
+    assert again==rest and len(rest)==2 and first!=rest
+
+def test_states_of_loaders_are_plain(tmp_path):
+    for make in LOADERS.values():
+        torch.save(loader_states(make()), tmp_path/'x.pt')
+        set_loader_states(make(), torch.load(tmp_path/'x.pt', weights_only=True))
+
+def test_places_are_plain(tmp_path):
+    for name in ('shuffled, 2 workers', 'torch'):
+        _,place,_ = epochs(LOADERS[name], 1, 3)
+        torch.save(place, tmp_path/'x.pt')
+        read = torch.load(tmp_path/'x.pt', weights_only=True)
+        assert read.keys()==place.keys()
+        assert len(as_lists(Followed(LOADERS[name](), read)))==4

@@ -1,0 +1,135 @@
+import pytest, torch
+from collections import deque
+from functools import partial
+import numpy as np
+from torch import nn
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.optimizer import Adam, OptimWrapper, SGD
+from fastcore.foundation import L
+from fastai.torch_core import TensorBase
+from fastai_clr_ext.train.state import (
+    NotPlain, attributes_of, callback_names, from_tagged, learner_state, set_attributes, set_learner_state, to_tagged)
+from resume_helpers import differences, make
+
+VALUES = {
+    'numbers': [1, 2.5, True, None, 'a', float('inf'), -0.], 'numpy': np.float32(1.5), 'array': np.arange(6).reshape(2, 3),
+    'bools': np.array([True, False]), 'tensor': torch.arange(4, dtype=torch.bfloat16), 'empty': [],
+    'column': [torch.tensor(1.5), torch.tensor(2.5)], 'two kinds': [torch.tensor(1.5), torch.tensor(2)],
+    'one': [torch.tensor(1.5)], 'rows': [torch.ones(2), torch.zeros(2)], 'deque': deque([1, 2]), 'set': {3, 1},
+    'nested': {'a': (1, [L(2, 3), {'b': torch.ones(1)}]), 7: ()}, 'a dict like a tagged one': {'container': 'set', 'items': [1]}}
+
+@pytest.mark.parametrize('name', VALUES)
+def test_values_come_back_from_a_file(tmp_path, name):
+    torch.save(to_tagged(VALUES[name]), tmp_path/'x.pt')
+    again = from_tagged(torch.load(tmp_path/'x.pt', weights_only=True))
+    value = VALUES[name].item() if isinstance(VALUES[name], np.generic) else VALUES[name]
+    assert type(again)==type(value) and str(again)==str(value) and differences([value], [again])==[]
+
+@pytest.mark.parametrize('value', [object(), [1, [lambda: 0]], nn.Parameter(torch.ones(1)), [nn.Parameter(torch.ones(1))],
+                                   {'a': print}, np.array(['a'])], ids=str)
+def test_what_is_code_or_belongs_to_the_model_is_not_written(value):
+    with pytest.raises(NotPlain): to_tagged(value)
+
+def test_a_part_of_a_tensor_takes_only_its_own_space(tmp_path):
+    torch.save(to_tagged(torch.zeros(1_000_000)[:10]), tmp_path/'x.pt')
+    assert (tmp_path/'x.pt').stat().st_size<10_000
+
+def test_a_tensor_of_fastai_is_one_of_torch():
+    assert type(to_tagged(TensorBase([1., 2.])))==torch.Tensor
+
+def test_attributes_are_those_that_an_argument_did_not_set():
+    class Counting(Callback):
+        def __init__(self, most): self.most,self.n,self.f,self.learner = most,0,print,None
+    kept = Counting(5)
+    kept.n,kept.most = 7,6
+    new = Counting(9)
+    set_attributes(new, attributes_of(kept))
+    assert (new.n, new.most, new.f)==(7, 9, print)
+
+class Keeps(Callback):
+    "Has a protocol of its own"
+    def __init__(self): self.secret = {'n': 0}
+    def state_dict(self): return dict(n=self.secret['n'])
+    def load_state_dict(self, state): self.secret['n'] = state['n']+100
+
+def test_a_callback_may_say_itself_what_it_keeps():
+    learn,other = make(cbs=Keeps()),make(cbs=Keeps())
+    learn.fit(1)
+    learn.keeps.secret['n'] = 3
+    other.fit(1)
+    set_learner_state(other, learner_state(learn))
+    assert other.keeps.secret['n']==103
+
+def test_callbacks_of_one_name_are_told_apart():
+    learn = make()
+    learn.cbs += [Keeps(), Keeps()]
+    assert [name for name,_ in callback_names(learn)][-2:]==['keeps', 'keeps_2']
+
+class Odd(nn.Module):
+    "Keeps a tensor, a number, a buffer and a list outside of its `state_dict`"
+    def __init__(self):
+        super().__init__()
+        self.linear,self.n,self.last,self.shape = nn.Linear(2, 1),0,torch.zeros(1),(2, 1)
+        self.register_buffer('hidden', torch.zeros(2), persistent=False)
+        self.pairs,self.params = [(torch.zeros(1), torch.zeros(1))],[self.linear.weight]
+    def forward(self, x):
+        self.n += 1
+        self.last,self.hidden = x.mean()[None],self.hidden+x.mean(0)
+        self.pairs = [(self.last, self.last*2)]
+        return self.linear(x)
+
+def test_what_a_module_keeps_outside_its_state_dict_comes_back(tmp_path):
+    learners = []
+    for _ in range(2):
+        learn = make(splitter=lambda m: [list(m.parameters())])
+        learn.model = Odd()
+        learners.append(learn)
+    learn,other = learners
+    learn.fit(1)
+    other.create_opt()
+    torch.save(learner_state(learn), tmp_path/'x.pt')
+    set_learner_state(other, torch.load(tmp_path/'x.pt', weights_only=True))
+    kept = [[getattr(each.model, name) for name in ('n', 'last', 'hidden', 'pairs')] for each in learners]
+    assert differences(*kept)==[] and learn.model.n==9
+    assert other.model.params[0] is other.model.linear.weight
+
+def test_frozen_parameters_and_gradients_are_as_they_were():
+    "A gradient of zeros is stepped by momentum, none is not"
+    learn,other = make(),make()
+    learn.freeze()
+    learn.fit(1)
+    other.create_opt()
+    set_learner_state(other, learner_state(learn))
+    for p,q in zip(learn.model.parameters(), other.model.parameters()):
+        assert p.requires_grad==q.requires_grad and (p.grad is None)==(q.grad is None)
+    assert other.opt.frozen_idx==learn.opt.frozen_idx==1
+
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.Adam)])
+def test_the_optimizer_goes_on(opt_func):
+    "One step more with the same gradients"
+    learn,other = make(opt_func=opt_func),make(opt_func=opt_func)
+    learn.fit(1)
+    other.create_opt()
+    set_learner_state(other, learner_state(learn))
+    for each in (learn, other):
+        for p in each.model.parameters(): p.grad = torch.ones_like(p)
+        each.opt.step()
+    assert differences(learn.model.state_dict(), other.model.state_dict())==[]
+
+def test_copies_of_parameters_that_only_the_optimizer_has_come_back():
+    "As half precision makes them"
+    class Master(Callback):
+        order = MixedPrecision.order
+        def before_fit(self):
+            self.copies = [[nn.Parameter(p.detach().clone()) for p in ps] for ps in self.learn.opt.param_lists]
+            self.learn.opt.param_lists = L(self.copies)
+    learners = [make(cbs=Master()) for _ in range(2)]
+    for learn in learners:
+        learn.create_opt()
+        learn.master.before_fit()
+    learn,other = learners
+    for copies in learn.master.copies:
+        for p in copies: p.data += 1
+    set_learner_state(other, learner_state(learn))
+    assert differences(learn.master.copies, other.master.copies)==[]
