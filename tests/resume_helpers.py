@@ -72,8 +72,8 @@ STAGES = [Stage('head', 1.5, .05, -1), Stage('all', 2, slice(.01, .05))]
 
 class Case:
     "A training: what makes the learner, what trains it, what only this fit is given"
-    def __init__(self, make=make, train=lambda learn, cbs: learn.fit_one_cycle_ext(3, .05, cbs=cbs), cbs=lambda: [],
-                 stage_cbs=lambda: {}):
+    def __init__(self, make=make, train=lambda learn, cbs: learn.fit_one_cycle_ext(3, .05, cbs=cbs), cbs=list,
+                 stage_cbs=dict):
         self.make,self.train,self.cbs,self.stage_cbs = make,train,cbs,stage_cbs
 
 CASES = {

@@ -17,7 +17,7 @@ from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.recorder import loss_name
+from fastai_clr_ext.record.fits import loss_name
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import CpuAmp, Raise, Spy, ValidateAt

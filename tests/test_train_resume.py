@@ -7,12 +7,12 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import SaveModelCallback
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.optimizer import Adam, SGD
+from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from fastai_clr_ext.all import *
 from fastai_clr_ext.train.checkpoint import read_checkpoint
 from fastai_clr_ext.train.resume import Place, same_fraction
-from resume_helpers import CASES, STAGES, Case, KillAt, Noisy, begin, differences, go_on, in_child, loaders, make, net
+from resume_helpers import CASES, KillAt, Noisy, begin, differences, go_on, in_child, loaders, make, net
 from resume_helpers import outcome, whole
 from test_train_checkpoint import After, interrupt, stopped
 

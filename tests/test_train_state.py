@@ -24,10 +24,11 @@ def test_values_come_back_from_a_file(tmp_path, name):
     torch.save(to_tagged(VALUES[name]), tmp_path/'x.pt')
     again = from_tagged(torch.load(tmp_path/'x.pt', weights_only=True))
     value = VALUES[name].item() if isinstance(VALUES[name], np.generic) else VALUES[name]
-    assert type(again)==type(value) and str(again)==str(value) and differences([value], [again])==[]
+    assert type(again) is type(value) and str(again)==str(value) and differences([value], [again])==[]
 
 @pytest.mark.parametrize('value', [object(), [1, [lambda: 0]], nn.Parameter(torch.ones(1)), [nn.Parameter(torch.ones(1))],
-                                   {'a': print}, np.array(['a'])], ids=str)
+                                   {'a': print}, np.array(['a'])],
+                         ids=['an object', 'a function in lists', 'a parameter', 'a list of one', 'in a dict', 'texts'])
 def test_what_is_code_or_belongs_to_the_model_is_not_written(value):
     with pytest.raises(NotPlain): to_tagged(value)
 
@@ -36,7 +37,7 @@ def test_a_part_of_a_tensor_takes_only_its_own_space(tmp_path):
     assert (tmp_path/'x.pt').stat().st_size<10_000
 
 def test_a_tensor_of_fastai_is_one_of_torch():
-    assert type(to_tagged(TensorBase([1., 2.])))==torch.Tensor
+    assert type(to_tagged(TensorBase([1., 2.]))) is torch.Tensor
 
 def test_attributes_are_those_that_an_argument_did_not_set():
     class Counting(Callback):
@@ -106,12 +107,13 @@ def test_frozen_parameters_and_gradients_are_as_they_were():
     assert other.opt.frozen_idx==learn.opt.frozen_idx==1
 
 @pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), Adam, partial(OptimWrapper, opt=torch.optim.Adam)])
-def test_the_optimizer_goes_on(opt_func):
+def test_the_optimizer_goes_on(tmp_path, opt_func):
     "One step more with the same gradients"
     learn,other = make(opt_func=opt_func),make(opt_func=opt_func)
     learn.fit(1)
     other.create_opt()
-    set_learner_state(other, learner_state(learn))
+    torch.save(learner_state(learn), tmp_path/'x.pt')
+    set_learner_state(other, torch.load(tmp_path/'x.pt', weights_only=True))
     for each in (learn, other):
         for p in each.model.parameters(): p.grad = torch.ones_like(p)
         each.opt.step()

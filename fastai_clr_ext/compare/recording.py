@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.recording.html.md"
 # %% auto #0
 __all__ = ['notes_on', 'make_record']
 
-# %% ../../nbs/65a_compare.recording.ipynb #079a44a1
+# %% ../../nbs/65a_compare.recording.ipynb #23d913a9
 import numpy as np, os, platform, torch
 from collections.abc import Callable
 from fastai.learner import Learner
 from ..core.checks import warn
 from ..core.files import to_plain
-from ..record.recorder import versions
+from ..record.fits import versions
 from .schema import MAX_TEXT, RECORD_KIND, RECORD_VERSION
 from .identity import device_of, learner_facts, plain_rate, policy_text
 from .batches import unlike_batches

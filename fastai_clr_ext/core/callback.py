@@ -72,7 +72,7 @@ class EventCallback(Callback):
                 raise
         if event_name=='after_fit' and not self.run: self.run = True
 
-# %% ../../nbs/01_core.callback.ipynb #a581e67c
+# %% ../../nbs/01_core.callback.ipynb #4a7db34f
 class FitCallback(EventCallback):
     "Keep what belongs to the running fit in `now`; a validation within the fit doesn't change it"
     now = None # State of the running fit; None until its first training batch
@@ -89,7 +89,8 @@ class FitCallback(EventCallback):
         self.last_learn = weakref.ref(value)
 
     def before_fit(self):
-        "Put the state of a running fit aside, because this may be a validation"
+        "Put the state of a running fit aside, because this may be a validation; refuse a fit within the fit"
+        check_not_nested(self.learn)
         if self.now is not None: self.outer = self.now
         self.now = None
 
@@ -100,7 +101,7 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #e38764b9
+# %% ../../nbs/01_core.callback.ipynb #2532ed82
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
@@ -128,6 +129,7 @@ def check_not_nested(
             'outer fit')
     check(n_fits<2, 'callbacks', rule, f'{n_fits} fits')
 
+# %% ../../nbs/01_core.callback.ipynb #7f1c9ff7
 def running_epoch(
     learn:Learner, # Learner before a training batch
     epoch:int # Number of the epoch so far; -1 before the first

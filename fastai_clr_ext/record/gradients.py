@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.gradients.html.md""
 # %% auto #0
 __all__ = ['GradRecorder']
 
-# %% ../../nbs/25_record.gradients.ipynb #afa65ce7
+# %% ../../nbs/25_record.gradients.ipynb #fc6b7bf7
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -18,7 +18,8 @@ from ..core.callback import EventCallback
 from ..core.checks import as_list, check, check_count, check_flag, checked
 from .history import GRAD_KEYS, RunHistory
 from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
-from .recorder import HistoryRecorder, optimizer_name
+from .fits import optimizer_name
+from .recorder import HistoryRecorder
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
 
 # %% ../../nbs/25_record.gradients.ipynb #7678741a

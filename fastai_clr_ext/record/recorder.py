@@ -7,25 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #6ed53b03
-import fastai, platform, time, torch, uuid
-from collections.abc import Iterable
+# %% ../../nbs/24_record.recorder.ipynb #c8ca437d
+import time, torch
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from numbers import Real
 from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
-from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
-from .. import __version__
-from fastai_clr_ext.core.callback import (OUTER_EVENTS, FitCallback, check_not_nested, check_only_one,
-    check_recorder, is_lr_find)
+from fastai_clr_ext.core.callback import (OUTER_EVENTS, EventCallback, FitCallback, check_only_one, check_recorder,
+    is_lr_find)
 from ..core.checks import check, is_real, plain, warn
 from ..core.ranks import together
-from ..schedule.plan import Plan
+from .fits import describe_fit, model_sizes, numeric_hypers
 from .history import ACCUMULATED, CANCELLED, INTERRUPTED, OVERFLOW, STEPPED
 from .history import BATCH_PLACE, RunHistory
 
@@ -41,97 +36,6 @@ def _set_history(recorder, history):
 # fastcore's `patch` can't add a property with a setter without leaving an attribute of its own behind
 Recorder.history = property(_get_history, _set_history, doc=
     "`RunHistory` of all fits with `HistoryRecorder`, `GradRecorder` or by `fit_one_cycle_ext`")
-
-# %% ../../nbs/24_record.recorder.ipynb #5b7cbd30
-def numeric_hypers(
-    opt:Optimizer|OptimWrapper # With its parameter groups
-)->list: # `[name, group]` of each
-    "List every hyper-parameter that is a number"
-    found = []
-    for group,hypers in enumerate(opt.hypers):
-        found += [[name, group] for name,v in hypers.items() if isinstance(v, Real) and not isinstance(v, bool)]
-    return found
-
-def optimizer_name(
-    opt:Optimizer|OptimWrapper, # The optimizer
-    opt_func:object # What made it: fastai's optimizers are all of one class, made by a function
-)->str: # Such as `'Adam'`
-    "Name an optimizer"
-    if isinstance(opt, OptimWrapper): return type(opt.opt).__name__
-    func = getattr(opt_func, 'func', opt_func)
-    return getattr(func, '__name__', type(func).__name__)
-
-def loss_name(
-    loss_func:object # Of a learner
-)->str: # Such as `'MSELoss'`
-    "Name a loss; fastai's losses without a class of their own are named by torch's inside"
-    if type(loss_func) is BaseLoss: return type(loss_func.func).__name__
-    return getattr(loss_func, '__name__', type(loss_func).__name__)
-
-def current_plan(
-    learn:Learner # Learner that trains
-)->Plan|None: # The plan; None if no callback of the fit has one
-    "Return the `Plan` that the running fit follows"
-    plans = [vars(cb).get('plan') for cb in learn.cbs]
-    return next((plan for plan in plans if isinstance(plan, Plan)), None)
-
-# %% ../../nbs/24_record.recorder.ipynb #99a9d6c0
-MANY_PHASES = 100 # A cycle with more, and more than there are batches, is described in a few words
-
-def describe_cycle(
-    plan:Plan # What is trained
-)->dict|str: # As `to_dict` gives it, or the text of a cycle with a callable, which has no name in a file
-    "Describe the cycle of a plan"
-    n_phases = len(plan.cycle.spans(plan.n))
-    if n_phases>max(MANY_PHASES, plan.n): return f'{n_phases} phases, batches: {plan.n}' # most of them have none
-    try: return plan.cycle.to_dict()
-    except ValueError: return repr(plan.cycle)
-
-def describe_plan(
-    learn:Learner # About to train
-)->dict: # `n_iter`, `lr_max`, `sched`, `phases`
-    "Describe the cycle that a fit follows, if it follows one"
-    plan = current_plan(learn)
-    if plan is None: return dict(n_iter=len(learn.dls.train), lr_max=None, sched=None, phases=[])
-    phases = [[name, first, stop] for name,first,stop in plan.cycle.spans(plan.n) if first<stop]
-    return dict(n_iter=plan.n_iter, lr_max=list(plan.lr_max), sched=describe_cycle(plan), phases=phases)
-
-def versions()->dict: # By package
-    "Return the versions that a result depends on"
-    return dict(python=platform.python_version(), torch=str(torch.__version__), fastai=fastai.__version__,
-                fastai_clr_ext=__version__)
-
-# %% ../../nbs/24_record.recorder.ipynb #df27aed7
-def n_elements(
-    params:Iterable # Parameters; a lazy one has no size yet
-)->int: # Without lazy ones
-    "Count the elements of parameters"
-    return sum(p.numel() for p in params if not isinstance(p, UninitializedParameter))
-
-def model_sizes(
-    learn:Learner # That trains
-)->dict: # `n_params`, `n_trainable`, `group_sizes`
-    "Count the parameters of a model, and of each parameter group"
-    params = list(learn.model.parameters())
-    return dict(n_params=n_elements(params), n_trainable=n_elements(p for p in params if p.requires_grad),
-                group_sizes=[n_elements(group) for group in learn.opt.param_lists])
-
-# %% ../../nbs/24_record.recorder.ipynb #7fe25fe8
-def describe_fit(
-    learn:Learner, # About to train
-    device:torch.device # Of the parameters
-)->dict: # Row of `RunHistory.fits`
-    "Describe a fit that begins"
-    stage = getattr(vars(learn).get('stage'), 'name', '') # that of `fit_stages`; a user's own attribute has no name
-    wd = [hypers.get('wd') for hypers in learn.opt.hypers]
-    loss_func = learn.loss_func
-    sizes = dict(n_groups=len(wd), wd=wd, bs=getattr(learn.dls.train, 'bs', None), **model_sizes(learn))
-    return dict(id=uuid.uuid4().hex, stage=stage if isinstance(stage, str) else '', n_epoch=learn.n_epoch,
-                **describe_plan(learn), opt=optimizer_name(learn.opt, learn.opt_func), **sizes,
-                loss_func=loss_name(loss_func),
-                cbs=[cb.name for cb in learn.cbs], device=str(device), **versions(),
-                started=datetime.now(timezone.utc).isoformat(timespec='seconds'), seconds=0., n_batches=0, n_steps=0,
-                outcome='unfinished')
 
 # %% ../../nbs/24_record.recorder.ipynb #bef28ec1
 #: Columns of `epochs` and `stages` that a metric of the same name must not replace
@@ -192,7 +96,7 @@ def scalars(
     if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
     return {name: value for name,value in values.items() if name not in several}
 
-# %% ../../nbs/24_record.recorder.ipynb #d2726baa
+# %% ../../nbs/24_record.recorder.ipynb #071e8826
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -213,6 +117,7 @@ class RunningFit:
     loss:torch.Tensor|None=None # Loss in the current row, on its device
     is_lazy:bool=False # Whether parameters get their sizes in the first batch
     n_held:int=0 # Samples that the accumulators held before the batch
+    loss_scale:float=1. # Of `NonNativeMixedPrecision` before the batch
     grad:object=None # State of `GradRecorder`
 
     def read(self,
@@ -221,7 +126,14 @@ class RunningFit:
         "Return the hyper-parameters of a row"
         return [hypers[group][name] for name,group in self.hypers]
 
+# %% ../../nbs/24_record.recorder.ipynb #91a5c4fa
 STEP,REASON = BATCH_PLACE.index('step'), BATCH_PLACE.index('skipped') # What a batch changes in its row
+
+def half_scale(
+    learn:Learner # In a fit
+)->float: # 1 without `NonNativeMixedPrecision`
+    "Return the factor of the loss that falls with an overflow"
+    return next((cb.loss_scale for cb in learn.cbs if isinstance(cb, NonNativeMixedPrecision)), 1.)
 
 def has_row(
     now:RunningFit|None, # State of the fit, if one is running
@@ -232,12 +144,11 @@ def has_row(
     place = dict(zip(BATCH_PLACE, now.where))
     return (place['batch'], place['train_iter'])==(learn.iter, learn.train_iter)
 
-# %% ../../nbs/24_record.recorder.ipynb #d9b90093
+# %% ../../nbs/24_record.recorder.ipynb #912b6a2b
 class HistoryRecorder(FitCallback):
     "Record every training batch, epoch and fit in the `RunHistory` of the learner's `Recorder`"
     order = MixedPrecision.order+.5 # gradients are unscaled or the step is cancelled, and not yet clipped (11)
-    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_step', 'after_cancel_batch',
-               *OUTER_EVENTS}
+    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_cancel_batch', *OUTER_EVENTS}
 
 # %% ../../nbs/24_record.recorder.ipynb #26ca35f3
 @patch
@@ -278,12 +189,11 @@ def running_fit(
         is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
 
-# %% ../../nbs/24_record.recorder.ipynb #2a63ce97
+# %% ../../nbs/24_record.recorder.ipynb #1d9e91b4
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
     learn = self.learn
-    check_not_nested(learn)
     with together(): # all are checked before anything is written
         for cb in [self] if is_lr_find(learn) else learn.cbs:
             if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
@@ -293,12 +203,13 @@ def _begin_fit(self:HistoryRecorder):
         history.num_it = learn.lr_finder.num_it
     else: history = recorder.history
     self.history = history
+    learn.remove_cb(StepDone).add_cb(StepDone(self))
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
     row = describe_fit(learn, first_device(learn.opt))
     self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
     history.fit_rows.append(row)
 
-# %% ../../nbs/24_record.recorder.ipynb #479c3780
+# %% ../../nbs/24_record.recorder.ipynb #eba325f7
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -323,6 +234,7 @@ def before_batch(self:HistoryRecorder):
                  skipped=INTERRUPTED)
     now.where = [place[name] for name in BATCH_PLACE]
     now.n_held = sum(cb.count for cb in now.accumulators)
+    now.loss_scale = half_scale(learn)
     unknown = [float('nan')]*len(now.hypers)
     now.loss = self.history.batch_log.add(now.where, unknown, now.layout)
     now.in_step = False
@@ -356,7 +268,25 @@ def after_step(self:HistoryRecorder):
     now.in_step = False
     now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)
 
-# %% ../../nbs/24_record.recorder.ipynb #5dda9ae3
+# %% ../../nbs/24_record.recorder.ipynb #86759c98
+class StepDone(EventCallback):
+    "Let a recorder count a step before another callback can raise"
+    order = float('-inf')
+    answers = {'before_fit', 'after_step'}
+    def __init__(self,
+        recorder:HistoryRecorder # That counts
+    ): self.recorder = recorder
+
+    def before_fit(self):
+        "Leave the learner if the fit that needed this was interrupted"
+        if self.recorder not in self.learn.cbs: self.learn.remove_cb(self)
+
+    def after_step(self):
+        "Count the step"
+        recorder = self.recorder
+        if recorder.learn is not None and recorder.now is not None: recorder.after_step()
+
+# %% ../../nbs/24_record.recorder.ipynb #fc5dbb51
 @patch
 def after_cancel_step(self:HistoryRecorder):
     "Note an overflow, or a step that a callback cancelled"
@@ -371,11 +301,17 @@ def after_cancel_batch(self:HistoryRecorder):
     if not has_row(now, learn): self.before_batch()
     now = self.now
     if now.where[REASON]==INTERRUPTED:
-        is_held = sum(cb.count for cb in now.accumulators)>now.n_held
-        now.where[REASON] = ACCUMULATED if is_held else CANCELLED
+        now.where[REASON] = self._why_cancelled()
     now.in_step = False
 
-# %% ../../nbs/24_record.recorder.ipynb #f90db43a
+@patch
+def _why_cancelled(self:HistoryRecorder)->int: # Code in `SKIPPED`
+    "Say why a callback cancelled the batch"
+    now = self.now
+    if sum(cb.count for cb in now.accumulators)>now.n_held: return ACCUMULATED
+    return OVERFLOW if half_scale(self.learn)<now.loss_scale else CANCELLED
+
+# %% ../../nbs/24_record.recorder.ipynb #f1b8d156
 @patch
 def after_epoch(self:HistoryRecorder):
     "Keep the losses and metrics that the `Recorder` (50) is about to print"
@@ -398,10 +334,11 @@ def after_fit(self:HistoryRecorder):
     "Note that the fit ended"
     now = self.ended()
     if now is None: return
+    self.learn.remove_cb(StepDone)
     outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
     now.row.update(seconds=time.perf_counter()-now.started, outcome=outcome)
 
-# %% ../../nbs/24_record.recorder.ipynb #a265b36a
+# %% ../../nbs/24_record.recorder.ipynb #ddc9de0f
 KEPT = 'i_fit', 'n_rows', 'n_step', 'epoch', 'in_epoch', 'metrics' # Of `RunningFit`, between two batches
 
 @patch
@@ -419,6 +356,7 @@ def load_state_dict(self:HistoryRecorder,
     if not state: return
     learn = self.learn
     self.history = learn.recorder.history
+    learn.remove_cb(StepDone).add_cb(StepDone(self))
     now = self.now = running_fit(learn, self.history.fit_rows[state['i_fit']], state['i_fit'], state['n_rows'])
     for name in KEPT: setattr(now, name, state[name])
     now.started -= state['seconds']

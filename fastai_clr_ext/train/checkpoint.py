@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.checkpoint.html.md""
 # %% auto #0
 __all__ = ['FitCheckpoint']
 
-# %% ../../nbs/36_train.checkpoint.ipynb #b849ba3a
+# %% ../../nbs/36_train.checkpoint.ipynb #a4cb0747
 import os, shutil, signal, threading, time, torch, uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from ..core.checks import check, check_count, check_flag, checked, warn
 from ..core.files import file_path, leftover_target, temporary_path, write_whole
 from ..core.ranks import from_all, is_distributed, is_writer, together
 from ..schedule.plan import Plan
-from ..record.recorder import HistoryRecorder, current_plan
+from ..record.fits import current_plan
+from ..record.recorder import HistoryRecorder
 from .divergence import divergences
 from .facts import facts_of, names_to_give, plan_to_plain, stages_to_plain
 from .order import Followed
@@ -136,7 +137,7 @@ class Writing:
     seconds:float=0. # That the last writing took
     written:float=0. # Time of its end
 
-# %% ../../nbs/36_train.checkpoint.ipynb #570a422a
+# %% ../../nbs/36_train.checkpoint.ipynb #098c38c7
 class FitCheckpoint(FitCallback):
     "Write everything that a fit has become to a file, from which `resume_fit` goes on"
     order = 100_000 # behind everything: what others do at the end of a batch is part of what is written
@@ -150,7 +151,7 @@ class FitCheckpoint(FitCallback):
         # Training batches between two checkpoints, at least 1; the last batch of an epoch has one too.
         # None means as often as it costs 1 % of the time, and at the end
         every:int|None=None,
-        keep:int=1, # Files to keep, at least 1: of `run.pt`, `run-1.pt` is the one before, `run-2.pt` the one before that
+        keep:int=1, # Files to keep, at least 1; `run-1.pt` is the one before `run.pt`, `run-2.pt` the one before that
         overwrite:bool=False # Whether the checkpoint of another run that has not ended may be replaced
     ):
         if every is not None: check_count('every', every, what='batches')
@@ -206,7 +207,7 @@ def check_plan(self:FitCheckpoint,
     plan_to_plain(plan)
     return self
 
-# %% ../../nbs/36_train.checkpoint.ipynb #25aef93a
+# %% ../../nbs/36_train.checkpoint.ipynb #572ca1fd
 def describe_run(
     learn:Learner, # In a fit that begins
     run_id:str|None # Of a run that goes on; None for a new one
@@ -220,17 +221,18 @@ def describe_run(
                 stages=None if stages is None else to_tagged(stages_to_plain(stages, learn.wd)),
                 cbs=names_to_give(learn.cbs), has_history=any(isinstance(cb, HistoryRecorder) for cb in learn.cbs))
 
+# %% ../../nbs/36_train.checkpoint.ipynb #342215b2
 @patch
 def before_train(self:FitCheckpoint):
     "Follow the loader of this epoch, and hold signals back"
     learn = self.learn
     if is_lr_find(learn): return
-    if self.now is None: self._begin()
+    if self.now is None: self._describe_fit()
     if not isinstance(learn.dl, Followed): learn.dl = Followed(learn.dl)
     self.now.signals.hold()
 
 @patch
-def _begin(self:FitCheckpoint):
+def _describe_fit(self:FitCheckpoint):
     "Write down what is about to be trained"
     learn = self.learn
     with together(): self.check_fit(learn, learn.opt, learn.cbs)
@@ -288,7 +290,7 @@ def _agree(self:FitCheckpoint, is_last:bool)->bool: # Whether this was a batch t
     if received: now.signals.received = received[0]
     return True
 
-# %% ../../nbs/36_train.checkpoint.ipynb #41d71b3a
+# %% ../../nbs/36_train.checkpoint.ipynb #bd4d74ac
 def earlier_plans(
     learn:Learner # In a fit
 )->list: # Plain data; without those that can't be written
@@ -316,20 +318,21 @@ def _write(self:FitCheckpoint):
     now = self.now
     begun = time.perf_counter()
     places = from_all(self.learn.dl.place())
-    if is_writer(): self._try(lambda: write_checkpoint(self.checkpoint_path, self._contents(places), self.keep))
+    path = self.checkpoint_path
+    if is_writer(): self._write_or_warn(lambda: write_checkpoint(path, self._contents(places), self.keep))
     now.is_due = False
     now.written = time.perf_counter()
     now.seconds = now.written-begun
 
 @patch
-def _try(self:FitCheckpoint, write):
+def _write_or_warn(self:FitCheckpoint, write):
     "Write, or warn if that fails"
     try: write()
     except Exception as e:
         warn(f'the checkpoint {self.checkpoint_path} could not be written: {type(e).__name__}: {e}; the training goes '
              'on, and what was written before is still there')
 
-# %% ../../nbs/36_train.checkpoint.ipynb #58dae971
+# %% ../../nbs/36_train.checkpoint.ipynb #96555e26
 @patch
 def after_train(self:FitCheckpoint):
     "Let signals act at once outside training"
@@ -351,7 +354,7 @@ def after_fit(self:FitCheckpoint):
     stages = vars(learn).get('stage_run')
     was_stopped = any(found.action=='stopped' for found in divergences(learn))
     is_end = stages is None or stages.number+1==len(stages.plan.stages) or was_stopped
-    if is_end and is_writer(): self._try(lambda: end_checkpoint(self.checkpoint_path, now.run['id']))
+    if is_end and is_writer(): self._write_or_warn(lambda: end_checkpoint(self.checkpoint_path, now.run['id']))
 
 def end_checkpoint(
     path:Path, # File of a checkpoint

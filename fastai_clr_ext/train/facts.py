@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.facts.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35b_train.facts.ipynb #15d4d0bb
+# %% ../../nbs/35b_train.facts.ipynb #2a80c7ab
 import torch
 from dataclasses import replace
 from fastai.callback.progress import ProgressCallback
@@ -18,8 +18,9 @@ from ..core.callback import unwrap_model
 from ..core.checks import check
 
 from ..schedule.plan import Plan
+from ..record.fits import loss_name, n_elements, optimizer_name, versions
 from ..record.gradients import AfterClip
-from ..record.recorder import HistoryRecorder, loss_name, n_elements, optimizer_name, versions
+from ..record.recorder import HistoryRecorder
 from .order import loaders_of
 from .scheduler import CycleScheduler
 from .stage import Stage, sched_from_plain

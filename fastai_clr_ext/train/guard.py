@@ -7,10 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #4cee7622
+# %% ../../nbs/34_train.guard.ipynb #759592fa
 import math, numpy as np, torch
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
 from fastcore.basics import patch
 from fastai.callback.core import Callback, CancelFitException
@@ -21,48 +20,12 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, checked, is_number, warn
-from fastai_clr_ext.record.measure import (adam_sums, joined, keeps_squares, l2_norm, named_params, param_sets,
-    stored_values)
-from ..record.recorder import current_plan
+from ..record.measure import adam_sums, keeps_squares, param_sets
+from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
 from .scheduler import CycleScheduler
 from .rewind import all_finite, copy_to_host, rewind
-
-# %% ../../nbs/34_train.guard.ipynb #b1c85bd0
-@dataclass
-class WatchedBatch:
-    "Batch that the guard has not looked at"
-    train_iter:int # Iteration of the fit
-    epoch:int # Epoch of the fit
-    row:int # Row of the cycle's table
-    step:int # Optimizer steps before it
-    lr:tuple # Rate of each parameter group
-    loss:torch.Tensor # 0-d, on its device
-    params:list # `(name, parameter)` of the model
-    norms:torch.Tensor|None = None # Norm of each parameter's gradient; None until the batch steps
-
-@dataclass
-class WatchedFit:
-    "What `DivergenceGuard` knows of the fit that is running"
-    n_iter:int # Batches in an epoch
-    is_scheduled:bool # Whether a callback writes the rate before every batch
-    kept:dict|None # Good weights on the host, for a rewind
-    trend:LossTrend # Of the losses since the start or the last rewind
-    params:list = field(default_factory=list) # `(name, parameter)` of the model
-    sets:list = field(default_factory=list) # `ParamSet`s of an optimizer with squared gradients; empty for others
-    watching:bool = True # False once the training was called lost and goes on
-    unread:list = field(default_factory=list) # `WatchedBatch`es since the last look
-    epoch:int = -1 # Number of the epoch
-    n_step:int = 0 # Optimizer steps so far
-    scale:float = 1. # Factor of all rates after rewinds
-    n_rewind:int = 0 # Rewinds so far
-    lr_best:float = math.nan # Highest rate where the smoothed loss was lowest
-    n_nonfinite:int = 0 # Losses in a row that are not finite
-    measuring:bool = False # Whether the effective step of this batch is measured
-    measured:torch.Tensor|None = None # Mean effective step over mean |weight|, on its device
-    weight:torch.Tensor|None = None # Σ|weight| of what is about to step
-    candidate:dict|None = None # Copy of the weights that the next look must confirm
-    since_kept:int = 0 # Batches since the last copy
+from .watched import Look, WatchedBatch, WatchedFit, norms_of, set_watched, stepped_params, watched_to_plain
 
 # %% ../../nbs/34_train.guard.ipynb #d1978845
 class DivergenceGuard(FitCallback):
@@ -113,7 +76,7 @@ def sets_rate(
     if isinstance(cb, CycleScheduler): return 'lr' in cb.plan.cycle.hypers
     return isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
 
-# %% ../../nbs/34_train.guard.ipynb #6c8711f9
+# %% ../../nbs/34_train.guard.ipynb #97fb3c0c
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -136,10 +99,10 @@ def _begin(self:DivergenceGuard):
     "Start to watch this fit"
     learn = self.learn
     if 'stage' not in vars(learn): divergences(learn).clear() # `fit_stages` does it for all stages
-    self._watch()
+    self._find_watched()
 
 @patch
-def _watch(self:DivergenceGuard):
+def _find_watched(self:DivergenceGuard):
     "Find out what there is to watch"
     learn = self.learn
     self.now = WatchedFit(
@@ -147,16 +110,17 @@ def _watch(self:DivergenceGuard):
         kept=copy_to_host(learn.model) if self.on=='rewind' else None)
     self._find_params()
 
+# %% ../../nbs/34_train.guard.ipynb #61197105
 @patch
 def _find_params(self:DivergenceGuard):
     "Note the parameters that there are now"
     learn,now = self.learn,self.now
-    now.params = named_params(learn.model)
+    now.params = stepped_params(learn)
     if not keeps_squares(learn.opt): return
     now.sets = param_sets(learn)
     for u in now.sets: u.params = [p for p in u.params if not p.is_complex()] # Adam may treat their two parts apart
 
-# %% ../../nbs/34_train.guard.ipynb #c2630165
+# %% ../../nbs/34_train.guard.ipynb #9dc32f89
 @patch
 def before_batch(self:DivergenceGuard):
     "Lower the rate after rewinds; a scheduler writes its own before every batch"
@@ -181,24 +145,11 @@ def after_loss(self:DivergenceGuard):
     is_first = not now.trend.n and not now.unread
     if is_first and now.kept is not None: # lazy modules have weights only now
         now.kept = copy_to_host(learn.model, now.kept)
-        now.params = named_params(learn.model)
+        now.params = stepped_params(learn)
     loss = learn.loss.detach().float().mean()
     now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss, now.params))
 
-# %% ../../nbs/34_train.guard.ipynb #156db6cd
-def norms_of(
-    tensors:Iterable, # Gradients or weights; None for a parameter that doesn't train
-    like:torch.Tensor # 0-d; says device and type
-)->torch.Tensor: # One norm for each
-    "Measure the norm of each tensor"
-    norms = []
-    for t in tensors:
-        if t is None:
-            norms.append(like.new_zeros(()))
-            continue
-        norms.append(l2_norm(joined([stored_values(t.detach())])).to(like.dtype).to(like.device))
-    return torch.stack(norms)
-
+# %% ../../nbs/34_train.guard.ipynb #c9ac40c6
 @patch
 @torch.no_grad()
 def before_step(self:DivergenceGuard):
@@ -207,59 +158,33 @@ def before_step(self:DivergenceGuard):
     now = self.now
     batch = now.unread[-1]
     batch.norms = norms_of([p.grad if p.requires_grad else None for _,p in batch.params], batch.loss)
-    now.n_step += 1
+    now.in_step = True
     now.measuring = bool(now.sets) and now.measured is None
     if not now.measuring: return
     gathered = [u.gather() for u in now.sets]
     now.measuring = any(gathered)
     now.weight = sum(p.detach().abs().sum() for u in now.sets for p in u.trainable)
 
-# %% ../../nbs/34_train.guard.ipynb #b6c44ecb
+# %% ../../nbs/34_train.guard.ipynb #d403f034
 @patch
 def after_cancel_step(self:DivergenceGuard):
     "Forget that the step was to be measured"
-    if self.now is not None: self.now.measuring = False
+    if self.now is not None: self.now.measuring = self.now.in_step = False
 
 @patch
 @torch.no_grad()
 def after_step(self:DivergenceGuard):
     "Measure the mean effective step over the mean |weight|, once between looks"
-    if not self.watching or not self.now.measuring: return
+    if not self.watching: return
     now,opt = self.now,self.learn.opt
+    now.n_step += now.in_step
+    now.in_step = False
+    if not now.measuring: return
     hypers = opt.hypers
     step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in now.sets if u.trainable)
     now.measured = torch.where(now.weight>0, step/now.weight, torch.nan).float() # any step is large beside weights of 0
     now.measuring = False
     for u in now.sets: u.release()
-
-# %% ../../nbs/34_train.guard.ipynb #7715c2a8
-def last_nonfinite(
-    params:list, # `(name, parameter)` of the model
-    norms:np.ndarray # Norm of each, or of its gradient
-)->str: # Empty if all are finite
-    "Find the parameter whose norm is not finite; of several the one nearest the output"
-    bad = np.flatnonzero(~np.isfinite(norms))
-    return params[bad[-1]][0] if len(bad) else ''
-
-@dataclass
-class Look:
-    "Everything since the last look, on the host"
-    batches:list # `WatchedBatch`es
-    losses:np.ndarray # One for each batch, averaged over processes
-    norms:list # For each batch the norms of its gradients; None without a step
-    weights:np.ndarray # Norm of each parameter of the last batch; 0 for one that doesn't train
-    eff:float # Mean effective step over mean |weight|; NaN if it was not measured
-
-    def first_bad(self,
-        i:int # Batch up to which to look; -1 for the last
-    )->str: # Name of the parameter; empty if all are finite
-        "Find the parameter that was non-finite first: in a gradient, else a weight"
-        until = len(self.batches) if i==-1 else i+1
-        for batch,norms in zip(self.batches[:until], self.norms):
-            if norms is None: continue
-            name = last_nonfinite(batch.params, norms)
-            if name: return name
-        return last_nonfinite(self.batches[-1].params, self.weights)
 
 # %% ../../nbs/34_train.guard.ipynb #cd8c7c15
 @patch
@@ -402,21 +327,12 @@ def _rewind(self:DivergenceGuard):
                        lr_best=math.nan, n_nonfinite=0, measured=None, measuring=False, unread=[], candidate=None,
                        since_kept=0)
 
-# %% ../../nbs/34_train.guard.ipynb #64a36073
-# Of `WatchedFit`, between two batches
-KEPT = ('kept', 'watching', 'epoch', 'n_step', 'scale', 'n_rewind', 'lr_best', 'n_nonfinite', 'measured', 'candidate',
-        'since_kept')
-OF_BATCH = 'train_iter', 'epoch', 'row', 'step', 'lr', 'loss', 'norms' # Of `WatchedBatch`
-
+# %% ../../nbs/34_train.guard.ipynb #69a0c5f8
 @patch
 def state_dict(self:DivergenceGuard)->dict: # Plain data
     "Return what the guard knows of the fit"
-    now = self.now
-    if now is None: return {}
-    unread = [{name: getattr(batch, name) for name in OF_BATCH} for batch in now.unread]
-    found = [asdict(d) for d in divergences(self.learn)]
-    kept = {name: getattr(now, name) for name in KEPT}
-    return kept | dict(trend=asdict(now.trend), unread=unread, divergences=found)
+    if self.now is None: return {}
+    return watched_to_plain(self.now) | dict(divergences=[asdict(found) for found in divergences(self.learn)])
 
 @patch
 def load_state_dict(self:DivergenceGuard,
@@ -424,9 +340,6 @@ def load_state_dict(self:DivergenceGuard,
 ):
     "Go on watching a fit"
     if not state: return
-    self._watch()
-    now = self.now
-    for name in KEPT: setattr(now, name, state[name])
-    now.trend = LossTrend(**state['trend'])
-    now.unread = [WatchedBatch(params=now.params, **batch) for batch in state['unread']]
+    self._find_watched()
+    set_watched(self.now, state)
     divergences(self.learn)[:] = [Divergence(**found) for found in state['divergences']]

@@ -171,7 +171,17 @@ def n_batches_of(
     check(n>0, 'the training set', 'have at least one batch (drop_last drops an incomplete one)', n)
     return n
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #e1911ac6
+# %% ../../nbs/30a_train.one_cycle.ipynb #ce37562e
+def check_beside(
+    plan:Plan, # What would be trained
+    cbs:list # Callbacks of the learner and of the fit
+):
+    "Raise a `ValueError` if a callback can't work beside the plan"
+    check_writers(plan.scheduled, cbs)
+    for cb in cbs:
+        if hasattr(type(cb), 'check_plan'): cb.check_plan(plan)
+
+# %% ../../nbs/30a_train.one_cycle.ipynb #3a402ad9
 @checked
 def make_plan(
     learn:Learner, # About to fit
@@ -207,10 +217,8 @@ def make_plan(
     check(n_epoch*n_iter<=most, 'n_epoch', f'give at most {most:,} batches, {n_iter} in each epoch', n_epoch)
     ranges = ((0, start_epoch*n_iter, cycle.n_trained(n_epoch*n_iter)),)
     plan = Plan(cycle, lr_max, n_epoch, n_iter, ranges, tuple(settable_hypers(opt, cycle)))
-    check_writers(plan.scheduled, [*learn.cbs, *(cbs or [])])
     if cut_short is not None: plan = cut_short(plan)
-    for cb in [*learn.cbs, *(cbs or [])]:
-        if hasattr(type(cb), 'check_plan'): cb.check_plan(plan)
+    check_beside(plan, [*learn.cbs, *(cbs or [])])
     plan.table # computed now: an error if an annealer misbehaves
     warn_left_out(plan.cycle, plan.n)
     return plan

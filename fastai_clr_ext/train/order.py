@@ -19,8 +19,8 @@ from fastai.data.load import DataLoader
 from ..core.random import (
     python_from_plain, python_to_plain, random_states, set_random_states, states_from_plain, states_to_plain)
 
-# %% ../../nbs/35_train.order.ipynb #82a2cb70
-COUNTS = 'i', '_n_inp' # What `DistributedDL` has given; inputs in a batch, which `TfmdDL` draws an item to find out
+# %% ../../nbs/35_train.order.ipynb #f71d9f32
+COUNTS = 'i', '_n_inp' # Items that `DistributedDL` gave; inputs in a batch, as `TfmdDL` found out
 
 def loaders_of(
     dl:Iterable # Data loader, maybe around another, as fastai's `DistributedDL` is
@@ -37,6 +37,7 @@ def generators_of(
     owners = [dl, vars(dl).get('sampler')]
     return [owner.generator for owner in owners if getattr(owner, 'generator', None) is not None]
 
+# %% ../../nbs/35_train.order.ipynb #807568f4
 def loader_states(
     dl:Iterable # Data loader
 )->list: # Of plain data, one for each loader inside
@@ -89,7 +90,7 @@ class Counted:
         "Go on to a later item"
         for _ in islice(self, n): pass
 
-# %% ../../nbs/35_train.order.ipynb #932fd8d4
+# %% ../../nbs/35_train.order.ipynb #2f419868
 class Followed:
     "Loader for one epoch that knows how far it has come; everything else is the loader's own"
     def __init__(self,
@@ -114,8 +115,9 @@ class Followed:
         "Write down how far the epoch has come"
         workers = [[worker, place.n_drawn, place.n_given, plain_states(place.states)]
                    for worker,place in self.workers.items()]
-        return dict(begun=self.begun, n_before=self.n_before, n_given=self.n_given, workers=workers, last_worker=self.last_worker,
-                    states=states_to_plain(random_states()), loaders=loader_states(self.dl))
+        return dict(begun=self.begun, n_before=self.n_before, n_given=self.n_given, workers=workers,
+                    last_worker=self.last_worker, states=states_to_plain(random_states()),
+                    loaders=loader_states(self.dl))
 
     def set_states(self):
         "Give the generators the states that they had at the place, once"

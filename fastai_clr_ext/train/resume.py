@@ -133,7 +133,7 @@ def holding(
         learn.recorder.history = mine
         raise
 
-# %% ../../nbs/37_train.resume.ipynb #03d391a6
+# %% ../../nbs/37_train.resume.ipynb #5a1e7f79
 @dataclass
 class Resumption:
     "A run that is about to go on, checked"
@@ -154,6 +154,7 @@ def checkpoint_again(
     for cb in own+new: cb.run_id = run['id']
     return new
 
+# %% ../../nbs/37_train.resume.ipynb #8f48c035
 def plan_resumption(
     learn:Learner, # About to go on
     saved:dict, # Checkpoint
@@ -185,6 +186,7 @@ def plan_resumption(
     if not is_same: place = same_fraction(saved, before, plan, n_epoch, n_iter)
     return Resumption(place, n_trained(plan, n_epoch, n_iter), plan, stages, n_epoch)
 
+# %% ../../nbs/37_train.resume.ipynb #a87a950c
 def plan_stage_run(
     learn:Learner, # About to go on
     run:dict, # What a checkpoint says of the run

@@ -7,10 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.rewind.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/33a_train.rewind.ipynb #3ef3342d
+# %% ../../nbs/33a_train.rewind.ipynb #f6d4ad4f
 import copy, torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 from ..record.measure import stored_values
@@ -36,7 +37,16 @@ def all_finite(
     tensors = [value for value in state.values() if torch.is_tensor(value)]
     return all(stored_values(t).isfinite().all() for t in tensors)
 
-# %% ../../nbs/33a_train.rewind.ipynb #a02bcb1e
+# %% ../../nbs/33a_train.rewind.ipynb #855e7082
+@torch.no_grad()
+def copy_to_masters(
+    half:NonNativeMixedPrecision # In a fit
+):
+    "Give the copies that the optimizer steps the weights of the model"
+    for params,masters in zip(half.model_pgs, half.master_pgs):
+        values = [nn.utils.parameters_to_vector(p.float() for p in params)] if half.flat_master else params
+        for value,master in zip(values, masters): master.copy_(value)
+
 def rewind(
     learn:Learner, # In a fit
     state:dict # Copy of the model's state
@@ -47,3 +57,4 @@ def rewind(
     learn.opt.zero_grad()
     for cb in learn.cbs:
         if isinstance(cb, GradientAccumulation): cb.count = 0
+        if isinstance(cb, NonNativeMixedPrecision): copy_to_masters(cb)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.scheduler.html.md"""
 # %% auto #0
 __all__ = ['CycleScheduler']
 
-# %% ../../nbs/30_train.scheduler.ipynb #ab132fbe
+# %% ../../nbs/30_train.scheduler.ipynb #a3173fee
 import numpy as np
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
-from ..core.callback import FitCallback, check_not_nested, running_epoch
+from ..core.callback import FitCallback, running_epoch
 from ..core.checks import check, checked, warn
 from ..schedule.cycle import fill_unset
 from ..schedule.plan import Plan, settable_hypers
@@ -73,7 +73,7 @@ class CycleFit:
             trained = [h[name] for h in hypers]
             if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.scheduler.ipynb #a4d97b8e
+# %% ../../nbs/30_train.scheduler.ipynb #c4976987
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
@@ -96,14 +96,14 @@ class CycleScheduler(FitCallback):
 
     def before_fit(self):
         "Fit the plan to the epochs and batches of this fit"
-        super().before_fit()
+        super().before_fit() # first: a fit within the fit is refused before the plan is changed
         learn,plan = self.learn,self.plan
         self.check_fit(learn, learn.opt, learn.cbs)
         sizes = dict(n_epoch=learn.n_epoch, n_iter=len(learn.dls.train))
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
 
-# %% ../../nbs/30_train.scheduler.ipynb #53c0b5b6
+# %% ../../nbs/30_train.scheduler.ipynb #1a4126c0
 def raise_groups_changed(
     n_planned:int, # Parameter groups when the fit began
     n:int # Parameter groups now
@@ -113,7 +113,7 @@ def raise_groups_changed(
                      f'groups between fits; got {n}')
 
 @patch
-def _begin(self:CycleScheduler, before:dict):
+def _set_tables(self:CycleScheduler, before:dict):
     "Begin a fit with the values that each group had before"
     tables = [(name, fill_unset(values, before[name])) for name,values in self.plan.table.items()]
     self.now = CycleFit(tables, before=before)
@@ -125,10 +125,9 @@ def before_batch(self:CycleScheduler):
     hypers = learn.opt.hypers
     if len(hypers)!=len(plan.lr_max): raise_groups_changed(len(plan.lr_max), len(hypers))
     if self.now is None:
-        check_not_nested(learn)
         is_alone = 'stage' not in vars(learn) and 'recorder' in vars(learn)
         if is_alone: vars(learn.recorder).get('divergences', []).clear() # those of an earlier fit
-        self._begin({name: [h[name] for h in hypers] for name in plan.table})
+        self._set_tables({name: [h[name] for h in hypers] for name in plan.table})
     now = self.now
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
@@ -208,7 +207,7 @@ def _keep_plan(self:CycleScheduler, learn:Learner, now:CycleFit|None):
         recorder.hps[name] = np.where(np.isnan(trained), values[rows,-1], trained).tolist()
     warn_changed(now, recorder)
 
-# %% ../../nbs/30_train.scheduler.ipynb #e8fa3023
+# %% ../../nbs/30_train.scheduler.ipynb #5d5e5180
 KEPT = 'ranges', 'epoch', 'row', 'planned', 'n_beyond', 'is_cut', 'changed' # Of `CycleFit`, between two batches
 
 @patch
@@ -226,5 +225,5 @@ def load_state_dict(self:CycleScheduler,
     "Go on with a fit"
     if not state: return
     self.plan = replace(self.plan, trained_ranges=state['trained_ranges'])
-    self._begin(state['before'])
+    self._set_tables(state['before'])
     for name in KEPT: setattr(self.now, name, state[name])

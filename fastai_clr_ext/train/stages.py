@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.stages.html.md"""
 # %% auto #0
 __all__ = ['n_batches', 'StagedPlan', 'plan_stages']
 
-# %% ../../nbs/32_train.stages.ipynb #d3a4ed3d
+# %% ../../nbs/32_train.stages.ipynb #e87778bb
 import math, numpy as np, pandas as pd, uuid
 import matplotlib.pyplot as plt
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ from ..core.checks import as_list, check, checked, is_count, plain
 from ..core.ranks import together
 from ..schedule.cycle import Schedule
 from ..schedule.plan import Plan, plot_schedule
-from ..record.recorder import n_elements
+from ..record.fits import n_elements
 from .divergence import divergences
 from .one_cycle import make_plan, n_batches_of, peek_optimizer
 from .stage import MAX_STAGES, Stage
@@ -239,7 +239,7 @@ def plan_stages(
     opt,_ = peek_optimizer(learn)
     return StagedPlan(made, plans, [count_trainable(opt, stage.freeze_to) for stage in made])
 
-# %% ../../nbs/32_train.stages.ipynb #fb46b031
+# %% ../../nbs/32_train.stages.ipynb #17169766
 @dataclass
 class StageRun:
     "Run of stages that is trained: `learn.stage_run` as long as it lasts"
@@ -270,6 +270,7 @@ def running_stages(
         for name in ('stage', 'stage_run'): vars(learn).pop(name, None)
         for cb,reset_on_fit in run.trackers.items(): cb.reset_on_fit = reset_on_fit
 
+# %% ../../nbs/32_train.stages.ipynb #2b65dee3
 def initial_hypers(
     opt:Optimizer|OptimWrapper, # Optimizer before the first stage
     plans:list # Of the stages

@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import unwrap_model
 
-# %% ../../nbs/35a_train.state.ipynb #a55df466
+# %% ../../nbs/35a_train.state.ipynb #54d18e3f
 class NotPlain(TypeError): "A value that can't be written as plain data"
 
 CONTAINERS = {'tuple': tuple, 'L': L, 'set': set, 'deque': deque} # Containers by the name that stands for them
@@ -53,8 +53,8 @@ def is_long_column(
     x:list # Any
 )->bool: # True for two or more tensors of no dimension, alike
     "Is it a list of single numbers on a device?"
-    if len(x)<2 or not all(type(item)==type(x[0]) and isinstance(item, torch.Tensor) for item in x): return False
-    return all(item.ndim==0 and (item.dtype, item.device)==(x[0].dtype, x[0].device) for item in x)
+    if len(x)<2 or not all(isinstance(item, torch.Tensor) and item.ndim==0 for item in x): return False
+    return len({(item.dtype, item.device) for item in x})==1
 
 # %% ../../nbs/35a_train.state.ipynb #7f24ac2a
 def from_tagged(
@@ -175,7 +175,7 @@ def set_opt_state(
     for p,has_grad in zip(params_of(opt), state['has_grad']): p.grad = torch.zeros_like(p) if has_grad else None
     for p,value in zip(own_params(learn), state['own']): p.data.copy_(value)
 
-# %% ../../nbs/35a_train.state.ipynb #c006a30f
+# %% ../../nbs/35a_train.state.ipynb #78e2bb7e
 def keeps_own_state(
     cb:Callback # Any
 )->bool: # Asks the class: an attribute that a callback lacks is looked up in learner and model
@@ -192,6 +192,7 @@ def callback_names(
         found.append((cb.name if n==1 else f'{cb.name}_{n}', cb))
     return found
 
+# %% ../../nbs/35a_train.state.ipynb #8b9ab1ce
 def callback_states(
     learn:Learner # In a fit
 )->dict: # Plain data by name
