@@ -7,47 +7,55 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.ranks.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01c_core.ranks.ipynb #99f2c35d
-import torch.distributed as dist
+# %% ../../nbs/01c_core.ranks.ipynb #2b30ce12
+import sys, torch.distributed as dist
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fastai.learner import Learner
 from fastai.torch_core import num_distrib, rank_distrib
 
-# %% ../../nbs/01c_core.ranks.ipynb #55efef54
+# %% ../../nbs/01c_core.ranks.ipynb #d44b9aa9
 def is_writer()->bool: # True in the process of rank 0, and outside distributed training
     "Does this process write for all processes?"
     return rank_distrib()==0
 
-def is_distributed()->bool: # False for a single process
-    "Is this process one of several that train together?"
-    return num_distrib()>1 and dist.is_available() and dist.is_initialized()
+def is_distributed(
+    learn:Learner # About to fit, or in a fit
+)->bool: # False for a fit that one process runs alone, as under `if rank_distrib()==0:`
+    "Does the learner train in several processes?"
+    trainer = getattr(sys.modules.get('fastai.distributed'), 'DistributedTrainer', ()) # importing it needs accelerate
+    return num_distrib()>1 and dist.is_initialized() and any(isinstance(cb, trainer) for cb in learn.cbs)
 
 def from_all(
+    learn:Learner, # That trains
     value:object # That pickle can write; it goes between processes of this training only
 )->list: # One for each rank
     "Return what every process has"
-    if not is_distributed(): return [value]
+    if not is_distributed(learn): return [value]
     values = [None]*num_distrib()
     dist.all_gather_object(values, value)
     return values
 
 def from_writer(
+    learn:Learner, # That trains
     value:object # That pickle can write; what other processes give is not used
 )->object: # That of rank 0
     "Return what the writer has"
-    if not is_distributed(): return value
+    if not is_distributed(learn): return value
     held = [value]
     dist.broadcast_object_list(held, src=0)
     return held[0]
 
-# %% ../../nbs/01c_core.ranks.ipynb #78154d43
+# %% ../../nbs/01c_core.ranks.ipynb #cc791b25
 @contextmanager
-def together()->Iterator: # Nothing
+def together(
+    learn:Learner # That is about to train
+)->Iterator: # Nothing
     "Raise an error in all processes if one of them raises an `Exception` within the context"
     error = None
     try: yield
     except Exception as e: error = e
-    texts = from_all(None if error is None else f'{type(error).__name__}: {error}')
+    texts = from_all(learn, None if error is None else f'{type(error).__name__}: {error}')
     if error is not None: raise error
     for rank,text in enumerate(texts):
         if text is not None: raise ValueError(f'the process of rank {rank} raised {text}')

@@ -189,12 +189,12 @@ def running_fit(
         is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
 
-# %% ../../nbs/24_record.recorder.ipynb #1d9e91b4
+# %% ../../nbs/24_record.recorder.ipynb #106ac812
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
     learn = self.learn
-    with together(): # all are checked before anything is written
+    with together(learn): # all are checked before anything is written
         for cb in [self] if is_lr_find(learn) else learn.cbs:
             if hasattr(type(cb), 'check_fit'): cb.check_fit(learn, learn.opt, learn.cbs)
     recorder = learn.recorder

@@ -221,7 +221,7 @@ def describe_run(
                 stages=None if stages is None else to_tagged(stages_to_plain(stages, learn.wd)),
                 cbs=names_to_give(learn.cbs), has_history=any(isinstance(cb, HistoryRecorder) for cb in learn.cbs))
 
-# %% ../../nbs/36_train.checkpoint.ipynb #342215b2
+# %% ../../nbs/36_train.checkpoint.ipynb #ac3793bb
 @patch
 def before_train(self:FitCheckpoint):
     "Follow the loader of this epoch, and hold signals back"
@@ -235,7 +235,7 @@ def before_train(self:FitCheckpoint):
 def _describe_fit(self:FitCheckpoint):
     "Write down what is about to be trained"
     learn = self.learn
-    with together(): self.check_fit(learn, learn.opt, learn.cbs)
+    with together(learn): self.check_fit(learn, learn.opt, learn.cbs)
     if is_writer(): remove_leftovers(self.checkpoint_path)
     run = describe_run(learn, self.run_id) | dict(every=self.every, keep=self.keep)
     self.now = Writing(run, Signals(learn))
@@ -253,7 +253,7 @@ def after_step(self:FitCheckpoint):
     "The optimizer has stepped, or has skipped a step by an overflow: no gradients are left"
     if self.now is not None: self.now.has_stepped = True
 
-# %% ../../nbs/36_train.checkpoint.ipynb #fe700960
+# %% ../../nbs/36_train.checkpoint.ipynb #3168cf81
 TALK_EVERY = 10 # Batches after which the processes of a distributed training agree
 
 @patch
@@ -264,7 +264,7 @@ def after_batch(self:FitCheckpoint):
     now.n_batch += 1
     is_last = self.learn.iter+1>=len(self.learn.dl)
     if self._must_write(is_last): now.is_due = True
-    if is_distributed() and not self._agree(is_last): return
+    if is_distributed(self.learn) and not self._agree(is_last): return
     if not now.has_stepped: return
     received = now.signals.received
     if now.is_due or received is not None: self._write()
@@ -284,13 +284,13 @@ def _agree(self:FitCheckpoint, is_last:bool)->bool: # Whether this was a batch t
     now = self.now
     is_asked_for = self.every is not None and now.n_batch%self.every==0
     if not (is_last or is_asked_for or now.n_batch%TALK_EVERY==0): return False
-    said = from_all((now.is_due, now.signals.received))
+    said = from_all(self.learn, (now.is_due, now.signals.received))
     now.is_due = said[0][0]
     received = [number for _,number in said if number is not None]
     if received: now.signals.received = received[0]
     return True
 
-# %% ../../nbs/36_train.checkpoint.ipynb #bd4d74ac
+# %% ../../nbs/36_train.checkpoint.ipynb #6a50476b
 def earlier_plans(
     learn:Learner # In a fit
 )->list: # Plain data; without those that can't be written
@@ -317,7 +317,7 @@ def _write(self:FitCheckpoint):
     "Write a checkpoint, or warn if that fails"
     now = self.now
     begun = time.perf_counter()
-    places = from_all(self.learn.dl.place())
+    places = from_all(self.learn, self.learn.dl.place())
     path = self.checkpoint_path
     if is_writer(): self._write_or_warn(lambda: write_checkpoint(path, self._contents(places), self.keep))
     now.is_due = False

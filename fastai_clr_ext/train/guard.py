@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #759592fa
+# %% ../../nbs/34_train.guard.ipynb #57cffdc6
 import math, numpy as np, torch
 from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
@@ -20,6 +20,7 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, checked, is_number, warn
+from ..core.ranks import is_distributed
 from ..record.measure import adam_sums, keeps_squares, param_sets
 from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
@@ -186,14 +187,14 @@ def after_step(self:DivergenceGuard):
     now.measuring = False
     for u in now.sets: u.release()
 
-# %% ../../nbs/34_train.guard.ipynb #cd8c7c15
+# %% ../../nbs/34_train.guard.ipynb #e2fdd134
 @patch
 @torch.no_grad()
 def _to_host(self:DivergenceGuard)->Look: # Everything unread
     "Bring everything unread to the host in one transfer"
     now = self.now
     losses = torch.stack([batch.loss for batch in now.unread])
-    if num_distrib()>1:
+    if is_distributed(self.learn):
         torch.distributed.all_reduce(losses)
         losses /= num_distrib()
     train = [p if p.requires_grad and not is_lazy(p) else None for _,p in now.unread[-1].params]

@@ -249,7 +249,7 @@ def train_plan(
         try: learn.fit(plan.n_epoch, list(plan.lr_max), wd, cbs, reset_opt)
         finally: scheduler.keep(learn) # also after Ctrl-C or an error, when fastai skips `after_fit`
 
-# %% ../../nbs/30a_train.one_cycle.ipynb #4ee07d9f
+# %% ../../nbs/30a_train.one_cycle.ipynb #fdf4e911
 @patch
 def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
@@ -277,7 +277,7 @@ def fit_one_cycle_ext(self:Learner,
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
     cbs = make_callbacks(cbs)
-    with together():
+    with together(self):
         plan = make_plan(self, n_epoch, lr_max, wd, cbs, reset_opt, start_epoch,
                          use_clr_beta=use_clr_beta, use_clr=use_clr, sched=sched, div=div, div_final=div_final,
                          pct_start=pct_start, moms=moms, pct_final=pct_final, anneal=anneal, sampling=sampling)

@@ -132,7 +132,7 @@ def plain_states(
     "Write the states of a worker as plain data"
     return None if states is None else states_to_plain(pickle.loads(states))
 
-# %% ../../nbs/35_train.order.ipynb #aa31e0d7
+# %% ../../nbs/35_train.order.ipynb #62804b50
 PLACE = 'place of the batch in its epoch' # Key of what goes with a batch
 
 class BatchesWithPlaces:
@@ -141,8 +141,8 @@ class BatchesWithPlaces:
         loader:DataLoader, # Whose method it stands in for
         followed:Followed # The epoch
     ):
-        self.loader,self.followed = loader,followed
-        self.plain = loader.create_batches
+        self.followed,self.plain = followed,loader.create_batches
+        self.is_indexed = loaders_of(loader)[-1].indexed # `DistributedDL` doesn't know
         self.is_next = True # Whether the next iteration of the loader is the epoch that is followed
 
     def __call__(self,
@@ -161,9 +161,9 @@ class BatchesWithPlaces:
         place = self.followed.workers.get(worker, WorkerPlace())
         if worker<=self.followed.last_worker: yield {PLACE: None}
         drawn = Counted(samples)
-        if self.loader.indexed: drawn.skip(place.n_drawn)
+        if self.is_indexed: drawn.skip(place.n_drawn)
         batches = iter(self.plain(drawn))
-        if not self.loader.indexed:
+        if not self.is_indexed:
             for _ in islice(batches, place.n_given): pass
         if info is None: self.followed.set_states()
         elif place.states is not None: set_random_states(pickle.loads(place.states))

@@ -199,7 +199,7 @@ def plan_stage_run(
     stages = stages_from_plain(d, stage_cbs, annealers)
     return StageRun(plan_stages(learn, stages, cbs), d['hypers'], d['number'], id=run['id'])
 
-# %% ../../nbs/37_train.resume.ipynb #f0f94011
+# %% ../../nbs/37_train.resume.ipynb #0db2bd80
 @patch
 @checked
 def resume_fit(self:Learner,
@@ -217,9 +217,9 @@ def resume_fit(self:Learner,
     if n_epoch is not None: check_count('n_epoch', n_epoch, what='epochs')
     cbs,path = make_callbacks(cbs),file_path(path, must_have_folder=False)
     stage_cbs = {name: make_callbacks(each) for name,each in (stage_cbs or {}).items()}
-    with together(): saved = read_checkpoint(path) if is_writer() else None
-    saved = from_writer(saved)
-    with together():
+    with together(self): saved = read_checkpoint(path) if is_writer() else None
+    saved = from_writer(self, saved)
+    with together(self):
         cbs += checkpoint_again(path, saved['run'], [*self.cbs, *cbs])
         with holding(self, saved_history(self, saved, path)):
             what = plan_resumption(self, saved, cbs, stage_cbs, annealers, n_epoch, rescale)

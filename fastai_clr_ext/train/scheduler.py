@@ -73,7 +73,7 @@ class CycleFit:
             trained = [h[name] for h in hypers]
             if trained!=planned: self.changed.setdefault(name, {})[self.row] = trained
 
-# %% ../../nbs/30_train.scheduler.ipynb #c4976987
+# %% ../../nbs/30_train.scheduler.ipynb #5368e33f
 class CycleScheduler(FitCallback):
     "Set every hyper-parameter of a plan before each training batch, and keep the plan on the `Recorder`"
     order = ParamScheduler.order # the last to write before the batch, as fastai's scheduler
@@ -101,7 +101,15 @@ class CycleScheduler(FitCallback):
         self.check_fit(learn, learn.opt, learn.cbs)
         sizes = dict(n_epoch=learn.n_epoch, n_iter=len(learn.dls.train))
         if plan.scheduled is None: sizes['scheduled'] = tuple(settable_hypers(learn.opt, plan.cycle))
+        if sizes['n_iter']!=plan.n_iter: sizes['trained_ranges'] = self._ranges(**sizes)
         if any(getattr(plan, k)!=v for k,v in sizes.items()): self.plan = replace(plan, **sizes)
+
+    def _ranges(self, n_epoch:int, n_iter:int, **_)->tuple|None: # None for all batches
+        "Return what is trained of the plan if an epoch has another number of batches, as in several processes"
+        plan = self.plan
+        if plan.trained_ranges is None: return None
+        first_epoch = plan.trained_ranges[0][1]//plan.n_iter
+        return ((0, first_epoch*n_iter, plan.cycle.n_trained(n_epoch*n_iter)),)
 
 # %% ../../nbs/30_train.scheduler.ipynb #1a4126c0
 def raise_groups_changed(

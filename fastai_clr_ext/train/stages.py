@@ -340,7 +340,7 @@ def find_start(
     check(is_count(epoch, 0) and epoch<n_epoch, 'start', f'name an epoch of {name!r} in [0, {n_epoch})', start)
     return names.index(name), int(epoch)
 
-# %% ../../nbs/32_train.stages.ipynb #f8a632c4
+# %% ../../nbs/32_train.stages.ipynb #8e0b06d7
 @patch
 def fit_stages(self:Learner,
     stages:list, # `Stage`s in order
@@ -349,7 +349,7 @@ def fit_stages(self:Learner,
 )->None: # As fastai's `fit`
     "Train one stage after the other, all of them checked before the first batch"
     cbs = make_callbacks(cbs)
-    with together():
+    with together(self):
         plan = plan_stages(self, stages, cbs)
         number,start_epoch = find_start(plan, plain(start))
     self.lr = plain(self.lr)
