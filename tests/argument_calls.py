@@ -67,7 +67,7 @@ CALLS |= {
     'Stage': Call(lambda **kwargs: make_mlp().fit_stages([Stage(**kwargs)]), name='a', n_epoch=1, lr_max=.1,
                   freeze_to=0, sched=None, wd=None, cbs=None, keep_opt=False),
     'Stage.from_dict': Call(Stage.from_dict, d=Stage('a', 1).to_dict(), annealers=None),
-    'fit_stages': on_learner('fit_stages', stages=[Stage('a', 1)], cbs=None),
+    'fit_stages': on_learner('fit_stages', stages=[Stage('a', 1)], cbs=None, start=None),
     'preview_stages': on_learner('preview_stages', stages=[Stage('a', 1)], cbs=None, show_moms=True, ax=None),
     'plan_stages': Call(plan_stages, learn=make_mlp(), stages=[Stage('a', 1)], cbs=None),
     'stages_long': Call(stages_long, **RECIPES), 'stages_two_cycles': Call(stages_two_cycles, **RECIPES),
@@ -95,6 +95,7 @@ folder = Path(tempfile.mkdtemp())
 quick = dict(n_epoch=1, seeds=1, lr_max=.05, with_bar=False)
 result = compare(make_line, POLICIES, out=folder/'base', **quick)
 history.save(folder/'history.npz')
+make_mlp().fit_one_cycle_ext(1, .1, cbs=FitCheckpoint(folder/'resume.pt'))
 number = itertools.count()
 JUDGING = dict(baseline=None, metric=None, higher=None, level=.95, margin=0., fail_score=None)
 
@@ -119,6 +120,9 @@ CALLS |= {
     'RunHistory.save': Call(history.save, path=folder/'h.npz', overwrite=True),
     'RunHistory.load': Call(RunHistory.load, path=folder/'history.npz'),
     'SaveHistory': in_fit(SaveHistory, HistoryRecorder, path=folder/'s.npz', overwrite=True),
+    'FitCheckpoint': in_fit(FitCheckpoint, path=folder/'c.pt', overwrite=True),
+    'resume_fit': on_learner('resume_fit', path=folder/'resume.pt', cbs=None, stage_cbs=None, annealers=None, n_epoch=None,
+                             rescale=False),
     'images_dls': Call(images_dls, images=digits_images(.2, 0), **defaults(images_dls)),
 }
 

@@ -47,7 +47,7 @@ def test_importing_changes_nothing_in_fastai():
                        env=clean_env | {'MPLBACKEND': 'Agg'})
     assert r.returncode==0, r.stderr
     assert ("Learner ['fine_tune_gradual', 'fine_tune_long', 'fine_tune_two_cycles', 'fit_one_cycle_ext', "
-            "'fit_stages', 'preview_one_cycle_ext', 'preview_stages']") in r.stdout, r.stdout
+            "'fit_stages', 'preview_one_cycle_ext', 'preview_stages', 'resume_fit']") in r.stdout, r.stdout
     assert ("Recorder ['divergence', 'grad_quantiles', 'grads', 'history', 'plot_adam', 'plot_cycle', "
             "'plot_grad_heatmap', 'plot_grad_spread', 'plot_grads', 'plot_losses', 'plot_lr', 'plot_lr_find_grads', "
             "'plot_metrics', 'plot_stages', 'plot_vs_lr', 'summary', 'to_html']") in r.stdout, r.stdout

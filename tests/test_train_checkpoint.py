@@ -175,15 +175,6 @@ def test_a_cycle_that_has_no_name_in_a_file_is_refused_before_the_first_batch(tm
         learn.fit_one_cycle_ext(1, .05, anneal=lambda start,end,pos: start, cbs=FitCheckpoint(tmp_path/'a.pt'))
     assert learn.opt is None
 
-def test_what_is_spread_over_processes_is_refused(tmp_path):
-    class DeepSpeedOptimizer: "Stands for DeepSpeed's"
-    DeepSpeedOptimizer.__module__ = 'deepspeed.runtime.zero.stage_1_and_2'
-    learn = make()
-    learn.create_opt()
-    learn.opt.opt = DeepSpeedOptimizer()
-    with pytest.raises(ValueError, match='does not write parameters that FSDP or DeepSpeed has spread'):
-        learn.fit_one_cycle_ext(1, .05, cbs=FitCheckpoint(tmp_path/'a.pt'))
-
 def slow_fit(path, n_workers):
     "A fit that takes a second"
     class Slow(Callback):

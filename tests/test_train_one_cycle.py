@@ -73,6 +73,18 @@ def test_start_epoch_continues_the_same_cycle(mlp, start):
     assert plan.trained_ranges==((0, 10*start, 40),) and len(learn.recorder.hps['lr'])==40-10*start
     assert plan.df.train_iter.tolist()==sorted([*range(40-10*start)]*2)
 
+@pytest.mark.parametrize('cbs', [
+    [], [lambda: SaveModelCallback(fname='best')], [lambda: EarlyStoppingCallback(patience=5)],
+    [lambda: SaveModelCallback(fname='best', every_epoch=True), lambda: EarlyStoppingCallback(patience=5)]])
+def test_start_epoch_shows_callbacks_no_epoch_that_was_not_trained(mlp, tmp_path, cbs):
+    "fastai's raise an IndexError, because they see epochs without a loss"
+    learn = mlp(path=tmp_path)
+    learn.fit_one_cycle_ext(4, .01, start_epoch=2, cbs=[make() for make in cbs])
+    assert len(learn.recorder.values)==len(learn.recorder.iters)==2 and len(learn.recorder.losses)==20
+    ax = learn.recorder.plot_loss(skip_start=0)
+    assert [len(line.get_xdata()) for line in ax.lines]==[20, 2]
+    assert learn.recorder.history.epochs.epoch.tolist()==[2, 3]
+
 @pytest.mark.parametrize('opt_func', [Adam, Lamb, ranger, partial(RMSProp, mom=.9), partial(SGD, mom=.9),
                                       partial(OptimWrapper, opt=torch.optim.AdamW),
                                       partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))],

@@ -27,6 +27,44 @@ class Score(Metric):
 
 # what is trained
 
+STARTS = {('head', 0): 0, ('all', 0): 10, ('all', 1): 20}
+
+@pytest.mark.parametrize('start', STARTS)
+def test_a_run_can_start_with_a_later_stage(make, start):
+    "What is trained is the rest of the plan, and what a stage would have frozen is frozen"
+    stages = [Stage('head', 1, .1, -1), Stage('all', 2, slice(.01, .1))]
+    learn,log = make(n_trn=10),Rows()
+    plan = plan_stages(learn, stages)
+    learn.fit_stages(stages, log, start=start)
+    rest = plan.df[plan.df.group==0].iloc[STARTS[start]:]
+    assert [row[0]['lr'] for row in log.rows]==rest.lr.tolist()
+    assert learn.recorder.history.stages.stage.tolist()==list(dict.fromkeys(rest.stage))
+
+def test_a_run_that_starts_again_has_one_row_for_each_stage(make):
+    "The history goes on, and the optimizer's state is kept within a stage"
+    stages = [Stage('head', 1, .1, -1), Stage('all', 3, .1)]
+    class Stop(Callback):
+        def before_epoch(self):
+            if vars(self.learn)['stage'].name=='all' and self.epoch==2: raise KeyboardInterrupt
+    learn = make(n_trn=10)
+    with pytest.raises(KeyboardInterrupt): learn.fit_stages(stages, Stop())
+    state = learn.opt.state_dict()['state'][0]['grad_avg'].clone()
+    class First(Callback):
+        run_valid = False
+        def before_batch(self):
+            if self.iter==0: self.state = self.learn.opt.state_dict()['state'][0]['grad_avg'].clone()
+    learn.fit_stages(stages, first := First(), start=('all', 2))
+    table = learn.recorder.history.stages
+    assert table.stage.tolist()==['head', 'all'] and table.n_batches.tolist()==[10, 30] and table.n_epoch.tolist()==[1, 3]
+    assert torch.equal(first.state, state)
+
+@pytest.mark.parametrize('start', ['all', ('tail', 0), ('all', 2), ('all', -1), ('all', .5), ('all',), 3, (0, 1)])
+def test_a_start_that_is_not_there(make, start):
+    learn = make()
+    with pytest.raises(ValueError, match='start must (be the name of a stage|name an epoch of)'):
+        learn.fit_stages([Stage('head', 1, .1, -1), Stage('all', 2, .1)], start=start)
+    assert learn.opt is None
+
 @pytest.mark.parametrize('n_trn', [10, 7])
 @pytest.mark.parametrize('stages', [
     TWO,

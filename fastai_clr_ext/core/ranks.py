@@ -7,12 +7,15 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.ranks.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/01c_core.ranks.ipynb #2b30ce12
+# %% ../../nbs/01c_core.ranks.ipynb #f2b30899
 import sys, torch.distributed as dist
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fastai.learner import Learner
+from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
+from torch.distributed.tensor import DTensor
+from .checks import check
 
 # %% ../../nbs/01c_core.ranks.ipynb #d44b9aa9
 def is_writer()->bool: # True in the process of rank 0, and outside distributed training
@@ -59,3 +62,15 @@ def together(
     if error is not None: raise error
     for rank,text in enumerate(texts):
         if text is not None: raise ValueError(f'the process of rank {rank} raised {text}')
+
+# %% ../../nbs/01c_core.ranks.ipynb #7fb5de55
+def check_not_sharded(
+    opt:Optimizer|OptimWrapper, # Optimizer of a learner
+    name:str # Name of the callback that needs whole parameters
+):
+    "Raise a `ValueError` if a process has only a part of the parameters"
+    kinds = {type(p) for params in opt.param_lists for p in params}
+    sharded = [kind.__name__ for kind in kinds if issubclass(kind, DTensor) or kind.__name__=='FlatParameter']
+    is_deepspeed = type(getattr(opt, 'opt', opt)).__module__.startswith(('deepspeed', 'accelerate.utils.deepspeed'))
+    rule = 'have the whole parameters in every process, which FSDP and DeepSpeed spread over processes'
+    check(not sharded and not is_deepspeed, name, rule, sharded or type(opt).__name__)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.gradients.html.md""
 # %% auto #0
 __all__ = ['GradRecorder']
 
-# %% ../../nbs/25_record.gradients.ipynb #fc6b7bf7
+# %% ../../nbs/25_record.gradients.ipynb #4b228788
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -16,6 +16,7 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import EventCallback
 from ..core.checks import as_list, check, check_count, check_flag, checked
+from ..core.ranks import check_not_sharded
 from .history import GRAD_KEYS, RunHistory
 from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
 from .fits import optimizer_name
@@ -75,7 +76,7 @@ class GradState:
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
 
-# %% ../../nbs/25_record.gradients.ipynb #90b79929
+# %% ../../nbs/25_record.gradients.ipynb #ae790256
 @patch
 def check_fit(self:GradRecorder,
     learn:Learner, # About to fit
@@ -84,6 +85,7 @@ def check_fit(self:GradRecorder,
 )->GradRecorder: # Itself
     "Raise a `ValueError` if recording is not possible; `fit_one_cycle_ext` asks before it changes anything"
     super(GradRecorder, self).check_fit(learn, opt, cbs)
+    check_not_sharded(opt, 'GradRecorder')
     if not self.adam: return self
     rule = 'be False for an optimizer that keeps no mean of squared gradients (sqr_avg)'
     check(keeps_squares(opt), 'adam', rule, optimizer_name(opt, learn.opt_func))

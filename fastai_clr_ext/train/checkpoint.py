@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.checkpoint.html.md""
 # %% auto #0
 __all__ = ['FitCheckpoint']
 
-# %% ../../nbs/36_train.checkpoint.ipynb #a4cb0747
+# %% ../../nbs/36_train.checkpoint.ipynb #a1ba6c97
 import os, shutil, signal, threading, time, torch, uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,10 @@ from types import FrameType
 from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
-from torch.distributed.tensor import DTensor
 from ..core.callback import FitCallback, check_only_one, is_lr_find, running_epoch, running_fits
 from ..core.checks import check, check_count, check_flag, checked, warn
 from ..core.files import file_path, leftover_target, temporary_path, write_whole
-from ..core.ranks import from_all, is_distributed, is_writer, together
+from ..core.ranks import check_not_sharded, from_all, is_distributed, is_writer, together
 from ..schedule.plan import Plan
 from ..record.fits import current_plan
 from ..record.recorder import HistoryRecorder
@@ -167,16 +166,7 @@ class FitCheckpoint(FitCallback):
 
     def __repr__(self): return f'FitCheckpoint({str(self.checkpoint_path)!r}, every={self.every}, keep={self.keep})'
 
-# %% ../../nbs/36_train.checkpoint.ipynb #ce911302
-def check_not_sharded(
-    opt:Optimizer|OptimWrapper # Optimizer of a learner
-):
-    "Raise a `ValueError` if a process has only a part of the parameters"
-    sharded = [type(p).__name__ for params in opt.param_lists for p in params if isinstance(p, DTensor)]
-    is_deepspeed = type(getattr(opt, 'opt', opt)).__module__.startswith(('deepspeed', 'accelerate.utils.deepspeed'))
-    rule = 'be whole in every process: FitCheckpoint does not write parameters that FSDP or DeepSpeed has spread'
-    check(not sharded and not is_deepspeed, 'the parameters', rule, sharded[:1] or type(opt).__name__)
-
+# %% ../../nbs/36_train.checkpoint.ipynb #21cfbe6b
 @patch
 def check_fit(self:FitCheckpoint,
     learn:Learner, # About to fit
@@ -185,7 +175,7 @@ def check_fit(self:FitCheckpoint,
 )->FitCheckpoint: # Itself
     "Raise a `ValueError` if checkpoints can't be written; `fit_one_cycle_ext` asks before it changes anything"
     check_only_one(FitCheckpoint, cbs, 'FitCheckpoint')
-    check_not_sharded(opt)
+    check_not_sharded(opt, 'FitCheckpoint')
     if self.overwrite or not is_writer() or not self.checkpoint_path.is_file(): return self
     held = read_checkpoint(self.checkpoint_path, is_lazy=True)
     is_free = held['has_ended'] or held['run']['id'] in self._run_ids(learn)

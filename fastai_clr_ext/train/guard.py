@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #57cffdc6
+# %% ../../nbs/34_train.guard.ipynb #c55d7887
 import math, numpy as np, torch
 from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
@@ -20,7 +20,7 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, checked, is_number, warn
-from ..core.ranks import is_distributed
+from ..core.ranks import check_not_sharded, is_distributed
 from ..record.measure import adam_sums, keeps_squares, param_sets
 from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
@@ -77,7 +77,7 @@ def sets_rate(
     if isinstance(cb, CycleScheduler): return 'lr' in cb.plan.cycle.hypers
     return isinstance(cb, ParamScheduler) and 'lr' in cb.scheds
 
-# %% ../../nbs/34_train.guard.ipynb #97fb3c0c
+# %% ../../nbs/34_train.guard.ipynb #90b0c6de
 @patch
 def check_fit(self:DivergenceGuard,
     learn:Learner, # About to fit
@@ -87,6 +87,7 @@ def check_fit(self:DivergenceGuard,
     "Raise a `ValueError` if guarding is not possible; `fit_one_cycle_ext` asks before it changes anything"
     check_recorder(learn, 'DivergenceGuard', 'keeps what it finds')
     check_only_one(DivergenceGuard, cbs, 'DivergenceGuard')
+    check_not_sharded(opt, 'DivergenceGuard')
     return self
 
 @patch
