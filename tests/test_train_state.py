@@ -1,4 +1,4 @@
-import pytest, torch
+import copy, pytest, torch
 from collections import deque
 from functools import partial
 import numpy as np
@@ -61,6 +61,33 @@ def test_a_callback_may_say_itself_what_it_keeps():
     other.fit(1)
     set_learner_state(other, learner_state(learn))
     assert other.keeps.secret['n']==103
+
+class MeanOfWeights(Callback):
+    "Keeps a second model and a scheduler of torch, and the learner's own model by another name"
+    def before_fit(self):
+        self.mean,self.same = copy.deepcopy(self.learn.model),self.learn.model
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(torch.optim.SGD(self.mean.parameters(), lr=1), .5)
+
+def test_what_has_a_state_within_a_callback_comes_back(tmp_path):
+    learn,other = make(cbs=MeanOfWeights()),make(cbs=MeanOfWeights())
+    learn.fit(1)
+    other.fit(1)
+    for p in learn.mean_of_weights.mean.parameters(): p.data += 1
+    for _ in range(3): learn.mean_of_weights.schedule.step()
+    state = learner_state(learn)
+    assert set(state['cbs']['mean_of_weights'])=={'mean', 'schedule', 'run'}, "the learner's model is written once"
+    torch.save(state, tmp_path/'x.pt')
+    set_learner_state(other, torch.load(tmp_path/'x.pt', weights_only=True))
+    assert differences(learn.mean_of_weights.mean.state_dict(), other.mean_of_weights.mean.state_dict())==[]
+    assert other.mean_of_weights.schedule.last_epoch==3 and other.mean_of_weights.same is other.model
+
+def test_the_order_of_a_validation_that_is_shuffled_comes_back():
+    learn,other = make(),make()
+    for each in (learn, other): each.dls.valid.shuffle = True
+    learn.fit(2)
+    other.create_opt()
+    set_learner_state(other, learner_state(learn))
+    assert learn.dls.valid.get_idxs()==other.dls.valid.get_idxs()
 
 def test_callbacks_of_one_name_are_told_apart():
     learn = make()

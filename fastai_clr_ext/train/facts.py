@@ -7,11 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.facts.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35b_train.facts.ipynb #2a80c7ab
+# %% ../../nbs/35b_train.facts.ipynb #0c391ffe
 import torch
 from dataclasses import replace
 from fastai.callback.progress import ProgressCallback
-from fastai.learner import Learner
+from fastai.learner import Learner, SkipToEpoch
 from fastai.optimizer import Optimizer, OptimWrapper
 from fastai.torch_core import num_distrib
 from ..core.callback import unwrap_model
@@ -20,7 +20,7 @@ from ..core.checks import check
 from ..schedule.plan import Plan
 from ..record.fits import loss_name, n_elements, optimizer_name, versions
 from ..record.gradients import AfterClip
-from ..record.recorder import HistoryRecorder
+from ..record.recorder import HistoryRecorder, StepDone
 from .order import loaders_of
 from .scheduler import CycleScheduler
 from .stage import Stage, sched_from_plain
@@ -126,8 +126,9 @@ def check_facts(
     hint = '(rescale=True goes on at the same fraction of the run)'
     check(rescale or not texts, 'the fit', f'be the one that the checkpoint was made in {hint}', texts)
 
-# %% ../../nbs/35b_train.facts.ipynb #332edd9b
-ADDED = CycleScheduler, PartialEpoch, AfterClip, HistoryRecorder, ProgressCallback # Not to be given again
+# %% ../../nbs/35b_train.facts.ipynb #9d1ddd62
+# Not to be given again
+ADDED = CycleScheduler, PartialEpoch, AfterClip, StepDone, HistoryRecorder, ProgressCallback, SkipToEpoch
 
 def names_to_give(
     cbs:list # Callbacks of the learner and of the fit

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.state.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35a_train.state.ipynb #7aa33a6a
+# %% ../../nbs/35a_train.state.ipynb #c24eb430
 import inspect, numpy as np, torch
 from collections import deque
 from torch import nn
@@ -16,6 +16,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import unwrap_model
+from .order import loader_states, set_loader_states
 
 # %% ../../nbs/35a_train.state.ipynb #54d18e3f
 class NotPlain(TypeError): "A value that can't be written as plain data"
@@ -69,26 +70,43 @@ def from_tagged(
     if name=='dict': return {from_tagged(k): from_tagged(v) for k,v in items}
     return CONTAINERS[name](from_tagged(item) for item in items)
 
-# %% ../../nbs/35a_train.state.ipynb #a8212cb2
+# %% ../../nbs/35a_train.state.ipynb #25a0f56c
+def has_state(
+    x:object # Attribute of a callback
+)->bool: # True for modules, schedulers and optimizers of torch, and whatever else has both methods
+    "Does an object say itself what it keeps?"
+    kind = type(x) # a callback itself looks what it lacks up in the model
+    return hasattr(kind, 'state_dict') and hasattr(kind, 'load_state_dict')
+
+def state_of(
+    x:object # With a state
+)->dict: # Plain data
+    "Write the state of an object"
+    return {TAG: 'state', 'items': to_tagged(x.state_dict())}
+
 def attributes_of(
     x:object, # Callback or metric
     without:tuple=() # Names to leave out
 )->dict: # Plain data by name
     "Write what an object has come to keep"
     left_out = {'learn', *without, *inspect.signature(type(x).__init__).parameters}
-    found = {}
+    learn,found = vars(x).get('learn'),{}
     for name,value in vars(x).items():
-        if name in left_out: continue
-        try: found[name] = to_tagged(value)
+        is_learners = learn is not None and any(value is each for each in (learn.model, learn.opt))
+        if name in left_out or is_learners: continue
+        try: found[name] = state_of(value) if has_state(value) else to_tagged(value)
         except NotPlain: continue
     return found
 
 def set_attributes(
-    x:object, # Callback or metric
+    x:object, # Callback or metric, made as the one that was written
     values:dict # As `attributes_of` gives them
 ):
     "Put back what an object has come to keep"
-    for name,value in values.items(): vars(x)[name] = from_tagged(value)
+    for name,value in values.items():
+        is_state = isinstance(value, dict) and value[TAG]=='state'
+        if not is_state: vars(x)[name] = from_tagged(value)
+        elif has_state(vars(x).get(name)): vars(x)[name].load_state_dict(from_tagged(value['items']))
 
 # %% ../../nbs/35a_train.state.ipynb #61e25f9f
 def may_change(
@@ -175,13 +193,7 @@ def set_opt_state(
     for p,has_grad in zip(params_of(opt), state['has_grad']): p.grad = torch.zeros_like(p) if has_grad else None
     for p,value in zip(own_params(learn), state['own']): p.data.copy_(value)
 
-# %% ../../nbs/35a_train.state.ipynb #78e2bb7e
-def keeps_own_state(
-    cb:Callback # Any
-)->bool: # Asks the class: an attribute that a callback lacks is looked up in learner and model
-    "Does a callback say itself what it keeps?"
-    return hasattr(type(cb), 'state_dict') and hasattr(type(cb), 'load_state_dict')
-
+# %% ../../nbs/35a_train.state.ipynb #d5f3a8af
 def callback_names(
     learn:Learner # With callbacks
 )->list: # `(name, callback)`
@@ -192,14 +204,14 @@ def callback_names(
         found.append((cb.name if n==1 else f'{cb.name}_{n}', cb))
     return found
 
-# %% ../../nbs/35a_train.state.ipynb #8b9ab1ce
+# %% ../../nbs/35a_train.state.ipynb #357d2f5a
 def callback_states(
     learn:Learner # In a fit
 )->dict: # Plain data by name
     "Write what callbacks have come to keep"
     states = {}
     for name,cb in callback_names(learn):
-        states[name] = to_tagged(cb.state_dict()) if keeps_own_state(cb) else attributes_of(cb, ('start_epoch',))
+        states[name] = to_tagged(cb.state_dict()) if has_state(cb) else attributes_of(cb, ('start_epoch',))
     return states
 
 def set_callback_states(
@@ -209,7 +221,7 @@ def set_callback_states(
     "Put back what callbacks had come to keep"
     for name,cb in callback_names(learn):
         if name not in states: continue # a new one
-        if keeps_own_state(cb): cb.load_state_dict(from_tagged(states[name]))
+        if has_state(cb): cb.load_state_dict(from_tagged(states[name]))
         else: set_attributes(cb, states[name])
 
 def metrics_of(
@@ -220,18 +232,19 @@ def metrics_of(
     own = [] if recorder is None else [recorder.loss, recorder.smooth_loss]
     return [*own, *learn.metrics]
 
-# %% ../../nbs/35a_train.state.ipynb #da6bb5f6
+# %% ../../nbs/35a_train.state.ipynb #8e83d8f0
 COUNTS = 'iter', 'train_iter', 'pct_train', 'smooth_loss', 'final_record' # What fastai counts on the learner
 
 def learner_state(
     learn:Learner # Between two batches of a fit
 )->dict: # Plain data
-    "Write everything that a training has become, without the data"
+    "Write everything that a training has become, without its place in the data"
     scaler = vars(learn).get('scaler')
     counts = {name: to_tagged(vars(learn)[name]) for name in COUNTS if name in vars(learn)}
     return dict(model=model_state(unwrap_model(learn.model)), opt=opt_state(learn), counts=counts,
                 scaler=None if scaler is None else to_tagged(scaler.state_dict()),
-                metrics=[attributes_of(metric) for metric in metrics_of(learn)], cbs=callback_states(learn))
+                metrics=[attributes_of(metric) for metric in metrics_of(learn)], cbs=callback_states(learn),
+                loaders=[loader_states(dl) for dl in learn.dls.loaders[1:]])
 
 def set_learner_state(
     learn:Learner, # In a fit that is about to train, made as the one that was written
@@ -245,3 +258,4 @@ def set_learner_state(
     for metric,values in zip(metrics_of(learn), state['metrics']): set_attributes(metric, values)
     vars(learn).update({name: from_tagged(value) for name,value in state['counts'].items()})
     set_callback_states(learn, state['cbs'])
+    for dl,states in zip(learn.dls.loaders[1:], state['loaders']): set_loader_states(dl, states)
