@@ -137,8 +137,9 @@ def checked(
     f:Callable # Function or method
 )->Callable: # With the same signature
     "Let a function take the numbers of numpy and torch, and refuse arguments of another kind than annotated"
-    rules = {name: kind_rule(kind) for name,kind in f.__annotations__.items() if name not in ('self', 'cls')}
-    code = unwrap(f).__code__
+    own = unwrap(f) # a cached function has no annotations of its own from Python 3.14 on
+    rules = {name: kind_rule(kind) for name,kind in own.__annotations__.items() if name not in ('self', 'cls')}
+    code = own.__code__
     names = code.co_varnames[:code.co_argcount]
     @wraps(f)
     def with_checks(*args, **kwargs):
