@@ -206,13 +206,13 @@ def wandb_records(data):
     return records
 
 def finished_records(run):
-    "The records of a run, to the last one; W&B's own process may still be writing for a moment after `finish`"
+    "The records of a run, to its exit; W&B's own process may still be writing for a moment after `finish`"
     run.finish()
     stop = time.monotonic()+30
     while time.monotonic()<stop:
         try: records = wandb_records(Path(run.settings.sync_file).read_bytes())
         except AssertionError: records = [] # within a record
-        if records and records[-1].WhichOneof('record_type')=='exit': return records
+        if 'exit' in {record.WhichOneof('record_type') for record in records}: return records # old versions go on
         time.sleep(.2)
     raise TimeoutError(run.settings.sync_file)
 
