@@ -241,7 +241,8 @@ class CSVTarget(Target):
         df = packet.rows
         names = list(self.read(nrows=0).columns) if self.fname.exists() else []
         if names==list(df): return df.to_csv(self.fname, mode='a', header=False)
-        rows = pd.concat([self.read(), df]) if names else df
+        # old versions of pandas warn if a column that is empty in the file has a kind
+        rows = pd.concat([self.read().astype(object), df.astype(object)]) if names else df
         write_whole(self.fname, lambda f: rows.to_csv(f))
 
 # %% ../../nbs/29_record.loggers.ipynb #473ffc99
