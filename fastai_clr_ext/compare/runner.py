@@ -271,7 +271,8 @@ def _check_training(make_learner, policies, n_epoch, rates, tune, same_start, n_
 
 def _first_runs(policies, rates, n_epoch, path, n_threads, grads, comparison)->list:
     "Return a run of each policy with the seed of the trials, from which all others are made"
-    return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, path/'tuning', n_threads, grads, comparison=comparison)
+    folder = path.absolute()/'tuning' # workers may have started in another folder
+    return [Run(name, TUNE_SEED, policy, rates[name], n_epoch, folder, n_threads, grads, comparison=comparison)
             for name,policy in policies.items()]
 
 # %% ../../nbs/66_compare.runner.ipynb #5cf035fc
