@@ -76,6 +76,12 @@ def test_an_error_that_cannot_be_read_is_no_death(tmp_path):
     with pytest.raises(Exception, match='un-serialize'):
         compare(OnlyHere(), POLICIES, seeds=1, n_workers=2, out=tmp_path, **quick)
 
+def test_a_dask_cluster_never_waits_for_a_run_that_cannot_end(dask_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_cluster.scheduler, 'allowed_failures', 1)
+    with pytest.raises(RuntimeError, match="'killer' with seed 0 died 2 times. Is there enough memory for 2 at once"):
+        marked(tmp_path, 9, None)
+    with pytest.raises(Exception, match='no way'): compare(OnlyHere(), POLICIES, seeds=1, out=tmp_path/'out2', **quick)
+
 def test_workers_end_as_programs_do(tmp_path):
     "What they do at their end is done"
     def talk(learn):

@@ -60,8 +60,32 @@ def _map_by_processes(f, items, n)->Iterator:
                 waiting.appendleft(task)
                 idle.append(_start_worker(stack))
 
-def _died_text(item, n):
-    return f'The process of {item} died {_MOST_DEATHS} times. Is there enough memory for {n} at once?'
+def _died_text(item, n, n_deaths=_MOST_DEATHS):
+    return f'The process of {item} died {n_deaths} times. Is there enough memory for {n} at once?'
+
+# %% ../../nbs/63_compare.workers.ipynb #7d41c0ab
+def _map_by_dask(f, items, client, **how)->Iterator:
+    "Yield results as they are ready, from the workers of a cluster; `how` is for each `Client.submit`"
+    from distributed import KilledWorker, as_completed
+    waiting = deque(items)
+    running = {}
+    n = 0 # Threads of all workers
+    ready = as_completed(loop=client.loop)
+    try:
+        while waiting or running:
+            n = max(n, sum(client.ncores().values())) # workers may come, and dead ones come back
+            while waiting and len(running)<max(2*n, 1):
+                item = waiting.popleft()
+                future = client.submit(f, item, pure=False, **how)
+                running[future] = item
+                ready.add(future)
+            future = next(ready)
+            item = running.pop(future)
+            try: result = future.result() # raises the task's own error
+            except KilledWorker as error:
+                raise RuntimeError(_died_text(item, n, error.allowed_failures+1)) from error
+            yield result
+    finally: client.cancel(list(running))
 
 # %% ../../nbs/63_compare.workers.ipynb #51cefda2
 def map_unordered(
@@ -74,6 +98,9 @@ def map_unordered(
     n = joblib.effective_n_jobs(n_workers)
     if n>1 and type(backend).__name__=='LokyBackend':
         yield from _map_by_processes(f, items, n)
+        return
+    if type(backend).__name__=='DaskDistributedBackend':
+        yield from _map_by_dask(f, items, backend.client, **backend.submit_kwargs)
         return
     return_as = 'generator_unordered' if backend.supports_return_generator else 'list'
     parallel = joblib.Parallel(n_jobs=n_workers, batch_size=1, return_as=return_as)
