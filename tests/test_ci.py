@@ -1,4 +1,5 @@
 "What the checks on a server say about themselves: the oldest versions, the steps, the two ends of what is supported"
+import subprocess
 from configparser import ConfigParser
 from pathlib import Path
 import yaml
@@ -26,7 +27,13 @@ def workflow(name): return yaml.safe_load((root/'.github'/'workflows'/name).read
 def test_oldest_versions_are_the_lowest_that_settings_allow():
     lines = (root/'.ci'/'oldest.txt').read_text().splitlines()
     oldest = versions([line for line in lines if not line.startswith('#')], '==')
-    assert oldest==versions(settings()['requirements'].split(), '>=')
+    allowed = [settings()[f'{name}requirements'] for name in ('', 'loggers_', 'cluster_')]
+    assert oldest==versions(' '.join(allowed).split(), '>=')
+
+def test_versions_are_those_of_the_workflow():
+    listed = subprocess.run(['bash', root/'.ci'/'versions', '--list'], capture_output=True, text=True, check=True)
+    wanted = workflow('ci.yml')['jobs']['checks']['strategy']['matrix']['include']
+    assert [line.split() for line in listed.stdout.splitlines()]==[list(each.values()) for each in wanted]
 
 def test_both_ends_are_checked():
     job = workflow('ci.yml')['jobs']['checks']
