@@ -288,8 +288,8 @@ def part_client(n_seeds):
 
 def part_apart(n_seeds):
     with folders('apart') as (out, marks), Cluster(out.parent) as cluster: found = apart(cluster, out, marks, n_seeds)
-    print(f"\nWorkers with a disk of their own: {found['n_files']} of {found['n_runs']} results in the client's folder, "
-          f"{found['n_there']} in the workers'; {found['n_second']} were begun by a second call.", flush=True)
+    print(f"\nWorkers with a disk of their own: {found['n_files']} of {found['n_runs']} results in the folder of the "
+          f"client, {found['n_there']} in the workers'; {found['n_second']} were begun by a second call.", flush=True)
 
 PARTS = dict(cost=part_cost, worker=part_worker, client=part_client, apart=part_apart)
 INNER = dict(alone=compare_alone, compare=compare_as_client) # What this module starts as processes

@@ -241,7 +241,7 @@ def _best_so_far(results, metric, higher)->str:
 
 def _train_task(make_learner, run): return run.path, train_run(make_learner, run)
 
-def _keep(path, result):
+def _write_result(path, result):
     "Write a result, in case the worker has another folder by this name"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
@@ -292,7 +292,7 @@ def train_all(
         if watch is not None: waiting = [replace(run, progress=watch.folder/run.path.name) for run in waiting]
         with closing(map_unordered(task, waiting, n_workers)) as results:
             for path,result in results:
-                if path in on_disk or not path.exists(): _keep(path, result)
+                if path in on_disk or not path.exists(): _write_result(path, result)
                 done[path] = result
                 check_budget(done.values(), n_batches)
                 check_scored(result, best[0])
