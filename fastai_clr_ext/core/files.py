@@ -22,10 +22,12 @@ def file_path(
     check(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
     try:
         path = Path(path).expanduser().resolve()
-        ok = not must_have_folder or path.parent.is_dir() and (path.is_file() or not path.exists())
+        is_loop = any(part.is_symlink() for part in [path, *path.parents]) # an error of its own before Python 3.13
+        can_be_written = path.parent.is_dir() and (path.is_file() or not path.exists())
     except (OSError, RuntimeError, ValueError) as e: # too long, a link to itself, characters that no name has
         raise ValueError(f'path must be a file name; got {str(path)!r}: {e}') from e
-    check(ok, 'path', 'be a file in a folder that exists', str(path))
+    is_file = not is_loop and (can_be_written or not must_have_folder)
+    check(is_file, 'path', 'be a file in a folder that exists', str(path))
     return path
 
 # %% ../../nbs/02_core.files.ipynb #0e26da57
