@@ -10,6 +10,7 @@ __all__ = []
 # %% ../../nbs/02_core.files.ipynb #e9ea4354
 import json, os, re, uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from .checks import check
 
@@ -22,12 +23,12 @@ def file_path(
     check(isinstance(path, (str, Path)) and str(path), 'path', 'be a file name', path)
     try:
         path = Path(path).expanduser().resolve()
-        is_loop = any(part.is_symlink() for part in [path, *path.parents]) # an error of its own before Python 3.13
-        can_be_written = path.parent.is_dir() and (path.is_file() or not path.exists())
+        # from Python 3.13 on, only this says that a name is too long or a link to itself
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError): path.stat()
+        ok = not must_have_folder or path.parent.is_dir() and (path.is_file() or not path.exists())
     except (OSError, RuntimeError, ValueError) as e: # too long, a link to itself, characters that no name has
         raise ValueError(f'path must be a file name; got {str(path)!r}: {e}') from e
-    is_file = not is_loop and (can_be_written or not must_have_folder)
-    check(is_file, 'path', 'be a file in a folder that exists', str(path))
+    check(ok, 'path', 'be a file in a folder that exists', str(path))
     return path
 
 # %% ../../nbs/02_core.files.ipynb #0e26da57
