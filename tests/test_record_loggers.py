@@ -235,7 +235,7 @@ def digits_learner():
     images = [np.random.default_rng(i).integers(0, 255, (8, 8), dtype=np.uint8) for i in range(80)]
     block = DataBlock((ImageBlock(PILImageBW), CategoryBlock), get_items=lambda _: range(80),
                       get_x=lambda i: images[i], get_y=lambda i: i%3)
-    learn = Learner(block.dataloaders(None, bs=16), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+    learn = Learner(block.dataloaders(None, bs=16, num_workers=0), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
                     loss_func=CrossEntropyLossFlat(), cbs=GradRecorder('hist'))
     learn.logger = lambda *_: None
     return learn.remove_cb(ProgressCallback)
