@@ -103,9 +103,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from fastai_clr_ext.compare import runs
-def train_there(train, make_learner, run):
+def train_there(train, make_learner, run, **how):
     if run.folder.parent.name=='apart': run = replace(run, folder=Path('apart', 'runs').absolute())
-    return train(make_learner, run)
+    return train(make_learner, run, **how)
 if not isinstance(runs.train_run, partial): runs.train_run = partial(train_there, runs.train_run)
 """
 

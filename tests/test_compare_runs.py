@@ -44,6 +44,16 @@ def test_gradients_are_recorded_whatever_recorder_the_learner_has(cb, grads, tmp
     assert (c.df.end!='error').all() and bool(len(h.grad_log))==(grads or isinstance(cb, partial))
     assert not isinstance(cb, partial) or 'max_abs' in h.grads
 
+def test_a_worker_that_cannot_write_sends_its_result(tmp_path, monkeypatch):
+    "The result comes to the folder all the same, and is not trained again; only the history is missing"
+    def no_disk(*args): raise PermissionError(13, 'read-only', 'runs')
+    with monkeypatch.context() as m:
+        m.setattr('fastai_clr_ext.compare.runs._save_run', no_disk)
+        first = compare(make_line, POLICIES, seeds=[1], out=tmp_path/'out', **quick)
+    assert not list((tmp_path/'out'/'runs').glob('*.npz')) and len(list((tmp_path/'out'/'runs').glob('*.json')))==2
+    again = compare(make_line, POLICIES, seeds=[1], out=tmp_path/'out', **quick)
+    assert again.df.seconds.tolist()==first.df.seconds.tolist()
+
 def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
     def look(learn, name):
         seen = [p.detach().clone() for p in learn.model.parameters()]

@@ -48,7 +48,7 @@ def test_processes_decide_together(some):
 
 def test_gradients_are_those_of_one_process_with_the_whole_batch(some):
     "Also of the last batch of an epoch, which is shorter in each process"
-    n,results = some
+    _,results = some
     found = results['all_batches_seen']
     shares = zip(*[each['batches'] for each in found])
     batches = [tuple(torch.cat(parts) for parts in zip(*share)) for share in shares]

@@ -147,11 +147,12 @@ def _train(learn, run)->tuple: # Scores of every epoch; the text of an error, or
     except Exception as e: error = _error_text(e)
     return epoch_scores(learn.recorder.history), error
 
-# %% ../../nbs/64_compare.runs.ipynb #c8fbd098
+# %% ../../nbs/64_compare.runs.ipynb #60c3cdc3
 def train_run(
     make_learner:Callable, # From a seed to a learner
-    run:Run # What to train
-)->dict: # Its result, as in `RunFile`; it is on disk by now
+    run:Run, # What to train
+    must_save:bool=True # Whether it is an error if the result can't be written here
+)->dict: # Its result, as in `RunFile`
     "Train one run and write its result and its history; an exception in it is a result"
     with (isolated(run.seed, run.n_threads), tempfile.TemporaryDirectory() as folder,
           _learner_of(make_learner, run) as learn):
@@ -167,10 +168,16 @@ def train_run(
         result = dict(policy=run.policy_name, seed=run.seed, lr_max=plain_rate(run.lr_max), seconds=seconds,
                       comparison=run.comparison)
         result |= _outcome(learn, epochs, witness, error)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        learn.recorder.history.save(run.path.with_suffix('.npz'), overwrite=True)
-        write_json(run.path, result)
+        try: _save_run(run, learn.recorder.history, result)
+        except OSError:
+            if must_save: raise
     return to_plain(result)
+
+def _save_run(run, history, result):
+    "Write the result and the history of a run"
+    run.folder.mkdir(parents=True, exist_ok=True)
+    history.save(run.path.with_suffix('.npz'), overwrite=True)
+    write_json(run.path, result)
 
 # %% ../../nbs/64_compare.runs.ipynb #e7161dbd
 def check_budget(
@@ -221,7 +228,7 @@ def _check_consistent(result, n_batches, path):
     wrong = [name for name,value in last.items() if value!=result['scores'].get(name)]
     check(not wrong, f'scores of {path}', f'be those of the last epoch: {hint}', wrong)
 
-# %% ../../nbs/64_compare.runs.ipynb #3ca8f59a
+# %% ../../nbs/64_compare.runs.ipynb #48d5e34d
 def check_scored(
     result:dict, # Of a run
     metric:str # What is compared
@@ -239,10 +246,10 @@ def _best_so_far(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-def _train_task(make_learner, run): return run.path, train_run(make_learner, run)
+def _train_task(make_learner, run): return run.path, train_run(make_learner, run, must_save=False)
 
 def _write_result(path, result):
-    "Write a result, in case the worker has another folder by this name"
+    "Write a result, in case the worker has another folder by this name, or can't write there"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
 
@@ -272,7 +279,7 @@ def _watch(runs, with_bar):
     names = {run.path.name: _run_label(run) for run in runs}
     return watch_runs(names, 'tuning' if runs[0].pct_tune else 'training')
 
-# %% ../../nbs/64_compare.runs.ipynb #3e88810c
+# %% ../../nbs/64_compare.runs.ipynb #9ac1dcc1
 def train_all(
     make_learner:Callable, # From a seed to a learner
     runs:list, # `Run`s
@@ -290,11 +297,13 @@ def train_all(
     task = partial(_train_task, make_learner)
     with _watch(waiting, with_bar) as watch, _explain_pickling():
         if watch is not None: waiting = [replace(run, progress=watch.folder/run.path.name) for run in waiting]
+        first = [result for result in done.values() if result['end']=='well'][:1]
         with closing(map_unordered(task, waiting, n_workers)) as results:
             for path,result in results:
                 if path in on_disk or not path.exists(): _write_result(path, result)
                 done[path] = result
-                check_budget(done.values(), n_batches)
+                check_budget([*first, result], n_batches) # the others have been compared with the first
+                if result['end']=='well': first = first or [result]
                 check_scored(result, best[0])
                 if watch is None: continue
                 text = _outcome_text(judge_end(result, fail_if), best[0])

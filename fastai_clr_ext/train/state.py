@@ -7,12 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.state.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35a_train.state.ipynb #c24eb430
+# %% ../../nbs/35a_train.state.ipynb #5d751e2d
 import inspect, numpy as np, torch
 from collections import deque
 from torch import nn
 from fastcore.foundation import L
-from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import unwrap_model
