@@ -72,6 +72,28 @@ class EventCallback(Callback):
                 raise
         if event_name=='after_fit' and not self.run: self.run = True
 
+# %% ../../nbs/01_core.callback.ipynb #f7518e86
+def running_fits(
+    learn:Learner, # Any
+    frame:FrameType # Where to look, with all callers
+)->int: # More than one if a callback has called `fit` within a fit
+    "Count the fits of a learner that are running"
+    n_fits = 0
+    while frame is not None:
+        is_fit = frame.f_code is Learner.fit.__code__
+        n_fits += is_fit and frame.f_locals.get('self') is learn
+        frame = frame.f_back
+    return n_fits
+
+def check_not_nested(
+    learn:Learner # In the first batch of a fit
+):
+    "Raise a `ValueError` if a callback has called `fit` within a fit of the same learner"
+    n_fits = running_fits(learn, sys._getframe())
+    rule = ('not call fit within a fit of the same learner: its cycle and its record would be mixed with those of the '
+            'outer fit')
+    check(n_fits<2, 'callbacks', rule, f'{n_fits} fits')
+
 # %% ../../nbs/01_core.callback.ipynb #4a7db34f
 class FitCallback(EventCallback):
     "Keep what belongs to the running fit in `now`; a validation within the fit doesn't change it"
@@ -101,33 +123,12 @@ class FitCallback(EventCallback):
         self.outer = None
         return now
 
-# %% ../../nbs/01_core.callback.ipynb #2532ed82
+# %% ../../nbs/01_core.callback.ipynb #3f4d01d4
 def is_lr_find(
     learn:Learner # Learner that trains
 )->bool: # True during `lr_find`
     "Is fastai's `LRFinder` running?"
     return 'lr_finder' in vars(learn) # `hasattr` would ask the model too
-
-def running_fits(
-    learn:Learner, # Any
-    frame:FrameType # Where to look, with all callers
-)->int: # More than one if a callback has called `fit` within a fit
-    "Count the fits of a learner that are running"
-    n_fits = 0
-    while frame is not None:
-        is_fit = frame.f_code is Learner.fit.__code__
-        n_fits += is_fit and frame.f_locals.get('self') is learn
-        frame = frame.f_back
-    return n_fits
-
-def check_not_nested(
-    learn:Learner # In the first batch of a fit
-):
-    "Raise a `ValueError` if a callback has called `fit` within a fit of the same learner"
-    n_fits = running_fits(learn, sys._getframe())
-    rule = ('not call fit within a fit of the same learner: its cycle and its record would be mixed with those of the '
-            'outer fit')
-    check(n_fits<2, 'callbacks', rule, f'{n_fits} fits')
 
 # %% ../../nbs/01_core.callback.ipynb #7f1c9ff7
 def running_epoch(
