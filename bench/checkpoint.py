@@ -95,7 +95,8 @@ def resume(make, folder):
     except KeyboardInterrupt: pass
     return {'file, MB': path.stat().st_size/1e6, 'new fit, s': new, 'resumed, s': first.begun-start}
 
-CASES = {'resnet20, SGD': (partial(cifar_resnet, 20), MOMENTUM, 32), 'resnet20, Adam': (partial(cifar_resnet, 20), Adam, 32),
+CASES = {'resnet20, SGD': (partial(cifar_resnet, 20), MOMENTUM, 32),
+         'resnet20, Adam': (partial(cifar_resnet, 20), Adam, 32),
          'resnet18, Adam': (partial(resnet18, num_classes=10), Adam, 64)}
 
 def main():

@@ -121,8 +121,8 @@ CALLS |= {
     'RunHistory.load': Call(RunHistory.load, path=folder/'history.npz'),
     'SaveHistory': in_fit(SaveHistory, HistoryRecorder, path=folder/'s.npz', overwrite=True),
     'FitCheckpoint': in_fit(FitCheckpoint, path=folder/'c.pt', overwrite=True),
-    'resume_fit': on_learner('resume_fit', path=folder/'resume.pt', cbs=None, stage_cbs=None, annealers=None, n_epoch=None,
-                             rescale=False),
+    'resume_fit': on_learner('resume_fit', path=folder/'resume.pt', cbs=None, stage_cbs=None, annealers=None,
+                             n_epoch=None, rescale=False),
     'images_dls': Call(images_dls, images=digits_images(.2, 0), **defaults(images_dls)),
 }
 

@@ -13,10 +13,10 @@ from resume_helpers import loaders, make, outcome
 def launch(n, folder, *work, timeout=240):
     "Start functions of this file in several processes; the finished launcher"
     here = Path(__file__).parent
-    return subprocess.run([sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
-                           str(n), __file__, str(folder), *[f.__name__ for f in work]], capture_output=True, text=True,
-                          cwd=here, timeout=timeout, env=os.environ | {
-                              'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)})
+    torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(n)]
+    env = os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)}
+    return subprocess.run([*torchrun, __file__, str(folder), *[f.__name__ for f in work]], capture_output=True,
+                          text=True, cwd=here, timeout=timeout, env=env)
 
 def in_processes(n, folder, *work)->dict: # By function, the result of each process
     "Run functions of this file in several processes"
@@ -82,14 +82,15 @@ def accumulated(folder)->dict:
     for name,cbs in dict(synced=[], not_synced=[NoSync()]).items():
         learn = make_mlp(12, cbs=GradRecorder())
         with spread(learn): learn.fit(2, .1, cbs=[GradientAccumulation(48), *cbs])
-        found[name] = dict(grads=learn.recorder.grads.to_dict('list'), skipped=learn.recorder.history.steps.skipped.tolist(),
+        steps = learn.recorder.history.steps
+        found[name] = dict(grads=learn.recorder.grads.to_dict('list'), skipped=steps.skipped.tolist(),
                            weights=[p.detach() for p in learn.model.parameters()])
     return found
 
 def staged(folder)->dict:
     "A fit in stages with a part of an epoch, its history written by one process"
-    learn = make_mlp(12)
-    with spread(learn): learn.fit_stages([Stage('head', .5, .05, -1), Stage('all', 1, .05)], SaveHistory(folder/'stages.npz'))
+    learn,stages = make_mlp(12),[Stage('head', .5, .05, -1), Stage('all', 1, .05)]
+    with spread(learn): learn.fit_stages(stages, SaveHistory(folder/'stages.npz'))
     return dict(stages=learn.recorder.history.stages.drop(columns='seconds').to_dict('list'))
 
 class Writer:
@@ -163,8 +164,8 @@ def terminated(folder)->dict:
 
 def killed(folder):
     "The second process is killed in the middle of the second epoch"
-    learn = new_learner()
-    with spread(learn): learn.fit_one_cycle_ext(3, .05, cbs=[FitCheckpoint(folder/'killed.pt', 1), StopAt(8, signal.SIGKILL)])
+    learn,cbs = new_learner(),[FitCheckpoint(folder/'killed.pt', 1), StopAt(8, signal.SIGKILL)]
+    with spread(learn): learn.fit_one_cycle_ext(3, .05, cbs=cbs)
 
 def after_kill(folder)->dict:
     "The killed fit goes on; one that nothing killed"

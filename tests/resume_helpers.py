@@ -44,8 +44,8 @@ def quiet(learn):
 def make(make_dls=loaders, **kwargs):
     "A learner of two groups that is the same each time"
     set_seed(3)
-    return quiet(Learner(make_dls(), net(), **dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=halves,
-                                            metrics=mae, lr=.05) | kwargs))
+    own = dict(loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), splitter=halves, metrics=mae, lr=.05)
+    return quiet(Learner(make_dls(), net(), **own | kwargs))
 
 def language_model():
     "A small AWD-LSTM, which keeps its hidden state from batch to batch"
@@ -77,13 +77,15 @@ class Case:
         self.make,self.train,self.cbs,self.stage_cbs = make,train,cbs,stage_cbs
 
 CASES = {
-    'sgd': Case(), 'adam': Case(lambda: make(opt_func=Adam, cbs=GradRecorder(['hist', 'clipped', 'weight'], adam=True))),
+    'sgd': Case(),
+    'adam': Case(lambda: make(opt_func=Adam, cbs=GradRecorder(['hist', 'clipped', 'weight'], adam=True))),
     'workers': Case(lambda: make(partial(loaders, n_workers=2))),
     'accumulation': Case(cbs=lambda: [GradientAccumulation(12)]),
     'amp': Case(lambda: make(opt_func=ranger), cbs=lambda: [CpuAmp()]),
     'torch optimizer': Case(lambda: make(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))),
     'fit': Case(train=lambda learn, cbs: learn.fit(3, .05, cbs=cbs), cbs=lambda: [HistoryRecorder()]),
-    'trackers': Case(lambda: make(opt_func=partial(RMSProp, mom=.9), cbs=DivergenceGuard(every=3, on='rewind', keep_every=5)),
+    'trackers': Case(lambda: make(opt_func=partial(RMSProp, mom=.9),
+                                  cbs=DivergenceGuard(every=3, on='rewind', keep_every=5)),
                      cbs=lambda: [SaveModelCallback('mae', comp=np.less), EarlyStoppingCallback(patience=5)]),
     'stages': Case(train=lambda learn, cbs: learn.fit_stages(STAGES, cbs), cbs=lambda: [GradRecorder()]),
     'recipe': Case(lambda: make(opt_func=Adam), lambda learn, cbs: learn.fine_tune_long(2, .05, cbs=cbs)),
@@ -100,8 +102,8 @@ def outcome(learn):
     found = dict(model=learn.model.state_dict(), opt=learn.opt.state_dict(), steps=history.steps, epochs=history.epochs,
                  fits=fits, stages=history.stages.drop(columns='seconds'), losses=recorder.losses, lrs=recorder.lrs,
                  iters=recorder.iters, values=[list(row) for row in recorder.values], hps=vars(recorder).get('hps'),
-                 plans=[plan.df for plan in vars(recorder).get('plans', [])], random=torch.rand(3), np=np.random.rand(3),
-                 python=random.random())
+                 plans=[plan.df for plan in vars(recorder).get('plans', [])],
+                 random=torch.rand(3), np=np.random.rand(3), python=random.random())
     if len(history.grad_log): found['grads'] = history.grads
     return found
 
@@ -111,7 +113,7 @@ def differences(a, b, where=''):
     if isinstance(a, (list, tuple, L)):
         if len(a)!=len(b): return [f'{where}: {len(a)} and {len(b)}']
         return [d for i,(x,y) in enumerate(zip(a, b)) for d in differences(x, y, f'{where}[{i}]')]
-    if isinstance(a, torch.Tensor): is_same = a.shape==b.shape and torch.equal(a, b) or bool((a.isnan()&b.isnan()).all())
+    if isinstance(a, torch.Tensor): is_same = torch.equal(a, b) or bool((a.isnan()&b.isnan()).all())
     elif hasattr(a, 'equals'): is_same = a.equals(b)
     elif isinstance(a, np.ndarray): is_same = np.array_equal(a, b, equal_nan=True)
     else: is_same = a==b or (a!=a and b!=b)

@@ -36,7 +36,8 @@ def test_an_error_leaves_fastais_loops(mlp):
     class Fail(Callback):
         def before_fit(self): raise OSError('before the first batch')
     learn = mlp(2)
-    with pytest.raises(OSError, match='before the first'), epochs_from(learn, 1), batches_from(learn, 1): learn.fit(2, cbs=Fail())
+    with pytest.raises(OSError, match='before the first'), epochs_from(learn, 1), batches_from(learn, 1):
+        learn.fit(2, cbs=Fail())
     assert not {'_do_fit', 'all_batches'} & vars(learn).keys()
 
 def test_a_learner_can_be_pickled_in_such_a_fit(mlp):

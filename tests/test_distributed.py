@@ -18,8 +18,8 @@ def two(folder):
     other = make_mlp(4)
     other.fit_one_cycle_ext(1, .05)
     other.recorder.history.save(folder/'taken.npz')
-    return in_processes(2, folder, one_cycle_recorded, guarded, all_batches_seen, accumulated, staged, forwarded, refused,
-                        resumed, terminated)
+    return in_processes(2, folder, one_cycle_recorded, guarded, all_batches_seen, accumulated, staged, forwarded,
+                        refused, resumed, terminated)
 
 @pytest.fixture(scope='module')
 def three(tmp_path_factory):
@@ -92,7 +92,8 @@ def test_only_the_first_process_sends(two):
 def test_what_one_process_refuses_all_refuse(two, name):
     "None is left waiting for the others"
     first,second = [each[name] for each in two['refused']]
-    reason = 'path must be a file that FitCheckpoint wrote' if name=='resume_fit' else 'hold the history of this learner'
+    is_resume = name=='resume_fit'
+    reason = 'path must be a file that FitCheckpoint wrote' if is_resume else 'hold the history of this learner'
     assert reason in first[0] and 'the process of rank 0 raised ValueError' in second[0] and reason in second[0]
     assert max(first[1], second[1])<20
     assert (first[2], second[2])==(name!='fit', name!='fit'), 'before an optimizer is made'

@@ -3,7 +3,8 @@ from functools import partial
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 from fastai_clr_ext.all import *
-from fastai_clr_ext.record.fits import MANY_PHASES, describe_cycle, describe_fit, loss_name, numeric_hypers, optimizer_name
+from fastai_clr_ext.record.fits import (
+    MANY_PHASES, describe_cycle, describe_fit, loss_name, numeric_hypers, optimizer_name)
 
 def custom_loss(pred, targ): return (pred-targ).abs().mean()
 

@@ -83,7 +83,7 @@ def test_a_file_runs_no_code(tmp_path):
     with pytest.raises(ValueError, match='path must be a file that FitCheckpoint wrote, whole; got .*bad.pt'):
         make().resume_fit(tmp_path/'bad.pt')
 
-@pytest.mark.parametrize('damage', [lambda data: data[:len(data)//2], lambda data: b'', lambda data: b'nothing of ours'])
+@pytest.mark.parametrize('damage', [lambda data: data[:len(data)//2], lambda data: b'', lambda data: b'not ours'])
 def test_a_damaged_file_is_named(tmp_path, damage):
     path = tmp_path/'a.pt'
     stopped(path, 5)

@@ -3,7 +3,8 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai_clr_ext.all import *
 from fastai_clr_ext.train.facts import (
-    check_facts, check_given, facts_of, names_to_give, plan_from_plain, plan_to_plain, stages_from_plain, stages_to_plain)
+    check_facts, check_given, facts_of, names_to_give, plan_from_plain, plan_to_plain, stages_from_plain,
+    stages_to_plain)
 from fastai_clr_ext.train.state import from_tagged, to_tagged
 from fastai_clr_ext.train.stages import StageRun
 from resume_helpers import STAGES, make
@@ -44,8 +45,10 @@ def test_facts_are_those_of_the_learner():
     assert facts['group_sizes']==[40, 9] and ['0.weight', [8, 2]] in facts['model']
 
 @pytest.mark.parametrize('name,value,rescale,match', [
-    ('n_iter', 9, False, 'n_iter: 7 before, 9 now'), ('bs', 8, True, None), ('opt', 'Adam', True, "opt: 'SGD' before, 'Adam' now"),
-    ('group_sizes', [40], False, 'group_sizes: 2 entries before, 1 now'), ('versions', {'torch': '1'}, False, 'versions: '),
+    ('n_iter', 9, False, 'n_iter: 7 before, 9 now'), ('bs', 8, True, None),
+    ('opt', 'Adam', True, "opt: 'SGD' before, 'Adam' now"),
+    ('group_sizes', [40], False, 'group_sizes: 2 entries before, 1 now'),
+    ('versions', {'torch': '1'}, False, 'versions: '),
     ('versions', {'torch': '1'}, True, None), ('loss_func', 'L1', True, "'MSELoss' before, 'L1' now")])
 def test_differences_are_named_and_some_may_be(name, value, rescale, match):
     learn = make()

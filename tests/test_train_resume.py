@@ -43,7 +43,7 @@ def test_a_killed_training_comes_out_bit_for_bit(tmp_path, monkeypatch, case, i)
 def test_there_are_forty_points(): assert len(POINTS)>=40
 
 class RaiseIn(Callback):
-    "Raises Ctrl-C in an event of the second epoch, before or behind the others; in its third batch if there are several"
+    "Raises Ctrl-C in an event of the second epoch, before or behind the others; in its third batch if it has several"
     def __init__(self, event=None, order=0): self.event,self.order,self.count = event,order,0
     def __call__(self, name):
         if name!=self.event or self.learn.epoch!=1: return

@@ -55,7 +55,8 @@ def test_a_run_that_starts_again_has_one_row_for_each_stage(make):
             if self.iter==0: self.state = self.learn.opt.state_dict()['state'][0]['grad_avg'].clone()
     learn.fit_stages(stages, first := First(), start=('all', 2))
     table = learn.recorder.history.stages
-    assert table.stage.tolist()==['head', 'all'] and table.n_batches.tolist()==[10, 30] and table.n_epoch.tolist()==[1, 3]
+    assert table.stage.tolist()==['head', 'all'] and table.n_epoch.tolist()==[1, 3]
+    assert table.n_batches.tolist()==[10, 30]
     assert torch.equal(first.state, state)
 
 @pytest.mark.parametrize('start', ['all', ('tail', 0), ('all', 2), ('all', -1), ('all', .5), ('all',), 3, (0, 1)])

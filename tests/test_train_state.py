@@ -13,11 +13,13 @@ from fastai_clr_ext.train.state import (
 from resume_helpers import differences, make
 
 VALUES = {
-    'numbers': [1, 2.5, True, None, 'a', float('inf'), -0.], 'numpy': np.float32(1.5), 'array': np.arange(6).reshape(2, 3),
+    'numbers': [1, 2.5, True, None, 'a', float('inf'), -0.],
+    'numpy': np.float32(1.5), 'array': np.arange(6).reshape(2, 3),
     'bools': np.array([True, False]), 'tensor': torch.arange(4, dtype=torch.bfloat16), 'empty': [],
     'column': [torch.tensor(1.5), torch.tensor(2.5)], 'two kinds': [torch.tensor(1.5), torch.tensor(2)],
     'one': [torch.tensor(1.5)], 'rows': [torch.ones(2), torch.zeros(2)], 'deque': deque([1, 2]), 'set': {3, 1},
-    'nested': {'a': (1, [L(2, 3), {'b': torch.ones(1)}]), 7: ()}, 'a dict like a tagged one': {'container': 'set', 'items': [1]}}
+    'nested': {'a': (1, [L(2, 3), {'b': torch.ones(1)}]), 7: ()},
+    'a dict like a tagged one': {'container': 'set', 'items': [1]}}
 
 @pytest.mark.parametrize('name', VALUES)
 def test_values_come_back_from_a_file(tmp_path, name):
@@ -26,8 +28,8 @@ def test_values_come_back_from_a_file(tmp_path, name):
     value = VALUES[name].item() if isinstance(VALUES[name], np.generic) else VALUES[name]
     assert type(again) is type(value) and str(again)==str(value) and differences([value], [again])==[]
 
-@pytest.mark.parametrize('value', [object(), [1, [lambda: 0]], nn.Parameter(torch.ones(1)), [nn.Parameter(torch.ones(1))],
-                                   {'a': print}, np.array(['a'])],
+@pytest.mark.parametrize('value', [object(), [1, [lambda: 0]], nn.Parameter(torch.ones(1)),
+                                   [nn.Parameter(torch.ones(1))], {'a': print}, np.array(['a'])],
                          ids=['an object', 'a function in lists', 'a parameter', 'a list of one', 'in a dict', 'texts'])
 def test_what_is_code_or_belongs_to_the_model_is_not_written(value):
     with pytest.raises(NotPlain): to_tagged(value)
