@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #c55d7887
+# %% ../../nbs/34_train.guard.ipynb #4536e501
 import math, numpy as np, torch
 from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
@@ -26,7 +26,8 @@ from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
 from .scheduler import CycleScheduler
 from .rewind import all_finite, copy_to_host, rewind
-from .watched import Look, WatchedBatch, WatchedFit, norms_of, set_watched, stepped_params, watched_to_plain
+from .watched import (
+    Look, WatchedBatch, WatchedFit, norms_of, set_watched, stepped_params, watched_to_plain)
 
 # %% ../../nbs/34_train.guard.ipynb #d1978845
 class DivergenceGuard(FitCallback):
