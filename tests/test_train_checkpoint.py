@@ -185,9 +185,10 @@ def slow_fit(path, n_workers):
     learn = CASES['workers' if n_workers else 'sgd'].make()
     learn.fit_one_cycle_ext(3, .05, cbs=[FitCheckpoint(path, 100), Slow()])
 
-def signalled(path, number, n_workers=0):
+def signalled(path, number, n_workers=0, to_workers=False):
     "Send a signal into the fit; the exit code of its process"
     def run():
+        os.setsid()
         with open(os.devnull, 'w') as null: os.dup2(null.fileno(), 2)
         slow_fit(path, n_workers)
     pid = os.fork()
@@ -196,14 +197,14 @@ def signalled(path, number, n_workers=0):
         except KeyboardInterrupt: os._exit(130)
         os._exit(0)
     while not (path.parent/'ready').exists(): time.sleep(.01)
-    os.kill(pid, number)
+    (os.killpg if to_workers else os.kill)(pid, number)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 @pytest.mark.parametrize('number,code', [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
-@pytest.mark.parametrize('n_workers', [0, 2])
-def test_a_signal_waits_for_the_batch_and_then_acts(tmp_path, number, code, n_workers):
+@pytest.mark.parametrize('n_workers,to_workers', [(0, False), (2, False), (2, True)])
+def test_a_signal_waits_for_the_batch_and_then_acts(tmp_path, number, code, n_workers, to_workers):
     "Nothing is lost: the batch that was trained when it came is in the file"
-    assert signalled(tmp_path/'a.pt', number, n_workers)==code
+    assert signalled(tmp_path/'a.pt', number, n_workers, to_workers)==code
     held = read_checkpoint(tmp_path/'a.pt')
     assert (held['epoch'], held['batch'])==(0, 4)
 

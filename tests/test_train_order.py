@@ -1,8 +1,10 @@
-import random, numpy as np, pytest, torch
+import multiprocessing, os, random, signal, time
+import numpy as np, pytest, torch
 from functools import partial
 from fastai.torch_core import set_seed
 from fastai.data.core import TfmdDL
 from fastai.data.load import SkipItemException
+from fastai_clr_ext.train import order
 from fastai_clr_ext.train.order import Followed, loader_states, set_loader_states
 from resume_helpers import Noisy, Shake, Stream, language_model, loaders, torch_loaders
 
@@ -127,3 +129,19 @@ def test_places_are_plain(tmp_path):
         read = torch.load(tmp_path/'x.pt', weights_only=True)
         assert read.keys()==place.keys()
         assert len(as_lists(Followed(LOADERS[name](), read)))==4
+
+def wait_for_signals():
+    "As a worker that hangs"
+    order.GRACE = .5
+    order.outlive_signals()
+    time.sleep(30)
+
+def test_a_worker_outlives_a_signal_for_a_while_only():
+    "Ctrl-C does not end it at all; after SIGTERM it has a grace, so that nothing waits for it forever"
+    process = multiprocessing.get_context('fork').Process(target=wait_for_signals)
+    process.start()
+    time.sleep(.5)
+    begun = time.time()
+    for number in (signal.SIGINT, signal.SIGTERM): os.kill(process.pid, number)
+    process.join(20)
+    assert process.exitcode==128+signal.SIGTERM and .4<time.time()-begun<15

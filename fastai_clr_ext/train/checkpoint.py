@@ -83,14 +83,14 @@ def read_checkpoint(
     check(version==FILE_FORMAT, str(path), rule, version)
     return contents
 
-# %% ../../nbs/36_train.checkpoint.ipynb #54f83ad5
+# %% ../../nbs/36_train.checkpoint.ipynb #ebff53dd
 SIGNALS = signal.SIGINT, signal.SIGTERM
 
 class Signals:
     "Hold signals back until the end of a batch"
     def __init__(self,
         learn:Learner # That trains
-    ): self.learn,self.received,self.before = learn,None,{}
+    ): self.learn,self.received,self.before,self.pid = learn,None,{},os.getpid()
 
     def hold(self):
         "Hold them back from now on; only Python's main thread may"
@@ -107,8 +107,9 @@ class Signals:
         frame:FrameType # Where it came
     ):
         "Note a signal; if there was one before, or the training has ended by an error, let it act"
+        is_ours = os.getpid()==self.pid # not that of a process which a callback has started
         is_second,self.received = self.received is not None,number
-        if is_second or not running_fits(self.learn, frame): self.act()
+        if is_second or not is_ours or not running_fits(self.learn, frame): self.act()
 
     def act(self):
         "Let the signal that came do what it would have done"

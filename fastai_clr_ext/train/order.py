@@ -7,12 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.order.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35_train.order.ipynb #58045d50
-import pickle, torch
+# %% ../../nbs/35_train.order.ipynb #f0616222
+import os, pickle, signal, threading, torch
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import FrameType
 from torch.utils.data import get_worker_info
 from fastcore.basics import patch
 from fastai.data.load import DataLoader
@@ -132,7 +133,24 @@ def plain_states(
     "Write the states of a worker as plain data"
     return None if states is None else states_to_plain(pickle.loads(states))
 
-# %% ../../nbs/35_train.order.ipynb #62804b50
+# %% ../../nbs/35_train.order.ipynb #b413dd4b
+GRACE = 10 # Seconds that a worker lives on after SIGTERM
+
+def live_on(
+    number:int, # Of the signal
+    frame:FrameType|None # Where it came
+):
+    "End this process in a while, if it is not ended before"
+    timer = threading.Timer(GRACE, os._exit, [128+number])
+    timer.daemon = True
+    timer.start()
+
+def outlive_signals():
+    "Let a worker live until the batch of the main process is finished"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, live_on)
+
+# %% ../../nbs/35_train.order.ipynb #33a1786b
 PLACE = 'place of the batch in its epoch' # Key of what goes with a batch
 
 class BatchesWithPlaces:
@@ -157,6 +175,7 @@ class BatchesWithPlaces:
     )->Iterator: # As above
         "Make the batches of the epoch that is followed"
         info = get_worker_info()
+        if info is not None: outlive_signals()
         worker = 0 if info is None else info.id
         place = self.followed.workers.get(worker, WorkerPlace())
         if worker<=self.followed.last_worker: yield {PLACE: None}
