@@ -5,8 +5,8 @@ from .schedule import (
     step_decay, triangular, warmup_cosine, wsd)
 from .record import STATS, ForwardHistory, GradRecorder, HistoryRecorder, RunHistory, SaveHistory
 from .train import (
-    CycleScheduler, Divergence, DivergenceGuard, FitCheckpoint, Stage, StagedPlan, plan_stages, stages_fine_tune,
-    stages_gradual, stages_long, stages_two_cycles)
+    CycleScheduler, Divergence, DivergenceGuard, FitCheckpoint, Stage, StagedPlan, can_resume, plan_stages,
+    stages_fine_tune, stages_gradual, stages_long, stages_two_cycles)
 from .plot import HistoryView, ShowCycle
 from .situations import (
     SITUATIONS, Images, Situation, cifar_resnet, digits_dls, folder_images, idx_images, images_dls, load_images,

@@ -2,7 +2,7 @@ import time, numpy as np, pytest, torch
 from numpy.testing import assert_allclose, assert_array_equal
 from fastai.data.core import DataLoaders
 from fastai_clr_ext.all import *
-from fastai_clr_ext.train.checkpoint import read_checkpoint
+from fastai_clr_ext.train.contents import read_checkpoint
 from conftest import make_mlp
 from processes import (
     accumulated, after_kill, all_batches_seen, forwarded, guarded, in_processes, killed, launch, one_cycle_recorded,

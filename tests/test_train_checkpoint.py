@@ -4,7 +4,8 @@ from pathlib import Path
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai_clr_ext.all import *
-from fastai_clr_ext.train.checkpoint import Signals, older_path, read_checkpoint, write_checkpoint
+from fastai_clr_ext.train.checkpoint import Signals, older_path, write_checkpoint
+from fastai_clr_ext.train.contents import read_checkpoint
 from conftest import ValidateAt
 from resume_helpers import CASES, differences, in_child, make, outcome
 
@@ -239,3 +240,28 @@ def test_it_works_in_a_thread(tmp_path):
     thread.start()
     thread.join()
     assert not errors and (tmp_path/'a.pt').exists()
+
+def test_no_file_of_another_run_is_shifted_away(tmp_path):
+    "`run-1.pt` may be the newest file of a run of that name, or no checkpoint at all"
+    stopped(tmp_path/'run-1.pt', 5)
+    with pytest.raises(ValueError, match='be a new file, or one of a run that has ended.*run-1.pt'):
+        make().fit_one_cycle_ext(1, .05, cbs=FitCheckpoint(tmp_path/'run.pt', keep=2))
+    (tmp_path/'run-1.pt').write_text('mine')
+    with pytest.raises(ValueError, match='wrote.*run-1.pt.*overwrite=True replaces it'):
+        make().fit_one_cycle_ext(1, .05, cbs=FitCheckpoint(tmp_path/'run.pt', keep=2))
+
+def test_a_learners_own_checkpoint_is_refused_before_the_fit_begins(tmp_path):
+    "Ctrl-C, then the same cell again"
+    learn = make(cbs=FitCheckpoint(tmp_path/'a.pt', 1))
+    with pytest.raises(KeyboardInterrupt): learn.fit_one_cycle_ext(1, .05, cbs=After(3, interrupt))
+    with pytest.raises(ValueError, match='^path must be a new file'): learn.fit_one_cycle_ext(1, .05)
+
+def test_a_lazy_model_can_be_written(tmp_path):
+    def lazy(): return torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    def make_learner():
+        learn = make(splitter=lambda m: [list(m.parameters())])
+        learn.model = lazy()
+        return learn
+    learn = make_learner()
+    learn.fit(1, .05, cbs=FitCheckpoint(tmp_path/'a.pt', 1))
+    assert read_checkpoint(tmp_path/'a.pt')['has_ended']

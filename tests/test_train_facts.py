@@ -5,7 +5,7 @@ from fastai_clr_ext.all import *
 from fastai_clr_ext.train.facts import (
     check_facts, check_given, facts_of, names_to_give, plan_from_plain, plan_to_plain, stages_from_plain,
     stages_to_plain)
-from fastai_clr_ext.train.state import from_tagged, to_tagged
+from fastai_clr_ext.train.values import from_tagged, to_tagged
 from fastai_clr_ext.train.stages import StageRun
 from resume_helpers import STAGES, make
 

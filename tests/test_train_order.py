@@ -2,6 +2,10 @@ import multiprocessing, os, random, signal, time
 import numpy as np, pytest, torch
 from functools import partial
 from fastai.torch_core import set_seed
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.transforms import RandomSplitter
+from fastai.vision.augment import RandTransform, aug_transforms
+from fastai.vision.core import TensorImage
 from fastai.data.core import TfmdDL
 from fastai.data.load import SkipItemException
 from fastai_clr_ext.train import order
@@ -145,3 +149,65 @@ def test_a_worker_outlives_a_signal_for_a_while_only():
     for number in (signal.SIGINT, signal.SIGTERM): os.kill(process.pid, number)
     process.join(20)
     assert process.exitcode==128+signal.SIGTERM and .4<time.time()-begun<15
+
+class Augment(RandTransform):
+    "Counts its calls; for training only"
+    split_idx,n = 0,0
+    def encodes(self, x:TensorImage):
+        Augment.n += 1
+        return x
+
+def image_loaders(batch_tfms):
+    images = (TransformBlock(type_tfms=lambda i: TensorImage(torch.rand(3, 4, 4))), CategoryBlock())
+    block = DataBlock(images, get_y=lambda i: i%2, splitter=RandomSplitter(seed=1), batch_tfms=batch_tfms)
+    return block.dataloaders(list(range(20)), bs=4, num_workers=0)
+
+def test_transforms_for_training_are_used():
+    "fastai sets `split_idx` of the pipeline when an epoch begins, if it is a pipeline"
+    dl = image_loaders([Augment()]).train
+    Augment.n = 0
+    list(Followed(dl))
+    assert Augment.n==4 and dl.after_batch.split_idx==0
+
+def test_augmented_images_go_on():
+    def begin():
+        set_seed(5)
+        return image_loaders(aug_transforms(size=4, flip_vert=True)).train
+    whole = as_lists(Followed(begin()))
+    followed = Followed(begin())
+    batches = iter(followed)
+    for _ in range(2): next(batches)
+    place = followed.place()
+    assert as_lists(Followed(begin(), place))==whole[2:]
+
+def test_a_loader_may_change_its_batches_itself():
+    class OwnIter(TfmdDL):
+        def __iter__(self):
+            for batch in super().__iter__(): yield (batch[0]*2, *batch[1:])
+    def begin(): return OwnIter(Noisy(28), bs=4, num_workers=0)
+    set_seed(5)
+    whole = as_lists(Followed(begin()))
+    set_seed(5)
+    followed = Followed(begin())
+    batches = iter(followed)
+    for _ in range(2): next(batches)
+    place = followed.place()
+    assert as_lists(Followed(begin(), place))==whole[2:]
+
+class ShuffledBatches:
+    "Draws its batches by a generator of its own"
+    def __init__(self): self.rng = np.random.default_rng(1)
+    def __len__(self): return 7
+    def __iter__(self): return iter(self.rng.permutation(28).reshape(7, 4).tolist())
+
+def test_samplers_may_have_generators():
+    def begin(): return torch.utils.data.DataLoader(Noisy(28, noise=0), batch_sampler=ShuffledBatches())
+    whole = begin()
+    list(Followed(whole))
+    whole = as_lists(Followed(whole))
+    dl = begin()
+    list(Followed(dl))
+    followed = Followed(dl)
+    batches = iter(followed)
+    for _ in range(2): next(batches)
+    assert as_lists(Followed(begin(), followed.place()))==whole[2:]

@@ -1,19 +1,24 @@
 import random, pytest, torch
+from collections import Counter, defaultdict, deque
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 import numpy as np
 from fastai.callback.core import Callback
+from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import SaveModelCallback
 from fastai.data.core import DataLoaders, TfmdDL
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
+from torch.utils.data import TensorDataset
 from fastai_clr_ext.all import *
-from fastai_clr_ext.train.checkpoint import read_checkpoint
+from fastai_clr_ext.train.contents import read_checkpoint
 from fastai_clr_ext.train.resume import Place, same_fraction
-from resume_helpers import CASES, KillAt, Noisy, begin, differences, go_on, in_child, loaders, make, net
-from resume_helpers import outcome, whole
+from resume_helpers import CASES, STAGES, KillAt, Noisy, begin, differences, go_on, in_child, loaders, make, net
+from resume_helpers import outcome, quiet, whole
 from test_train_checkpoint import After, interrupt, stopped
 
 NO_KILL = 10**9
@@ -277,3 +282,129 @@ def test_a_callable_annealer_is_given_again(tmp_path):
     rates = Rates()
     make().resume_fit(tmp_path/'run.pt', [After(0, interrupt), rates], annealers={'gentle': gentle})
     assert [lr for _,_,lr in rates.rows]==cycle.table(21, .05)['lr'][10:].tolist()
+
+@pytest.mark.parametrize('n_workers', [0, 2])
+@pytest.mark.parametrize('n', [8, 9, 10])
+def test_a_part_of_an_epoch_goes_on(tmp_path, n, n_workers):
+    "The first stage has an epoch and a half: 11 batches"
+    def make_learner(): return make(partial(loaders, n_workers=n_workers))
+    path,results = tmp_path/'run.pt',[]
+    whole_run = make_learner()
+    whole_run.fit_stages(STAGES)
+    results.append(outcome(whole_run))
+    with pytest.raises(KeyboardInterrupt): make_learner().fit_stages(STAGES, [FitCheckpoint(path, 1), After(n, interrupt)])
+    learn = make_learner()
+    learn.resume_fit(path, After(0, interrupt))
+    results.append(outcome(learn))
+    assert differences(*results)==[]
+
+@pytest.mark.parametrize('mix', [MixUp, CutMix])
+def test_a_loss_that_is_mixed_is_the_learners(tmp_path, mix):
+    "`MixUp` puts a method of its own in the place of the loss, for a fit"
+    def make_learner():
+        set_seed(3)
+        items = TensorDataset(torch.rand(28, 1, 4, 4), torch.arange(28)%2)
+        dls = DataLoaders(TfmdDL(items, bs=4, shuffle=True, num_workers=0), TfmdDL(items, bs=4, num_workers=0))
+        return quiet(Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)),
+                             loss_func=CrossEntropyLossFlat()))
+    whole_run = make_learner()
+    whole_run.fit_one_cycle_ext(3, .05, cbs=mix())
+    expected = outcome(whole_run)
+    stopped(tmp_path/'run.pt', 10, mix(), learn=make_learner())
+    learn = make_learner()
+    learn.resume_fit(tmp_path/'run.pt', [After(0, interrupt), mix()])
+    assert differences(expected, outcome(learn))==[]
+
+class RunningLoss(torch.nn.Module):
+    "Keeps a mean of its own, in a buffer and in a number"
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(1))
+        self.n = 0
+    def forward(self, pred, targ):
+        if pred.requires_grad:
+            self.mean = .9*self.mean + .1*pred.detach().mean()
+            self.n += 1
+        return ((pred.view(-1)-targ.view(-1))**2).mean()*(1+self.mean.item()**2+.01*self.n)
+
+def test_a_loss_keeps_what_it_has_learned(tmp_path):
+    whole_run = make(loss_func=RunningLoss())
+    whole_run.fit_one_cycle_ext(3, .05)
+    expected = outcome(whole_run)
+    stopped(tmp_path/'run.pt', 10, learn=make(loss_func=RunningLoss()))
+    learn = make(loss_func=RunningLoss())
+    learn.resume_fit(tmp_path/'run.pt', After(0, interrupt))
+    assert differences(expected, outcome(learn))==[]
+
+class Predict(Callback):
+    "Predicts after each epoch"
+    busy = False
+    def after_epoch(self):
+        if self.busy: return
+        self.busy = True
+        self.learn.get_preds(ds_idx=1)
+        self.busy = False
+
+def test_predictions_within_the_fit(tmp_path):
+    "fastai then draws an item once, to know its types; a new process must not draw it again"
+    whole_run = make()
+    whole_run.fit_one_cycle_ext(3, .05, cbs=Predict())
+    expected = outcome(whole_run)
+    stopped(tmp_path/'run.pt', 10, Predict())
+    learn = make()
+    learn.resume_fit(tmp_path/'run.pt', [After(0, interrupt), Predict()])
+    assert differences(expected, outcome(learn))==[]
+
+def test_a_plain_fit_that_was_recorded_is_recorded_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(3, .05, cbs=[FitCheckpoint(tmp_path/'run.pt', 1), HistoryRecorder(), After(10, interrupt)])
+    learn = make()
+    learn.resume_fit(tmp_path/'run.pt', After(0, interrupt))
+    assert len(learn.recorder.history)==21
+
+class Odd(Callback):
+    "Moves the weights by what it keeps: generators, a bounded deque, a `Counter`, counts with a default"
+    run_valid = False
+    def __init__(self):
+        self.rng,self.rngs = random.Random(1),[np.random.default_rng(2), torch.Generator().manual_seed(3)]
+        self.last,self.counts,self.seen = deque(maxlen=3),Counter(),defaultdict(int)
+        self.same = self.counts
+    def after_batch(self):
+        self.last.append(self.learn.loss.item())
+        self.same['a'] += 1
+        self.seen[self.iter] += 1
+        move = self.rng.random() + self.rngs[0].random() + torch.rand(1, generator=self.rngs[1]).item()
+        move += sum(self.last) + self.counts['a'] + self.seen[2]
+        for p in self.learn.model.parameters(): p.data += 1e-3*move
+
+def test_a_callback_may_keep_odd_things(tmp_path, recwarn):
+    whole_run = make()
+    whole_run.fit_one_cycle_ext(3, .05, cbs=Odd())
+    expected = outcome(whole_run)
+    stopped(tmp_path/'run.pt', 10, Odd())
+    learn = make()
+    learn.resume_fit(tmp_path/'run.pt', [After(0, interrupt), odd := Odd()])
+    assert differences(expected, outcome(learn))==[] and odd.last.maxlen==3 and odd.same is odd.counts
+    assert not [w for w in recwarn if 'FitCheckpoint' in str(w.message)]
+
+def test_what_a_callback_keeps_and_no_file_can_hold_is_named_once(tmp_path):
+    class Keeps(Callback):
+        def before_fit(self): self.items,self.f,self.n = iter([1, 2]),print,3
+    with pytest.warns(UserWarning, match=r'FitCheckpoint can not write Keeps.items: after a resume') as found:
+        stopped(tmp_path/'run.pt', 10, Keeps())
+    assert len(found)==1
+
+def test_the_run_goes_on_under_its_name(tmp_path):
+    "From the file before the last: the same batches, and the newest file is written again"
+    path = tmp_path/'run.pt'
+    stopped(path, 10, keep=2)
+    learn = make()
+    learn.resume_fit(tmp_path/'run-1.pt', After(0, interrupt))
+    assert differences(trained_whole('sgd') | dict(n_events=0), outcome(learn) | dict(n_events=0))==[]
+    assert not can_resume(path) and sorted(p.name for p in tmp_path.iterdir())==['run-1.pt', 'run.pt']
+
+def test_fastais_scheduler_is_explained(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make().fit_one_cycle(3, .05, cbs=[FitCheckpoint(tmp_path/'run.pt', 1), After(10, interrupt)])
+    with pytest.raises(ValueError, match="ParamScheduler: give it again.*sched='one_cycle_fastai'"):
+        make().resume_fit(tmp_path/'run.pt', After(0, interrupt))

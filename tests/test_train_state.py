@@ -1,45 +1,13 @@
 import copy, pytest, torch
-from collections import deque
 from functools import partial
-import numpy as np
 from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastcore.foundation import L
-from fastai.torch_core import TensorBase
 from fastai_clr_ext.train.state import (
-    NotPlain, attributes_of, callback_names, from_tagged, learner_state, set_attributes, set_learner_state, to_tagged)
+    attributes_of, callback_names, learner_state, set_attributes, set_learner_state)
 from resume_helpers import differences, make
-
-VALUES = {
-    'numbers': [1, 2.5, True, None, 'a', float('inf'), -0.],
-    'numpy': np.float32(1.5), 'array': np.arange(6).reshape(2, 3),
-    'bools': np.array([True, False]), 'tensor': torch.arange(4, dtype=torch.bfloat16), 'empty': [],
-    'column': [torch.tensor(1.5), torch.tensor(2.5)], 'two kinds': [torch.tensor(1.5), torch.tensor(2)],
-    'one': [torch.tensor(1.5)], 'rows': [torch.ones(2), torch.zeros(2)], 'deque': deque([1, 2]), 'set': {3, 1},
-    'nested': {'a': (1, [L(2, 3), {'b': torch.ones(1)}]), 7: ()},
-    'a dict like a tagged one': {'container': 'set', 'items': [1]}}
-
-@pytest.mark.parametrize('name', VALUES)
-def test_values_come_back_from_a_file(tmp_path, name):
-    torch.save(to_tagged(VALUES[name]), tmp_path/'x.pt')
-    again = from_tagged(torch.load(tmp_path/'x.pt', weights_only=True))
-    value = VALUES[name].item() if isinstance(VALUES[name], np.generic) else VALUES[name]
-    assert type(again) is type(value) and str(again)==str(value) and differences([value], [again])==[]
-
-@pytest.mark.parametrize('value', [object(), [1, [lambda: 0]], nn.Parameter(torch.ones(1)),
-                                   [nn.Parameter(torch.ones(1))], {'a': print}, np.array(['a'])],
-                         ids=['an object', 'a function in lists', 'a parameter', 'a list of one', 'in a dict', 'texts'])
-def test_what_is_code_or_belongs_to_the_model_is_not_written(value):
-    with pytest.raises(NotPlain): to_tagged(value)
-
-def test_a_part_of_a_tensor_takes_only_its_own_space(tmp_path):
-    torch.save(to_tagged(torch.zeros(1_000_000)[:10]), tmp_path/'x.pt')
-    assert (tmp_path/'x.pt').stat().st_size<10_000
-
-def test_a_tensor_of_fastai_is_one_of_torch():
-    assert type(to_tagged(TensorBase([1., 2.]))) is torch.Tensor
 
 def test_attributes_are_those_that_an_argument_did_not_set():
     class Counting(Callback):

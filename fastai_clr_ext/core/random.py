@@ -65,3 +65,37 @@ def states_from_plain(
     name,keys,*rest = d['of_numpy']
     return RandomStates(python_from_plain(d['of_python']), (name, keys.numpy().astype(np.uint32), *rest),
                         d['of_torch'], d['of_cuda'])
+
+# %% ../../nbs/01b_core.random.ipynb #36b35919
+GENERATORS = random.Random, np.random.Generator, torch.Generator
+
+def generator_state(
+    generator:random.Random|np.random.Generator|torch.Generator # Any of `GENERATORS`
+)->object: # Plain data
+    "Return the state of a generator"
+    if isinstance(generator, random.Random): return python_to_plain(generator.getstate())
+    if isinstance(generator, torch.Generator): return generator.get_state()
+    return numbers_to_plain(generator.bit_generator.state)
+
+def set_generator_state(
+    generator:random.Random|np.random.Generator|torch.Generator, # Of the class of the one whose state it is
+    state:object # As `generator_state` gives it
+):
+    "Put the state of a generator back"
+    if isinstance(generator, random.Random): generator.setstate(python_from_plain(state))
+    elif isinstance(generator, torch.Generator): generator.set_state(state)
+    else: generator.bit_generator.state = numbers_from_plain(state)
+
+def numbers_to_plain(
+    x:object # Nested dicts of numbers, texts and arrays, as numpy's states are
+)->object: # With lists for arrays
+    "Write a state of numpy as plain data"
+    if isinstance(x, dict): return {name: numbers_to_plain(value) for name,value in x.items()}
+    return x.tolist() if isinstance(x, np.ndarray) else x
+
+def numbers_from_plain(
+    x:object # As `numbers_to_plain` gives it
+)->object: # With arrays
+    "Read a state of numpy"
+    if isinstance(x, dict): return {name: numbers_from_plain(value) for name,value in x.items()}
+    return np.array(x, dtype=np.uint64) if isinstance(x, list) else x

@@ -63,12 +63,13 @@ def together(
     for rank,text in enumerate(texts):
         if text is not None: raise ValueError(f'the process of rank {rank} raised {text}')
 
-# %% ../../nbs/01c_core.ranks.ipynb #7fb5de55
+# %% ../../nbs/01c_core.ranks.ipynb #258ba760
 def check_not_sharded(
-    opt:Optimizer|OptimWrapper, # Optimizer of a learner
+    opt:Optimizer|OptimWrapper|None, # Optimizer of a learner; None before it has one
     name:str # Name of the callback that needs whole parameters
 ):
     "Raise a `ValueError` if a process has only a part of the parameters"
+    if opt is None: return
     kinds = {type(p) for params in opt.param_lists for p in params}
     sharded = [kind.__name__ for kind in kinds if issubclass(kind, DTensor) or kind.__name__=='FlatParameter']
     is_deepspeed = type(getattr(opt, 'opt', opt)).__module__.startswith(('deepspeed', 'accelerate.utils.deepspeed'))

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.checkpoint.html.md""
 # %% auto #0
 __all__ = ['FitCheckpoint']
 
-# %% ../../nbs/36_train.checkpoint.ipynb #a1ba6c97
+# %% ../../nbs/36_train.checkpoint.ipynb #e4ccb717
 import os, shutil, signal, threading, time, torch, uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,14 @@ from ..core.ranks import check_not_sharded, from_all, is_distributed, is_writer,
 from ..schedule.plan import Plan
 from ..record.fits import current_plan
 from ..record.recorder import HistoryRecorder
+from .contents import FILE_FORMAT, read_checkpoint
 from .divergence import divergences
 from .facts import facts_of, names_to_give, plan_to_plain, stages_to_plain
 from .order import Followed
-from .state import learner_state, to_tagged
+from .state import learner_state
+from .values import to_tagged
 
-# %% ../../nbs/36_train.checkpoint.ipynb #67ad4c31
-FILE_FORMAT = 1 # Version of what a file holds
-
+# %% ../../nbs/36_train.checkpoint.ipynb #c29ffb3e
 def older_path(
     path:Path, # File of a checkpoint
     n:int # How many were written since
@@ -65,23 +65,6 @@ def remove_leftovers(
     "Remove temporary files that killed processes left"
     for p in path.parent.iterdir():
         if leftover_target(p)==path.name: p.unlink(missing_ok=True)
-
-# %% ../../nbs/36_train.checkpoint.ipynb #619656fd
-def read_checkpoint(
-    path:Path, # File that `FitCheckpoint` wrote
-    is_lazy:bool=False # Whether tensors are read only when they are used
-)->dict: # Plain data
-    "Read a checkpoint, or raise a `ValueError` that names the file"
-    check(path.is_file(), 'path', 'be a file that FitCheckpoint wrote', str(path))
-    try: contents = torch.load(path, map_location='cpu', weights_only=True, mmap=is_lazy)
-    except Exception as e:
-        raise ValueError(f'path must be a file that FitCheckpoint wrote, whole; got {path}: {e}') from e
-    ok = isinstance(contents, dict) and {'format', 'run'}<=contents.keys()
-    check(ok, 'path', 'be a file that FitCheckpoint wrote', str(path))
-    version = contents['format']
-    rule = f'have the format {FILE_FORMAT}; another version of fastai_clr_ext wrote it'
-    check(version==FILE_FORMAT, str(path), rule, version)
-    return contents
 
 # %% ../../nbs/36_train.checkpoint.ipynb #ebff53dd
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -122,7 +105,7 @@ class Signals:
             if signal.getsignal(number)==self.note: signal.signal(number, handler)
         self.before = {}
 
-# %% ../../nbs/36_train.checkpoint.ipynb #e8d09156
+# %% ../../nbs/36_train.checkpoint.ipynb #3d8e0bba
 SHARE = .01 # Of the time, that writing may take if `every` is None
 
 @dataclass
@@ -133,6 +116,7 @@ class Writing:
     epoch:int=-1 # Number of the epoch
     n_batch:int=0 # Training batches so far
     has_stepped:bool=False # Whether the optimizer has stepped in the current batch
+    has_warned:bool=False # Whether the attributes that can't be written have been named
     is_due:bool=True # Whether to write after the next step
     seconds:float=0. # That the last writing took
     written:float=0. # Time of its end
@@ -167,7 +151,7 @@ class FitCheckpoint(FitCallback):
 
     def __repr__(self): return f'FitCheckpoint({str(self.checkpoint_path)!r}, every={self.every}, keep={self.keep})'
 
-# %% ../../nbs/36_train.checkpoint.ipynb #21cfbe6b
+# %% ../../nbs/36_train.checkpoint.ipynb #642665dc
 @patch
 def check_fit(self:FitCheckpoint,
     learn:Learner, # About to fit
@@ -177,18 +161,28 @@ def check_fit(self:FitCheckpoint,
     "Raise a `ValueError` if checkpoints can't be written; `fit_one_cycle_ext` asks before it changes anything"
     check_only_one(FitCheckpoint, cbs, 'FitCheckpoint')
     check_not_sharded(opt, 'FitCheckpoint')
-    if self.overwrite or not is_writer() or not self.checkpoint_path.is_file(): return self
-    held = read_checkpoint(self.checkpoint_path, is_lazy=True)
-    is_free = held['has_ended'] or held['run']['id'] in self._run_ids(learn)
-    check(is_free, 'path', 'be a new file, or one of a run that has ended (learn.resume_fit(path) goes on with it, '
-          'overwrite=True replaces it)', str(self.checkpoint_path))
+    if self.overwrite or not is_writer(): return self
+    paths = [self.checkpoint_path, *[older_path(self.checkpoint_path, n) for n in range(1, self.keep)]]
+    for path in paths:
+        if path.is_file(): check_replaceable(path, self._run_ids(learn))
     return self
+
+def check_replaceable(
+    path:Path, # File that would be replaced
+    own_ids:set # Of the run
+):
+    "Raise a `ValueError` if a file is no checkpoint, or that of another run that has not ended"
+    try: held = read_checkpoint(path, is_lazy=True)
+    except ValueError as e: raise ValueError(f'{e}; overwrite=True replaces it') from e
+    is_free = held['has_ended'] or held['run']['id'] in own_ids
+    check(is_free, 'path', 'be a new file, or one of a run that has ended (learn.resume_fit(path) goes on with it, '
+          'overwrite=True replaces it)', str(path))
 
 @patch
 def _run_ids(self:FitCheckpoint, learn)->set: # Texts
     "Return what identifies the run"
     stages = vars(learn).get('stage_run')
-    return {self.run_id, self.now and self.now.run['id'], stages and stages.id}
+    return {self.run_id, stages and stages.id}
 
 @patch
 def check_plan(self:FitCheckpoint,
@@ -212,7 +206,7 @@ def describe_run(
                 stages=None if stages is None else to_tagged(stages_to_plain(stages, learn.wd)),
                 cbs=names_to_give(learn.cbs), has_history=any(isinstance(cb, HistoryRecorder) for cb in learn.cbs))
 
-# %% ../../nbs/36_train.checkpoint.ipynb #ac3793bb
+# %% ../../nbs/36_train.checkpoint.ipynb #9d7fe349
 @patch
 def before_train(self:FitCheckpoint):
     "Follow the loader of this epoch, and hold signals back"
@@ -228,7 +222,7 @@ def _describe_fit(self:FitCheckpoint):
     learn = self.learn
     with together(learn): self.check_fit(learn, learn.opt, learn.cbs)
     if is_writer(): remove_leftovers(self.checkpoint_path)
-    run = describe_run(learn, self.run_id) | dict(every=self.every, keep=self.keep)
+    run = describe_run(learn, self.run_id) | dict(every=self.every, keep=self.keep, name=self.checkpoint_path.name)
     self.now = Writing(run, Signals(learn))
 
 @patch
@@ -281,7 +275,7 @@ def _agree(self:FitCheckpoint, is_last:bool)->bool: # Whether this was a batch t
     if received: now.signals.received = received[0]
     return True
 
-# %% ../../nbs/36_train.checkpoint.ipynb #6a50476b
+# %% ../../nbs/36_train.checkpoint.ipynb #6a9ea260
 def earlier_plans(
     learn:Learner # In a fit
 )->list: # Plain data; without those that can't be written
@@ -299,10 +293,16 @@ def _contents(self:FitCheckpoint, places:list)->dict: # Plain data
     history = torch.empty(0, dtype=torch.uint8)
     if now.run['has_history']:
         history = torch.frombuffer(bytearray(learn.recorder.history.to_bytes()), dtype=torch.uint8)
+    lost = []
+    state = learner_state(learn, lost)
+    if lost and not now.has_warned:
+        warn(f'FitCheckpoint can not write {", ".join(lost)}: after a resume they are as the callback makes them. A '
+             'callback with methods state_dict and load_state_dict says itself what it keeps')
+    now.has_warned = True
     return dict(format=FILE_FORMAT, run=now.run, has_ended=False, epoch=now.epoch, batch=places[0]['n_given'],
-                train_iter=learn.train_iter, places=places, state=learner_state(learn), plans=earlier_plans(learn),
-                history=history)
+                places=places, state=state, plans=earlier_plans(learn), history=history)
 
+# %% ../../nbs/36_train.checkpoint.ipynb #c86465bd
 @patch
 def _write(self:FitCheckpoint):
     "Write a checkpoint, or warn if that fails"

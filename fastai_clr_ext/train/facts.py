@@ -7,8 +7,9 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.facts.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35b_train.facts.ipynb #0c391ffe
+# %% ../../nbs/35b_train.facts.ipynb #3cc88117
 import torch
+from torch.nn.parameter import is_lazy
 from dataclasses import replace
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner, SkipToEpoch
@@ -25,6 +26,7 @@ from .order import loaders_of
 from .scheduler import CycleScheduler
 from .stage import Stage, sched_from_plain
 from .stages import PartialCycle, PartialEpoch, StageRun
+from .state import own_loss
 
 # %% ../../nbs/35b_train.facts.ipynb #ecc1ab45
 PLAN_FIELDS = 'n_epoch', 'n_iter', 'trained_ranges', 'scheduled', 'changed' # Of `Plan`, beside cycle and rates
@@ -73,7 +75,7 @@ def stages_from_plain(
     check(not unknown, 'stage_cbs', f'name stages, of which there are {names}', unknown)
     return [replace(stage, cbs=cbs.get(stage.name)) for stage in stages]
 
-# %% ../../nbs/35b_train.facts.ipynb #b3d5133c
+# %% ../../nbs/35b_train.facts.ipynb #c4600d5a
 ALWAYS = 'model', 'opt', 'group_sizes', 'loss_func' # Facts that can't change
 OTHERS = 'n_epoch', 'n_iter', 'bs', 'n_items', 'num_workers', 'n_ranks', 'versions' # Facts that can, on request
 
@@ -87,11 +89,18 @@ def facts_of(
     fake = vars(dl).get('fake_l', dl)
     weights = unwrap_model(learn.model).state_dict()
     return dict(
-        model=[[name, list(v.shape) if torch.is_tensor(v) else type(v).__name__] for name,v in weights.items()],
+        model=[[name, shape_of(value)] for name,value in weights.items()],
         opt=optimizer_name(opt, learn.opt_func), group_sizes=[n_elements(params) for params in opt.param_lists],
-        loss_func=loss_name(learn.loss_func), n_epoch=n_epoch, n_iter=len(dl),
+        loss_func=loss_name(own_loss(learn)), n_epoch=n_epoch, n_iter=len(dl),
         bs=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None), n_items=n_items_of(dl),
         num_workers=fake.num_workers, n_ranks=max(num_distrib(), 1), versions=versions())
+
+def shape_of(
+    x:object # In a `state_dict`
+)->list|str: # Name of the class for a lazy parameter, and for what is no tensor
+    "Describe the size of a weight"
+    is_sized = torch.is_tensor(x) and not is_lazy(x)
+    return list(x.shape) if is_sized else type(x).__name__
 
 def n_items_of(
     dl:object # Training loader
@@ -126,9 +135,12 @@ def check_facts(
     hint = '(rescale=True goes on at the same fraction of the run)'
     check(rescale or not texts, 'the fit', f'be the one that the checkpoint was made in {hint}', texts)
 
-# %% ../../nbs/35b_train.facts.ipynb #9d1ddd62
+# %% ../../nbs/35b_train.facts.ipynb #74582727
 # Not to be given again
 ADDED = CycleScheduler, PartialEpoch, AfterClip, StepDone, HistoryRecorder, ProgressCallback, SkipToEpoch
+
+SCHEDULER_HINT = ("; fastai's fit_one_cycle and fine_tune make a ParamScheduler: give it again with its schedules, or "
+                  "train with fit_one_cycle_ext(..., sched='one_cycle_fastai'), which needs nothing again")
 
 def names_to_give(
     cbs:list # Callbacks of the learner and of the fit
@@ -144,5 +156,6 @@ def check_given(
     missing = list(names)
     for name in names_to_give(cbs):
         if name in missing: missing.remove(name)
+    hint = SCHEDULER_HINT if 'ParamScheduler' in missing else ''
     check(not missing, 'cbs', 'have the callbacks that only that fit was given, since they are code; '
-          'callbacks of one stage go into stage_cbs', f'none of {missing}')
+          f'callbacks of one stage go into stage_cbs{hint}', f'none of {missing}')

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.order.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35_train.order.ipynb #f0616222
+# %% ../../nbs/35_train.order.ipynb #8bea08a2
 import os, pickle, signal, threading, torch
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,10 +17,12 @@ from types import FrameType
 from torch.utils.data import get_worker_info
 from fastcore.basics import patch
 from fastai.data.load import DataLoader
-from ..core.random import (
-    python_from_plain, python_to_plain, random_states, set_random_states, states_from_plain, states_to_plain)
+from fastai.data.core import Pipeline
+from fastai_clr_ext.core.random import (
+    GENERATORS, generator_state, random_states, set_generator_state, set_random_states, states_from_plain,
+    states_to_plain)
 
-# %% ../../nbs/35_train.order.ipynb #f71d9f32
+# %% ../../nbs/35_train.order.ipynb #ac04d5e6
 COUNTS = 'i', '_n_inp' # Items that `DistributedDL` gave; inputs in a batch, as `TfmdDL` found out
 
 def loaders_of(
@@ -33,21 +35,27 @@ def loaders_of(
 
 def generators_of(
     dl:Iterable # Data loader
-)->list: # `torch.Generator`s; empty for most
-    "List the generators that torch's loaders have"
-    owners = [dl, vars(dl).get('sampler')]
-    return [owner.generator for owner in owners if getattr(owner, 'generator', None) is not None]
+)->dict: # Generators by where they are
+    "Find the generators that a loader and its samplers have"
+    batch_sampler = vars(dl).get('batch_sampler')
+    owners = {'': dl, 'sampler': vars(dl).get('sampler'), 'batch_sampler': batch_sampler,
+              'its sampler': getattr(batch_sampler, 'sampler', None)}
+    found = {}
+    for where,owner in owners.items():
+        for name,value in getattr(owner, '__dict__', {}).items():
+            if isinstance(value, GENERATORS): found[f'{where}.{name}'] = value
+    return found
 
-# %% ../../nbs/35_train.order.ipynb #807568f4
+# %% ../../nbs/35_train.order.ipynb #86ec74dc
 def loader_states(
     dl:Iterable # Data loader
 )->list: # Of plain data, one for each loader inside
     "Return what loaders keep for the order of their items"
     states = []
     for each in loaders_of(dl):
-        state = dict(generators=[generator.get_state() for generator in generators_of(each)])
         own = vars(each)
-        if 'rng' in own: state['rng'] = python_to_plain(each.rng.getstate())
+        generators = {name: generator_state(generator) for name,generator in generators_of(each).items()}
+        state = dict(generators=generators, is_known='_types' in own)
         for name in COUNTS:
             if name in own: state[name] = own[name]
         if hasattr(own.get('items'), 'idxs'): state['idxs'] = torch.tensor(list(each.items.idxs))
@@ -60,12 +68,21 @@ def set_loader_states(
 ):
     "Put back what loaders keep"
     for each,state in zip(loaders_of(dl), states):
-        for generator,value in zip(generators_of(each), state['generators']): generator.set_state(value)
-        if 'rng' in state: each.rng.setstate(python_from_plain(state['rng']))
+        for name,generator in generators_of(each).items():
+            if name in state['generators']: set_generator_state(generator, state['generators'][name])
+        if state['is_known'] and '_types' not in vars(each): look_at_item(each)
         for name in COUNTS:
             if name in state: setattr(each, name, state[name])
         if 'idxs' not in state: continue
         for i,idx in enumerate(state['idxs'].tolist()): each.items.idxs[i] = idx
+
+def look_at_item(
+    dl:DataLoader # fastai's `TfmdDL`
+):
+    "Let a loader draw the item from which it knows its types, as it has before, and leave the generators as they are"
+    before = random_states()
+    dl._one_pass()
+    set_random_states(before)
 
 # %% ../../nbs/35_train.order.ipynb #4fd3af93
 @dataclass
@@ -150,7 +167,7 @@ def outlive_signals():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, live_on)
 
-# %% ../../nbs/35_train.order.ipynb #33a1786b
+# %% ../../nbs/35_train.order.ipynb #18341d55
 PLACE = 'place of the batch in its epoch' # Key of what goes with a batch
 
 class BatchesWithPlaces:
@@ -178,7 +195,7 @@ class BatchesWithPlaces:
         if info is not None: outlive_signals()
         worker = 0 if info is None else info.id
         place = self.followed.workers.get(worker, WorkerPlace())
-        if worker<=self.followed.last_worker: yield {PLACE: None}
+        if info is not None and worker<=self.followed.last_worker: yield {PLACE: None}
         drawn = Counted(samples)
         if self.is_indexed: drawn.skip(place.n_drawn)
         batches = iter(self.plain(drawn))
@@ -190,16 +207,17 @@ class BatchesWithPlaces:
             states = None if info is None else pickle.dumps(random_states()) # bytes need no shared memory
             yield {PLACE: (worker, drawn.n, n, states), 'batch': batch}
 
-# %% ../../nbs/35_train.order.ipynb #f627cd98
-class TakePlaces:
+# %% ../../nbs/35_train.order.ipynb #e33168e1
+class TakePlaces(Pipeline):
     "Stands in for `after_batch` of a loader for one epoch; everything else is what it stands in for"
     def __init__(self,
-        loader:DataLoader, # Whose method it stands in for
+        loader:DataLoader, # Whose method or pipeline it stands in for
         followed:Followed # The epoch
-    ): self.loader,self.followed,self.plain = loader,followed,loader.after_batch
-    def __getattr__(self, k):
-        if k=='plain': raise AttributeError(k) # while unpickling
-        return getattr(self.plain, k)
+    ): vars(self).update(loader=loader, followed=followed, plain=loader.after_batch)
+    def __getattribute__(self, k):
+        own = object.__getattribute__(self, '__dict__')
+        return object.__getattribute__(self, k) if k in own or k.startswith('__') else getattr(own['plain'], k)
+    def __setattr__(self, k, v): setattr(self.plain, k, v) # fastai sets `split_idx`, which says whether to augment
 
     def __call__(self,
         given:object # Dict of a batch and its place; a batch if somebody else iterates
@@ -229,7 +247,7 @@ def standing_in(
         for name in methods: own.pop(name, None)
         own.update(before)
 
-# %% ../../nbs/35_train.order.ipynb #528d8569
+# %% ../../nbs/35_train.order.ipynb #985e883e
 @patch
 def begin(self:Followed):
     "Note the states at the beginning of the epoch, or set those of the epoch to go on with"
@@ -253,7 +271,8 @@ def __iter__(self:Followed):
         for _ in islice(batches, self.n_given-self.n_before): pass
         self.set_states()
     # to the end if possible: torch's sampler draws once more there
-    for batch in islice(batches, len(self)-self.n_given) if self.n_before else batches:
+    is_cut = self.n_before or (loader is not None and loader is not self.dl) # as the last epoch of a stage
+    for batch in islice(batches, len(self)-self.n_given) if is_cut else batches:
         self.n_given += 1
         yield batch
     self.set_states()

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.resume.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/37_train.resume.ipynb #6872c42e
+# %% ../../nbs/37_train.resume.ipynb #73dbfe81
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,13 +25,15 @@ from ..schedule.plan import Plan
 from ..record.files import is_prefix
 from ..record.history import RunHistory
 from ..record.recorder import HistoryRecorder
-from .checkpoint import FitCheckpoint, read_checkpoint
+from .checkpoint import FitCheckpoint, older_path
+from .contents import read_checkpoint
 from .facts import check_facts, check_given, facts_of, plan_from_plain, stages_from_plain
-from .one_cycle import make_plan, peek_optimizer, train_plan
+from .one_cycle import default_recorder, make_plan, peek_optimizer, train_plan
 from .order import Followed
 from .scheduler import CycleScheduler
 from .stages import StageRun, plan_stages, train_stages
-from .state import callback_names, from_tagged, set_learner_state
+from .state import callback_names, set_learner_state
+from .values import from_tagged
 
 # %% ../../nbs/37_train.resume.ipynb #0ef9bd89
 @dataclass
@@ -133,7 +135,7 @@ def holding(
         learn.recorder.history = mine
         raise
 
-# %% ../../nbs/37_train.resume.ipynb #5a1e7f79
+# %% ../../nbs/37_train.resume.ipynb #5bfa2612
 @dataclass
 class Resumption:
     "A run that is about to go on, checked"
@@ -142,6 +144,7 @@ class Resumption:
     plan:Plan|None # Of the fit; None for a fit without a cycle, and for stages
     stages:StageRun|None # Run of stages; None for a single fit
     n_epoch:int # Epochs of the fit
+    has_history:bool # Whether the fit was recorded
 
 def checkpoint_again(
     path:Path, # File of the checkpoint
@@ -150,11 +153,13 @@ def checkpoint_again(
 )->list: # A `FitCheckpoint`, or nothing if there is one
     "Make the callback that writes on, and let it and others replace the file of the run"
     own = [cb for cb in cbs if isinstance(cb, FitCheckpoint)]
+    newest = path.with_name(run['name'])
+    if path in [older_path(newest, n) for n in range(1, run['keep'])]: path = newest # the run goes on under its name
     new = [] if own else [FitCheckpoint(path, run['every'], run['keep'])]
     for cb in own+new: cb.run_id = run['id']
     return new
 
-# %% ../../nbs/37_train.resume.ipynb #8f48c035
+# %% ../../nbs/37_train.resume.ipynb #34f2c9a2
 def plan_resumption(
     learn:Learner, # About to go on
     saved:dict, # Checkpoint
@@ -184,7 +189,7 @@ def plan_resumption(
     is_same = all(run['facts'][name]==fact for name,fact in facts.items())
     place = Place(saved['epoch'], saved['batch'], saved['places'])
     if not is_same: place = same_fraction(saved, before, plan, n_epoch, n_iter)
-    return Resumption(place, n_trained(plan, n_epoch, n_iter), plan, stages, n_epoch)
+    return Resumption(place, n_trained(plan, n_epoch, n_iter), plan, stages, n_epoch, run['has_history'])
 
 # %% ../../nbs/37_train.resume.ipynb #a87a950c
 def plan_stage_run(
@@ -199,7 +204,7 @@ def plan_stage_run(
     stages = stages_from_plain(d, stage_cbs, annealers)
     return StageRun(plan_stages(learn, stages, cbs), d['hypers'], d['number'], id=run['id'])
 
-# %% ../../nbs/37_train.resume.ipynb #a15fe484
+# %% ../../nbs/37_train.resume.ipynb #3391cd17
 def train_on(
     learn:Learner, # That trains
     what:Resumption, # Run that goes on
@@ -209,6 +214,7 @@ def train_on(
     epoch = what.place.epoch
     if what.stages is not None: return train_stages(learn, what.stages, cbs, epoch)
     if what.plan is not None: return train_plan(learn, what.plan, None, cbs, start_epoch=epoch)
+    if what.has_history: cbs = [*default_recorder(learn, cbs), *cbs]
     with epochs_from(learn, epoch): learn.fit(what.n_epoch, cbs=cbs)
 
 # %% ../../nbs/37_train.resume.ipynb #327403bf

@@ -7,69 +7,20 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.state.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/35a_train.state.ipynb #5d751e2d
+# %% ../../nbs/35a_train.state.ipynb #f4aa3218
 import inspect, numpy as np, torch
-from collections import deque
+from io import IOBase
+from pathlib import PurePath
+from types import ModuleType
 from torch import nn
-from fastcore.foundation import L
 from fastai.learner import Learner
 from fastai.optimizer import Optimizer, OptimWrapper
 from ..core.callback import unwrap_model
+from ..core.random import GENERATORS
 from .order import loader_states, set_loader_states
+from .values import KIND, NotPlain, filled, from_tagged, to_tagged, plain_tensor
 
-# %% ../../nbs/35a_train.state.ipynb #54d18e3f
-class NotPlain(TypeError): "A value that can't be written as plain data"
-
-CONTAINERS = {'tuple': tuple, 'L': L, 'set': set, 'deque': deque} # Containers by the name that stands for them
-TAG = 'container' # Key of the name
-
-def to_tagged(
-    x:object # Value to write
-)->object: # None, bools, numbers, texts, lists, dicts and tensors
-    "Write a value as plain data, or raise `NotPlain`"
-    x = x.item() if isinstance(x, np.generic) else x
-    if x is None or isinstance(x, (bool, int, float, str)): return x
-    if isinstance(x, nn.Parameter): raise NotPlain('a parameter')
-    if isinstance(x, torch.Tensor): return plain_tensor(x)
-    if isinstance(x, np.ndarray) and x.dtype.kind in 'biuf':
-        return {TAG: 'numpy', 'items': torch.from_numpy(np.ascontiguousarray(x))}
-    if isinstance(x, dict): return {TAG: 'dict', 'items': [[to_tagged(k), to_tagged(v)] for k,v in x.items()]}
-    if type(x) is list:
-        if is_long_column(x): return {TAG: 'column', 'items': torch.stack([plain_tensor(item) for item in x])}
-        return [to_tagged(item) for item in x]
-    for name,kind in CONTAINERS.items():
-        if isinstance(x, kind): return {TAG: name, 'items': [to_tagged(item) for item in x]}
-    raise NotPlain(type(x).__name__)
-
-def plain_tensor(
-    x:torch.Tensor # Of any class
-)->torch.Tensor: # Of torch's own class, without gradient, with just its own memory
-    "Return a tensor that can be written"
-    x = x.detach().as_subclass(torch.Tensor)
-    is_part = x.layout is torch.strided and x.untyped_storage().nbytes()!=x.numel()*x.element_size()
-    return x.clone() if is_part else x
-
-def is_long_column(
-    x:list # Any
-)->bool: # True for two or more tensors of no dimension, alike
-    "Is it a list of single numbers on a device?"
-    if len(x)<2 or not all(isinstance(item, torch.Tensor) and item.ndim==0 for item in x): return False
-    return len({(item.dtype, item.device) for item in x})==1
-
-# %% ../../nbs/35a_train.state.ipynb #7f24ac2a
-def from_tagged(
-    x:object # As `to_tagged` gives it
-)->object: # The value
-    "Read a value"
-    if isinstance(x, list): return [from_tagged(item) for item in x]
-    if not isinstance(x, dict): return x
-    name,items = x[TAG],x['items']
-    if name=='numpy': return items.numpy()
-    if name=='column': return list(items.unbind())
-    if name=='dict': return {from_tagged(k): from_tagged(v) for k,v in items}
-    return CONTAINERS[name](from_tagged(item) for item in items)
-
-# %% ../../nbs/35a_train.state.ipynb #25a0f56c
+# %% ../../nbs/35a_train.state.ipynb #cfc38e4c
 def has_state(
     x:object # Attribute of a callback
 )->bool: # True for modules, schedulers and optimizers of torch, and whatever else has both methods
@@ -81,11 +32,13 @@ def state_of(
     x:object # With a state
 )->dict: # Plain data
     "Write the state of an object"
-    return {TAG: 'state', 'items': to_tagged(x.state_dict())}
+    return {KIND: 'state', 'items': to_tagged(x.state_dict())}
 
+# %% ../../nbs/35a_train.state.ipynb #a9063124
 def attributes_of(
     x:object, # Callback or metric
-    without:tuple=() # Names to leave out
+    without:tuple=(), # Names to leave out
+    lost:list|None=None # Names of attributes that can't be written are added here; None for nowhere
 )->dict: # Plain data by name
     "Write what an object has come to keep"
     left_out = {'learn', *without, *inspect.signature(type(x).__init__).parameters}
@@ -94,8 +47,15 @@ def attributes_of(
         is_learners = learn is not None and any(value is each for each in (learn.model, learn.opt))
         if name in left_out or is_learners: continue
         try: found[name] = state_of(value) if has_state(value) else to_tagged(value)
-        except NotPlain: continue
+        except NotPlain:
+            if lost is not None and not is_code(value): lost.append(f'{type(x).__name__}.{name}')
     return found
+
+def is_code(
+    x:object # Attribute of a callback
+)->bool: # True for functions, classes and files: they are there again when the callback is made again
+    "Is it something that does not change while training?"
+    return callable(x) or isinstance(x, (PurePath, IOBase, ModuleType))
 
 def set_attributes(
     x:object, # Callback or metric, made as the one that was written
@@ -103,17 +63,19 @@ def set_attributes(
 ):
     "Put back what an object has come to keep"
     for name,value in values.items():
-        is_state = isinstance(value, dict) and value[TAG]=='state'
-        if not is_state: vars(x)[name] = from_tagged(value)
-        elif has_state(vars(x).get(name)): vars(x)[name].load_state_dict(from_tagged(value['items']))
+        there = vars(x).get(name)
+        is_state = isinstance(value, dict) and value[KIND]=='state'
+        if not is_state: vars(x)[name] = filled(there, from_tagged(value))
+        elif has_state(there): there.load_state_dict(from_tagged(value['items']))
 
-# %% ../../nbs/35a_train.state.ipynb #61e25f9f
+# %% ../../nbs/35a_train.state.ipynb #d4472e60
 def may_change(
     x:object # Attribute of a module
-)->bool: # True for a number or tensor, and for lists and tuples that hold a tensor
+)->bool: # True for numbers, tensors, arrays, generators, and for lists and tuples that hold such
     "Is it something that a module may change while it trains?"
-    if isinstance(x, (list, tuple)): return any(may_change(item) for item in x if not isinstance(item, (int, float)))
-    return isinstance(x, (int, float, torch.Tensor))
+    if isinstance(x, list): return any(map(may_change, x))
+    if isinstance(x, tuple): return any(may_change(item) for item in x if not isinstance(item, (int, float)))
+    return isinstance(x, (int, float, torch.Tensor, np.ndarray, *GENERATORS))
 
 def outside_state_dict(
     model:nn.Module # Not wrapped
@@ -136,7 +98,7 @@ def to_device(
     if isinstance(x, (list, tuple)): return type(x)([to_device(item, device) for item in x])
     return x.to(device) if isinstance(x, torch.Tensor) else x
 
-# %% ../../nbs/35a_train.state.ipynb #57995dc3
+# %% ../../nbs/35a_train.state.ipynb #a9d94253
 def model_state(
     model:nn.Module # Not wrapped
 )->dict: # Plain data
@@ -151,9 +113,27 @@ def set_model_state(
     "Put back weights, buffers, other tensors, and what is frozen"
     model.load_state_dict({name: from_tagged(value) for name,value in state['weights'].items()})
     modules = list(model.modules())
-    device = next(model.parameters()).device
-    for i,name,value in state['outside']: setattr(modules[i], name, to_device(from_tagged(value), device))
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    for i,name,value in state['outside']:
+        there = getattr(modules[i], name, None)
+        if not callable(there): setattr(modules[i], name, filled(there, to_device(from_tagged(value), device)))
     for p,requires_grad in zip(model.parameters(), state['requires_grad']): p.requires_grad_(requires_grad)
+
+# %% ../../nbs/35a_train.state.ipynb #fe0215ba
+def own_loss(
+    learn:Learner # Maybe in a fit
+)->object: # As the learner was made with
+    "Return the loss; `MixUp` and `CutMix` put a method of their own in its place for a fit"
+    owner = getattr(learn.loss_func, '__self__', None)
+    return getattr(owner, 'old_lf', learn.loss_func)
+
+def loss_module(
+    learn:Learner # Maybe in a fit
+)->nn.Module|None: # None for a function
+    "Return the module that computes the loss; fastai's losses have one of torch's inside"
+    loss = own_loss(learn)
+    found = [each for each in (loss, getattr(loss, 'func', None)) if isinstance(each, nn.Module)]
+    return found[0] if found else None
 
 # %% ../../nbs/35a_train.state.ipynb #b3da0336
 def params_of(
@@ -203,14 +183,17 @@ def callback_names(
         found.append((cb.name if n==1 else f'{cb.name}_{n}', cb))
     return found
 
-# %% ../../nbs/35a_train.state.ipynb #357d2f5a
+# %% ../../nbs/35a_train.state.ipynb #a17ae10c
 def callback_states(
-    learn:Learner # In a fit
+    learn:Learner, # In a fit
+    lost:list|None=None # As in `attributes_of`; for callbacks that are not fastai's
 )->dict: # Plain data by name
     "Write what callbacks have come to keep"
     states = {}
     for name,cb in callback_names(learn):
-        states[name] = to_tagged(cb.state_dict()) if has_state(cb) else attributes_of(cb, ('start_epoch',))
+        is_known = type(cb).__module__.startswith('fastai')
+        if has_state(cb): states[name] = to_tagged(cb.state_dict())
+        else: states[name] = attributes_of(cb, ('start_epoch',), None if is_known else lost)
     return states
 
 def set_callback_states(
@@ -231,18 +214,21 @@ def metrics_of(
     own = [] if recorder is None else [recorder.loss, recorder.smooth_loss]
     return [*own, *learn.metrics]
 
-# %% ../../nbs/35a_train.state.ipynb #8e83d8f0
+# %% ../../nbs/35a_train.state.ipynb #0f9e58b0
 COUNTS = 'iter', 'train_iter', 'pct_train', 'smooth_loss', 'final_record' # What fastai counts on the learner
 
 def learner_state(
-    learn:Learner # Between two batches of a fit
+    learn:Learner, # Between two batches of a fit
+    lost:list|None=None # As in `attributes_of`
 )->dict: # Plain data
     "Write everything that a training has become, without its place in the data"
     scaler = vars(learn).get('scaler')
     counts = {name: to_tagged(vars(learn)[name]) for name in COUNTS if name in vars(learn)}
+    loss = loss_module(learn)
     return dict(model=model_state(unwrap_model(learn.model)), opt=opt_state(learn), counts=counts,
+                loss=None if loss is None else model_state(loss),
                 scaler=None if scaler is None else to_tagged(scaler.state_dict()),
-                metrics=[attributes_of(metric) for metric in metrics_of(learn)], cbs=callback_states(learn),
+                metrics=[attributes_of(metric) for metric in metrics_of(learn)], cbs=callback_states(learn, lost),
                 loaders=[loader_states(dl) for dl in learn.dls.loaders[1:]])
 
 def set_learner_state(
@@ -251,6 +237,7 @@ def set_learner_state(
 ):
     "Put back everything that a training had become"
     set_model_state(unwrap_model(learn.model), state['model'])
+    if state['loss'] is not None: set_model_state(loss_module(learn), state['loss'])
     set_opt_state(learn, state['opt'])
     scaler = vars(learn).get('scaler')
     if scaler is not None and state['scaler']: scaler.load_state_dict(from_tagged(state['scaler']))
