@@ -292,7 +292,8 @@ def test_a_part_of_an_epoch_goes_on(tmp_path, n, n_workers):
     whole_run = make_learner()
     whole_run.fit_stages(STAGES)
     results.append(outcome(whole_run))
-    with pytest.raises(KeyboardInterrupt): make_learner().fit_stages(STAGES, [FitCheckpoint(path, 1), After(n, interrupt)])
+    cbs = [FitCheckpoint(path, 1), After(n, interrupt)]
+    with pytest.raises(KeyboardInterrupt): make_learner().fit_stages(STAGES, cbs)
     learn = make_learner()
     learn.resume_fit(path, After(0, interrupt))
     results.append(outcome(learn))

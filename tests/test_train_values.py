@@ -13,10 +13,11 @@ VALUES = {
     'numpy': np.float32(1.5), 'array': np.arange(6).reshape(2, 3),
     'bools': np.array([True, False]), 'tensor': torch.arange(4, dtype=torch.bfloat16), 'empty': [],
     'column': [torch.tensor(1.5), torch.tensor(2.5)], 'two kinds': [torch.tensor(1.5), torch.tensor(2)],
-    'one': [torch.tensor(1.5)], 'rows': [torch.ones(2), torch.zeros(2)], 'deque': deque([1, 2], maxlen=3), 'set': {3, 1},
-    'frozenset': frozenset({1}), 'bytes': b'ab', 'no bytes': b'', 'Counter': Counter('aab'), 'ordered': OrderedDict(b=1, a=2),
+    'one': [torch.tensor(1.5)], 'rows': [torch.ones(2), torch.zeros(2)],
+    'deque': deque([1, 2], maxlen=3), 'set': {3, 1}, 'frozenset': frozenset({1}), 'bytes': b'ab', 'no bytes': b'',
+    'Counter': Counter('aab'), 'ordered': OrderedDict(b=1, a=2),
     'nested': {'a': (1, [L(2, 3), {'b': torch.ones(1)}]), 7: ()},
-    'a dict like a tagged one': {'container': 'set', 'items': [1]}}
+    'a dict like a tagged one': {'kind': 'set', 'items': [1]}}
 
 @pytest.mark.parametrize('name', VALUES)
 def test_values_come_back_from_a_file(tmp_path, name):
