@@ -13,7 +13,7 @@ from resume_helpers import loaders, make, outcome
 def launch(n, folder, *work, timeout=240):
     "Start functions of this file in several processes; the finished launcher"
     here = Path(__file__).parent
-    torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(n)]
+    torchrun = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}']
     env = os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(here.parent)}
     return subprocess.run([*torchrun, __file__, str(folder), *[f.__name__ for f in work]], capture_output=True,
                           text=True, cwd=here, timeout=timeout, env=env)
