@@ -32,6 +32,15 @@ def test_a_validation_before_the_epoch_is_not_what_begins_later(mlp):
     with batches_from(learn, 3): learn.fit(1)
     assert learn.events.seen[-2:]==[(0, 3), (0, 4)]
 
+def test_a_validation_before_the_epoch_sees_its_batches(mlp):
+    class Validated(Callback):
+        n = 0
+        def after_batch(self): self.n += not self.training
+    learn = mlp(2, cbs=[Validated(), ValidateAt('before_epoch')])
+    n_valid = len(learn.dls.valid)
+    with batches_from(learn, 3): learn.fit(1)
+    assert n_valid and learn.validated.n==2*n_valid
+
 def test_an_error_leaves_fastais_loops(mlp):
     class Fail(Callback):
         def before_fit(self): raise OSError('before the first batch')

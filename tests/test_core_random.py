@@ -19,3 +19,15 @@ def test_states_are_copies():
     first = draws()
     set_random_states(states)
     assert draws()==first and draws()!=first
+
+def test_generators_of_gpus_are_asked_once_torch_has_used_them(monkeypatch):
+    "Before that, asking would start CUDA"
+    put_back = []
+    monkeypatch.setattr(torch.cuda, 'get_rng_state_all', lambda: ['of a GPU'])
+    monkeypatch.setattr(torch.cuda, 'set_rng_state_all', put_back.append)
+    for is_used,of_cuda in ((False, None), (True, ['of a GPU'])):
+        monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: is_used)
+        states = random_states()
+        assert states.of_cuda==of_cuda
+        set_random_states(states_from_plain(states_to_plain(states)))
+    assert put_back==[['of a GPU']]

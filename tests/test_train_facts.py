@@ -3,11 +3,11 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai_clr_ext.all import *
 from fastai_clr_ext.train.facts import (
-    check_facts, check_given, facts_of, names_to_give, plan_from_plain, plan_to_plain, stages_from_plain,
+    check_facts, check_given, facts_of, n_items_of, names_to_give, plan_from_plain, plan_to_plain, stages_from_plain,
     stages_to_plain)
 from fastai_clr_ext.train.values import from_tagged, to_tagged
 from fastai_clr_ext.train.stages import StageRun
-from resume_helpers import STAGES, make
+from resume_helpers import STAGES, Stream, loaders, make, streamed, torch_loaders
 
 def through_a_file(x, path):
     torch.save(to_tagged(x), path)
@@ -43,6 +43,11 @@ def test_facts_are_those_of_the_learner():
     assert {name: facts[name] for name in ('n_iter', 'bs', 'n_items', 'n_epoch', 'num_workers', 'opt', 'loss_func')}=={
         'n_iter': 7, 'bs': 4, 'n_items': 28, 'n_epoch': 3, 'num_workers': 0, 'opt': 'SGD', 'loss_func': 'MSELoss'}
     assert facts['group_sizes']==[40, 9] and ['0.weight', [8, 2]] in facts['model']
+
+@pytest.mark.parametrize('dl,expected', [
+    (loaders().train, 28), (torch_loaders().train, 28), (streamed().train, 28),
+    (torch.utils.data.DataLoader(Stream()), None)], ids=['fastai', 'torch', 'stream of known length', 'stream'])
+def test_items_of_a_loader_are_counted(dl, expected): assert n_items_of(dl)==expected
 
 @pytest.mark.parametrize('name,value,rescale,match', [
     ('n_iter', 9, False, 'n_iter: 7 before, 9 now'), ('bs', 8, True, None),
