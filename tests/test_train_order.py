@@ -1,6 +1,7 @@
-import multiprocessing, os, random, signal, time
+import multiprocessing, os, pickle, random, signal, time
 import numpy as np, pytest, torch
 from functools import partial
+from fastai.distributed import DistributedDL
 from fastai.torch_core import set_seed
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.transforms import RandomSplitter
@@ -9,7 +10,7 @@ from fastai.vision.core import TensorImage
 from fastai.data.core import TfmdDL
 from fastai.data.load import SkipItemException
 from fastai_clr_ext.train import order
-from fastai_clr_ext.train.order import Followed, loader_states, set_loader_states
+from fastai_clr_ext.train.order import Followed, TakePlaces, loader_states, set_loader_states
 from resume_helpers import Noisy, Shake, Stream, language_model, loaders, torch_loaders
 
 def as_lists(batches): return [[t.tolist() for t in batch] for batch in batches]
@@ -20,6 +21,11 @@ class Skipping(Noisy):
         if i%5==4: raise SkipItemException
         return super().__getitem__(i)
 
+class OneOfTwo(DistributedDL):
+    "The loader of a second process, without the first: what that would send is what this one has"
+    def __init__(self, dl): super().__init__(dl, 1, 2)
+    def _broadcast(self, t, rank): return t
+
 def skipping(n_workers): return TfmdDL(Skipping(28), bs=4, shuffle=True, num_workers=n_workers, after_batch=Shake())
 def streaming(n_workers): return TfmdDL(Stream(), bs=4, n=28, num_workers=n_workers, after_batch=Shake())
 def shuffled(n_workers): return loaders(n_workers=n_workers).train
@@ -28,7 +34,8 @@ def dropping(n_workers): return loaders(30, n_workers=n_workers, drop_last=True)
 LOADERS = {f'{f.__name__}, {n} workers': partial(f, n) for f in (shuffled, dropping, skipping) for n in (0, 2)}
 LOADERS |= {'3 workers': partial(shuffled, 3)}
 LOADERS |= {'stream': partial(streaming, 0), 'torch': lambda: torch_loaders().train,
-            'language model': lambda: language_model().dls.train}
+            'language model': lambda: language_model().dls.train,
+            'one of two processes': lambda: OneOfTwo(loaders().train)}
 
 def train_on(batches):
     "Use batches as a training does, which draws numbers between them"
@@ -211,3 +218,15 @@ def test_samplers_may_have_generators():
     batches = iter(followed)
     for _ in range(2): next(batches)
     assert as_lists(Followed(begin(), followed.place()))==whole[2:]
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize('pin_memory,kind', [(False, list), (True, tuple)])
+def test_batches_have_the_type_that_fastai_gives_them(pin_memory, kind):
+    dl = TfmdDL([[torch.ones(1), torch.zeros(1)]]*4, bs=2, pin_memory=pin_memory, num_workers=0)
+    assert [type(b) for b in Followed(dl)]==[type(b) for b in dl]==[kind]*2
+
+def test_what_stands_in_can_be_pickled():
+    "As for workers that are spawned: the loader's attributes are not there yet when it is read"
+    followed = Followed(loaders().train, n_before=2)
+    again = pickle.loads(pickle.dumps([followed, TakePlaces(followed.dl, followed)]))
+    assert (again[0].n_given, again[0].bs, again[1].followed.n_given)==(2, 4, 2)

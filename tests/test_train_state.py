@@ -1,12 +1,13 @@
 import copy, pytest, torch
 from functools import partial
 from torch import nn
+from torch.amp import GradScaler
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastcore.foundation import L
 from fastai_clr_ext.train.state import (
-    attributes_of, callback_names, learner_state, set_attributes, set_learner_state)
+    attributes_of, callback_names, learner_state, may_change, set_attributes, set_learner_state)
 from resume_helpers import differences, make
 
 def test_attributes_are_those_that_an_argument_did_not_set():
@@ -59,6 +60,16 @@ def test_the_order_of_a_validation_that_is_shuffled_comes_back():
     set_learner_state(other, learner_state(learn))
     assert learn.dls.valid.get_idxs()==other.dls.valid.get_idxs()
 
+def test_counts_go_on_and_the_clock_does_not():
+    "The time at which the epoch began is that of this process"
+    learn,other = make(),make()
+    learn.fit(2)
+    learn.recorder.start_epoch = 1.
+    other.fit(1)
+    set_learner_state(other, learner_state(learn))
+    assert (other.train_iter, other.pct_train)==(14, learn.pct_train) and other.pct_train>.99
+    assert other.smooth_loss==learn.smooth_loss and other.recorder.start_epoch>1
+
 def test_callbacks_of_one_name_are_told_apart():
     learn = make()
     learn.cbs += [Keeps(), Keeps()]
@@ -91,6 +102,13 @@ def test_what_a_module_keeps_outside_its_state_dict_comes_back(tmp_path):
     kept = [[getattr(each.model, name) for name in ('n', 'last', 'hidden', 'pairs')] for each in learners]
     assert differences(*kept)==[] and learn.model.n==9
     assert other.model.params[0] is other.model.linear.weight
+
+TENSOR = torch.ones(1)
+
+@pytest.mark.parametrize('value,expected', [
+    (3, True), (2.5, True), (TENSOR, True), ([TENSOR], True), ((1, (TENSOR, TENSOR)), True), ((2, 1), False), ([], False),
+    ('relu', False), (None, False)], ids=str)
+def test_a_module_changes_numbers_and_tensors_not_its_sizes(value, expected): assert may_change(value)==expected
 
 def test_frozen_parameters_and_gradients_are_as_they_were():
     "A gradient of zeros is stepped by momentum, none is not"
@@ -132,3 +150,15 @@ def test_copies_of_parameters_that_only_the_optimizer_has_come_back():
         for p in copies: p.data += 1
     set_learner_state(other, learner_state(learn))
     assert differences(learn.master.copies, other.master.copies)==[]
+
+def test_a_scaler_goes_on_if_both_have_one():
+    "The half precision of either may be new"
+    learn,other = make(),make()
+    for each in (learn, other): each.create_opt()
+    for scaler,expected in ((None, 8.), (GradScaler('cpu', init_scale=4.), 4.)):
+        learn.scaler,other.scaler = scaler,GradScaler('cpu', init_scale=8.)
+        set_learner_state(other, learner_state(learn))
+        assert other.scaler.get_scale()==expected
+    other.scaler = None
+    set_learner_state(other, learner_state(learn))
+    assert other.scaler is None

@@ -39,6 +39,12 @@ def test_a_part_of_a_tensor_takes_only_its_own_space(tmp_path):
 def test_a_tensor_of_fastai_is_one_of_torch():
     assert type(to_tagged(TensorBase([1., 2.]))) is torch.Tensor
 
+@pytest.mark.parametrize('n,shape', [(1, None), (2, (2,)), (3, (3,))])
+def test_losses_are_written_as_one_tensor(n, shape):
+    "Thousands of single numbers would make a file slow to write"
+    found = to_tagged([torch.tensor(float(i)) for i in range(n)])
+    assert (isinstance(found, list) and shape is None) or found['items'].shape==shape
+
 def draw(generator):
     if isinstance(generator, torch.Generator): return torch.rand(2, generator=generator).tolist()
     return [generator.random() for _ in range(2)]
