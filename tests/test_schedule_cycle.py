@@ -93,6 +93,22 @@ def test_json_round_trip(c, sampling):
     assert back==c and back.table(77, .3).keys()==c.table(77, .3).keys()
     for k,v in c.table(77, .3).items(): assert_array_equal(back.table(77, .3)[k], v)
 
+def straight(start, end, pos): return start + (end-start)*pos
+
+def test_groups_and_callables_come_back_from_json():
+    "A callable is written by its name, and looked up there"
+    cycles = ByGroup([constant(), one_cycle(anneal=straight, moms=None)])
+    back = ByGroup.from_dict(json.loads(json.dumps(cycles.to_dict())), {'straight': straight, 'other': None})
+    assert back==cycles
+    assert_allclose(back.table(31)['lr'][:,1], one_cycle(moms=None).table(31)['lr'])
+
+def test_a_cycle_at_a_position():
+    "The default cycle has its peak at .45, and comes back to a tenth at .9"
+    c = one_cycle()
+    assert_allclose([c.at(pos) for pos in (0, .225, .45, .675, .9, 1)], [.1, .55, 1, .55, .1, .001])
+    assert (type(c.at(.2)), c.at(.45, 'mom'), c.at(.45, lr_max=2))==(float, .85, 2)
+    assert_allclose(c.at(.225, lr_max=[1, 2]), [.55, 1.1])
+
 def test_repr_can_be_pasted():
     for c in (one_cycle(), wsd(), clr_07(32, 8), ByGroup([constant(), triangular(2, mode='exp_range')])):
         assert eval(repr(c))==c
@@ -120,12 +136,16 @@ def test_then_and_repeat():
 
 BAD = {
     'sum': (lambda: Cycle([Phase('a', .5, lr=1), Phase('b', .49, lr=1)]), r'pct of all phases must sum to 1'),
+    'no phase': (lambda: Cycle([]), 'phases must be a list of at least one Phase'),
+    'not only phases': (lambda: Cycle([Phase('a', 1, lr=1), 'b']), 'phases must be a list of at least one Phase'),
     'different hypers': (lambda: Cycle([Phase('a', .5, lr=1), Phase('b', .5, mom=.9)]), "phase 'b' must set the same"),
     'sampling': (lambda: one_cycle(sampling='middle'), "sampling must be one of .*; got 'middle'"),
     'sampling type': (lambda: one_cycle(sampling=[]), 'sampling must be a text'),
     'n_iter': (lambda: one_cycle().table(0),
                'n_iter must be a whole number of batches, at least 1 and at most 20,000,000; got 0'),
     'n_iter float': (lambda: one_cycle().table(10.), 'n_iter must be a whole number'),
+    'batches of a sample': (lambda: one_cycle().sample(0), 'n_iter must be a whole number of batches'),
+    'batches of spans': (lambda: one_cycle().spans(2.5), 'n_iter must be a whole number of batches'),
     'lr_max 0': (lambda: one_cycle().table(10, 0), 'lr_max must be a rate above 0 and at most 1e\\+09'),
     'lr_max nan': (lambda: one_cycle().table(10, float('nan')), 'lr_max must'),
     'lr_max text': (lambda: one_cycle().table(10, 'high'), 'lr_max must'),
@@ -133,6 +153,10 @@ BAD = {
     'group rates': (lambda: ByGroup([constant()]*2).table(10, [1, 2, 3]), 'one value for each of the 2'),
     'at: pos': (lambda: one_cycle().at(2), r'pos must lie in \[0, 1\]'),
     'at: name': (lambda: one_cycle().at(.5, 'wd'), r"name must be one of the cycle, \['lr', 'mom'\]; got 'wd'"),
+    'then: nothing': (lambda: constant().then(constant(), 0), r'pct must lie in \(0, 1\); got 0'),
+    'then: all': (lambda: constant().then(constant(), 1), r'pct must lie in \(0, 1\); got 1'),
+    'file: callable is not known': (lambda: Cycle.from_dict({'sampling': 'endpoint', 'phases': [
+        dict(name='a', pct=1., hypers={'lr': [1, 1, {'callable': 'mine'}]})]}), "have the callable 'mine'"),
     'file: field': (lambda: Cycle.from_dict(constant().to_dict() | {'exec': 1}), 'just the fields'),
     'file: missing': (lambda: Cycle.from_dict({'phases': []}), 'just the fields'),
     'file: type': (lambda: Cycle.from_dict([]), 'd must be a dict'),

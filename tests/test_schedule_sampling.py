@@ -55,6 +55,10 @@ def test_a_cycle_without_a_rate_is_ranked_by_what_it_sets():
     phases = [Phase('up', .5, mom=(.8, .95)), Phase('down', .5, mom=(.95, .8))]
     assert short_corners(phases, 1).tolist()==[1]
 
+def test_the_rate_ranks_first_whatever_is_named_first():
+    phases = [Phase('up', .5, mom=(.95, .8), lr=(.1, 1)), Phase('down', .5, mom=(.8, .95), lr=(1, .1))]
+    assert short_corners(phases, 1).tolist()==[1]
+
 @pytest.mark.parametrize('sampling', ['fastai07', 'fastai1'])
 @pytest.mark.parametrize('n', [1, 2, 3, 5, 9])
 def test_where_a_library_divides_by_zero_endpoint_steps_in(sampling, n):

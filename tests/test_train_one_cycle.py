@@ -186,6 +186,14 @@ def test_a_cycle_without_a_rate_trains_at_lr_max(mlp):
     assert (np.array(spy.column('lr'))==[.2, .3]).all()
     assert [l.get_ydata().tolist() for l in learn.recorder.plot_lr().lines]==[[.2]*10, [.3]*10]
 
+def test_the_optimizer_that_is_there_is_planned_for(mlp):
+    "It may have other groups than a new one; looking at a new one leaves it where it is"
+    learn = mlp()
+    learn.opt = SGD(learn.model.parameters(), lr=.1, mom=.9)
+    for reset_opt,n_groups in ((False, 1), (True, 2)):
+        assert len(learn.preview_one_cycle_ext(1, .1, reset_opt=reset_opt).lr_max)==n_groups
+    assert len(learn.opt.param_lists)==1
+
 def test_reset_opt_and_frozen_groups(mlp):
     spy,learn = Spy(),mlp()
     learn.freeze()
@@ -221,6 +229,7 @@ FIT_BAD = {
     'lr_max nan': (dict(lr_max=float('nan')), 'lr_max must.*nan'),
     'lr_max list': (dict(lr_max=[.1, .2, .3]), 'lr_max must have one value for each of the 2 parameter groups'),
     'lr_max slice': (dict(lr_max=slice(-1, .1)), 'lr_max must be slice'),
+    'lr_max slice to 0': (dict(lr_max=slice(.01, 0)), 'lr_max must be slice'),
     'lr_max empty slice': (dict(lr_max=slice(None)), 'lr_max must be slice'),
     'lr_max text': (dict(lr_max='1e-3'), 'lr_max must'),
     'div': (dict(div=1.), 'div must be above 1'),
