@@ -4,6 +4,7 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from fastai_clr_ext.schedule import *
+from fastai_clr_ext.schedule.cycle import fill_unset
 
 def torch_rates(scheduler, n):
     "The rates of `n` batches of a torch scheduler that multiplies a rate of 1"
@@ -109,6 +110,10 @@ def test_a_cycle_at_a_position():
     assert (type(c.at(.2)), c.at(.45, 'mom'), c.at(.45, lr_max=2))==(float, .85, 2)
     assert_allclose(c.at(.225, lr_max=[1, 2]), [.55, 1.1])
 
+def test_what_no_cycle_sets_stays_as_the_optimizer_has_it():
+    table = np.array([[np.nan, .2], [np.nan, .3]])
+    assert_array_equal(fill_unset(table, [.9, .8]), [[.9, .2], [.9, .3]])
+
 def test_repr_can_be_pasted():
     for c in (one_cycle(), wsd(), clr_07(32, 8), ByGroup([constant(), triangular(2, mode='exp_range')])):
         assert eval(repr(c))==c
@@ -152,6 +157,8 @@ BAD = {
     'groups': (lambda: ByGroup([]), 'list of one Cycle for each'),
     'group rates': (lambda: ByGroup([constant()]*2).table(10, [1, 2, 3]), 'one value for each of the 2'),
     'at: pos': (lambda: one_cycle().at(2), r'pos must lie in \[0, 1\]'),
+    'at: a text': (lambda: one_cycle().at('start'), r"pos must lie in \[0, 1\]; got 'start'"),
+    'at: a truth': (lambda: one_cycle().at(True), r'pos must lie in \[0, 1\]; got True'),
     'at: name': (lambda: one_cycle().at(.5, 'wd'), r"name must be one of the cycle, \['lr', 'mom'\]; got 'wd'"),
     'then: nothing': (lambda: constant().then(constant(), 0), r'pct must lie in \(0, 1\); got 0'),
     'then: all': (lambda: constant().then(constant(), 1), r'pct must lie in \(0, 1\); got 1'),
