@@ -196,6 +196,11 @@ def test_steps_are_held_equally_long_with_every_sampling(cycle, n, each):
         assert_allclose(steps.table(n*each)[name], np.repeat(values, each))
         assert_allclose(steps.table(n)[name], values)
 
+def test_steps_can_be_followed_by_what_the_cycle_can():
+    c = one_cycle()
+    assert c.in_steps(4).then(c).sampling=='endpoint'
+    assert [clr_07(10, 4).in_steps(4).sampling, Cycle(c.phases, 'no_endpoint').in_steps(4).sampling]==['no_endpoint']*2
+
 @pytest.mark.parametrize('cycle', [one_cycle_torch(), one_cycle_v1(), clr_beta_07(10, 10, .95, .85)],
                          ids=lambda c: c.sampling)
 def test_cycles_that_would_not_be_cut_alike_are_not_joined(cycle):
