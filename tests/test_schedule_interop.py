@@ -148,8 +148,26 @@ def test_as_scheds_drive_fastai():
     assert_allclose(np.array(spy.column('lr'))[:,0], c.table(16, .3)['lr'], rtol=1e-5)
     assert_allclose(np.array(spy.column('mom'))[:,0], c.table(16, .3)['mom'], rtol=1e-5)
 
+def go_to(sched, last_epoch): sched.load_state_dict(sched.state_dict() | dict(last_epoch=last_epoch))
+
+@pytest.mark.filterwarnings('ignore:The epoch parameter', 'ignore:Detected call')
+def test_a_step_may_go_to_any_batch():
+    sched = one_cycle().as_torch(torch_opt(), 20, 1.)
+    for batch in (7, 0, 30):
+        sched.step(batch)
+        assert sched.get_last_lr()==[one_cycle().table(20)['lr'][min(batch, 19)]]*2
+
+def test_phases_without_a_batch_are_named():
+    with pytest.warns(UserWarning, match='^2 batches are too few for the cycle. Phases without a batch: cool-down$'):
+        one_cycle().as_torch(torch_opt(), 2, 1.)
+
 TORCH_BAD = [(lambda o: one_cycle().as_torch(None, 10, 1.), 'optimizer must be of the class Optimizer'),
              (lambda o: one_cycle().as_torch(o, 10, 1., last_epoch=-5), 'last_epoch must'),
+             (lambda o: one_cycle().as_torch(o, 10, 1., last_epoch=0), 'last_epoch must be -1 unless'),
+             (lambda o: one_cycle().as_torch(o, 10, 1.).step(-1), 'epoch must be a whole number'),
+             (lambda o: one_cycle().as_torch(o, 10, 1.).step(.5), 'epoch must be a whole number'),
+             (lambda o: go_to(one_cycle().as_torch(o, 10, 1.), -2), 'the last_epoch of the state must'),
+             (lambda o: go_to(one_cycle().as_torch(o, 10, 1.), None), 'the last_epoch of the state must'),
              (lambda o: one_cycle().as_torch(o, 10, 1.).load_state_dict(None), 'state_dict must')]
 
 @pytest.mark.parametrize('call,says', TORCH_BAD, ids=[s for _,s in TORCH_BAD])

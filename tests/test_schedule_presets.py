@@ -136,12 +136,42 @@ BAD = {
     'milestones': (lambda: step_decay((.5, .5)), 'milestones must be increasing'),
     'gamma': (lambda: step_decay(gamma=1), r'gamma must lie in \(0, 1\)'),
     'mode': (lambda: triangular(mode='saw'), 'mode must be'),
+    'flat all the time': (lambda: flat_cos(pct_start=1), r'pct_start must lie in \(0, 1\); got 1'),
+    'v1 without a rise': (lambda: one_cycle_v1(pct_start=0), r'pct_start must lie in \(0, 1\); got 0'),
+    'fastai without a rise': (lambda: one_cycle_fastai(pct_start=0), r'pct_start must lie in \(0, 1\); got 0'),
+    'torch without a rise': (lambda: one_cycle_torch(pct_start=0), r'pct_start must lie in \(0, 1\); got 0'),
+    'nothing but decay': (lambda: wsd(0, 1), r'pct_decay must lie in \(0, 1\); got 1'),
+    'no power': (lambda: polynomial(0), 'power must be above 0; got 0'),
+    'no warm-up': (lambda: inverse_sqrt(0), r'pct_warmup must lie in \(0, 1\); got 0'),
+    'nothing left': (lambda: triangular(mode='exp_range', decay=0), r'decay must lie in \(0, 1\]; got 0'),
+    'more than the height': (lambda: triangular(decay=1.5), r'decay must lie in \(0, 1\]; got 1.5'),
+    'decay in words': (lambda: triangular(decay='slow'), r"decay must lie in \(0, 1\]; got 'slow'"),
     'wsd': (lambda: wsd(.5, .5), r'pct_warmup must lie in \[0, 0.5\)'),
 }
 
 @pytest.mark.parametrize('call,says', BAD.values(), ids=BAD.keys())
 def test_bad_input(call, says):
     with pytest.raises(ValueError, match=says): call()
+
+DEFAULTS = [
+    (one_cycle(), 'endpoint', {'warm-up': .45, 'cool-down': .45, 'annihilation': .1}),
+    (one_cycle(pct_final=0), 'endpoint', {'warm-up': .5, 'cool-down': .5}),
+    (clr_beta_07(10, 20), 'fastai07', {'warm-up': .4, 'cool-down': .4, 'annihilation': .2}),
+    (clr_07(10, 4), 'fastai07', {'warm-up': .25, 'cool-down': .75}),
+    (one_cycle_v1(), 'fastai1', {'warm-up': .3, 'annealing': .7}),
+    (one_cycle_fastai(), 'fastai', {'warm-up': .25, 'annealing': .75}),
+    (flat_cos(), 'fastai', {'flat': .75, 'annealing': .25}),
+    (one_cycle_torch(), 'torch', {'warm-up': .3, 'annealing': .7}),
+    (one_cycle_torch(three_phase=True), 'torch', {'warm-up': .3, 'cool-down': .3, 'annihilation': .4}),
+    (warmup_cosine(), 'endpoint', {'warm-up': .05, 'annealing': .95}),
+    (wsd(), 'endpoint', {'warm-up': .05, 'stable': .75, 'decay': .2}), (polynomial(), 'endpoint', {'decay': 1}),
+    (inverse_sqrt(), 'endpoint', {'warm-up': .1, 'decay': .9}), (constant(), 'endpoint', {'constant': 1}),
+    (step_decay(), 'endpoint', {'step 1': .5, 'step 2': .25, 'step 3': .25}),
+    (triangular(2), 'no_endpoint', {'up 1': .25, 'down 1': .25, 'up 2': .25, 'down 2': .25})]
+
+@pytest.mark.parametrize('cycle,sampling,phases', DEFAULTS, ids=range(len(DEFAULTS)))
+def test_phases_lengths_and_sampling_by_default(cycle, sampling, phases):
+    assert cycle.sampling==sampling and {p.name: p.pct for p in cycle.phases}==pytest.approx(phases)
 
 # schedules of other libraries, for every length
 

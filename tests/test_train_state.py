@@ -106,8 +106,8 @@ def test_what_a_module_keeps_outside_its_state_dict_comes_back(tmp_path):
 TENSOR = torch.ones(1)
 
 @pytest.mark.parametrize('value,expected', [
-    (3, True), (2.5, True), (TENSOR, True), ([TENSOR], True), ((1, (TENSOR, TENSOR)), True), ((2, 1), False), ([], False),
-    ('relu', False), (None, False)], ids=str)
+    (3, True), (2.5, True), (TENSOR, True), ([TENSOR], True), ((1, (TENSOR, TENSOR)), True), ((2, 1), False),
+    ([], False), ('relu', False), (None, False)], ids=str)
 def test_a_module_changes_numbers_and_tensors_not_its_sizes(value, expected): assert may_change(value)==expected
 
 def test_frozen_parameters_and_gradients_are_as_they_were():
