@@ -4,6 +4,7 @@ from fastai.callback.core import CancelFitException
 from fastai.metrics import mse
 from fastai_clr_ext.record import *
 from fastai_clr_ext.train import *
+from fastai_clr_ext.plot import *
 from record_helpers import *
 
 def test_epochs_and_stages(mlp):
