@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, ranger
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.measure import (ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, l2_norm,
-                                           named_params, param_sets)
+from fastai_clr_ext.record.measure import (ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, histogram,
+                                           l2_norm, named_params, param_sets)
 from fastai_clr_ext.record.statistics import measure
 from fastai_clr_ext.train import *
 from conftest import Spy
@@ -64,6 +64,11 @@ def test_parts_are_of_the_same_entries_whatever_the_order_of_the_memory():
         assert torch.equal(torch.cat([x for x,_ in parts]).sort().values, a.flatten())
     storage = b.untyped_storage().data_ptr()
     assert all(x.untyped_storage().data_ptr()==storage for x,_ in aligned_parts(b, b)), 'no copy is made'
+
+def test_what_lies_outside_is_in_the_outermost_bins():
+    "Bin 40 begins at 1, the lowest at 2**-40 and the highest at 2**23"
+    a = torch.tensor([0., 2.**-60, 2.**-39.5, 1., 1.9, 2.**23, 2.**23.99, 2.**24, 2.**24.5, 2.**60, float('inf')])
+    assert {i: int(n) for i,n in enumerate(histogram(a)) if n}=={0: 3, 40: 2, 63: 6}
 
 def test_histogram_counts_beyond_float32():
     class U: grads,n_unstored = [torch.zeros(2**24+3), torch.ones(5)],0
