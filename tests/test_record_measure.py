@@ -5,7 +5,7 @@ from torch import nn
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, ranger
 from fastai_clr_ext.record import *
 from fastai_clr_ext.record.measure import (ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, histogram,
-                                           l2_norm, named_params, param_sets)
+                                           l2_norm, named_params, param_sets, update_norm, weight_norm)
 from fastai_clr_ext.record.statistics import measure
 from fastai_clr_ext.train import *
 from conftest import Spy
@@ -64,6 +64,15 @@ def test_parts_are_of_the_same_entries_whatever_the_order_of_the_memory():
         assert torch.equal(torch.cat([x for x,_ in parts]).sort().values, a.flatten())
     storage = b.untyped_storage().data_ptr()
     assert all(x.untyped_storage().data_ptr()==storage for x,_ in aligned_parts(b, b)), 'no copy is made'
+
+@pytest.mark.parametrize('sides,whole', [([3.], 3), ([3., 4.], 5), ([2., 3., 6.], 7), ([1., 2., 4., 10.], 11)])
+def test_norms_of_any_number_of_tensors(sides, whole):
+    "Right angles in one to four dimensions; an update has as many tensors as there are large weights, and the small ones"
+    assert l2_norm([torch.tensor([side]) for side in sides])==whole
+    u = ParamSet('', 0, [])
+    u.weights,u.trainable = [torch.zeros(2**17) for _ in sides],[torch.zeros(2**17) for _ in sides]
+    for weight,side in zip(u.trainable, sides): weight[5] = side
+    assert update_norm(u)==[whole] and weight_norm(u)==[0]
 
 def test_what_lies_outside_is_in_the_outermost_bins():
     "Bin 40 begins at 1, the lowest at 2**-40 and the highest at 2**23"
