@@ -67,7 +67,7 @@ def test_parts_are_of_the_same_entries_whatever_the_order_of_the_memory():
 
 @pytest.mark.parametrize('sides,whole', [([3.], 3), ([3., 4.], 5), ([2., 3., 6.], 7), ([1., 2., 4., 10.], 11)])
 def test_norms_of_any_number_of_tensors(sides, whole):
-    "Right angles in one to four dimensions; an update has as many tensors as there are large weights, and the small ones"
+    "Right angles in one to four dimensions; an update has a tensor for each large weight"
     assert l2_norm([torch.tensor([side]) for side in sides])==whole
     u = ParamSet('', 0, [])
     u.weights,u.trainable = [torch.zeros(2**17) for _ in sides],[torch.zeros(2**17) for _ in sides]
