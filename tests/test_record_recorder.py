@@ -18,6 +18,7 @@ from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
 from fastai_clr_ext.record.fits import loss_name
+from fastai_clr_ext.record.recorder import unique_names
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import CpuAmp, Raise, Spy, ValidateAt
@@ -337,6 +338,33 @@ def test_a_loss_of_any_shape_with_one_number(mlp, shape):
     learn = mlp(loss_func=lambda pred, y: ((pred-y)**2).mean().reshape(shape))
     learn.fit_one_cycle_ext(1, .01)
     assert learn.recorder.history.steps.loss.notna().all()
+
+def test_a_loss_of_several_numbers_is_their_mean(mlp):
+    "As fastai's own `Recorder` has it, where a callback makes the number that is derived"
+    class Mean(Callback):
+        def after_loss(self): self.learn.loss_grad = self.learn.loss_grad.mean()
+    learn = mlp(loss_func=lambda pred, y: (pred-y)**2)
+    learn.fit_one_cycle_ext(1, .01, cbs=Mean())
+    theirs = [float(loss) for loss in learn.recorder.losses]
+    assert learn.recorder.history.steps.smooth_loss.tolist()==pytest.approx(theirs, rel=1e-5)
+
+def test_no_metric_takes_the_name_of_a_column(mlp):
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit(1)
+    h = learn.recorder.history
+    for column in {*h.stages.columns, *h.epochs.columns} - {'train_loss', 'valid_loss'}:
+        assert unique_names([column])!=[column]
+
+def test_epochs_that_fastai_skips_have_no_row(mlp):
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit(3, start_epoch=2)
+    assert learn.recorder.history.epochs.epoch.tolist()==[2]
+
+def test_a_recorder_outside_a_fit_keeps_nothing():
+    recorder = HistoryRecorder()
+    assert recorder.state_dict()=={}
+    recorder.load_state_dict({})
+    assert recorder.now is None
 
 class FitWithin(Callback):
     "Trains the learner within its own fit"
