@@ -1,4 +1,4 @@
-import os, signal, threading, time, pytest, resource, torch
+import math, os, signal, threading, time, pytest, resource, torch
 from contextlib import redirect_stdout
 from pathlib import Path
 from fastai.callback.core import Callback
@@ -218,6 +218,25 @@ def test_signals_act_as_before_outside_training(tmp_path):
     stopped(tmp_path/'a.pt', 3)
     with pytest.raises(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]==before
+
+def test_signals_act_as_before_once_an_error_has_ended_the_fit(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    def fail(): raise OSError('a batch that fails')
+    with pytest.raises(OSError, match='a batch that fails'):
+        make().fit_one_cycle_ext(1, .05, cbs=[FitCheckpoint(tmp_path/'a.pt', 1), After(3, fail)])
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]==before
+
+class Lost(Callback):
+    "The loss is NaN from the fourth batch on"
+    def after_loss(self):
+        if self.training and self.train_iter>=3: self.learn.loss = self.learn.loss_grad = self.learn.loss_grad*math.nan
+
+def test_a_run_whose_first_stage_is_stopped_has_ended(tmp_path):
+    "No stage follows a divergence, so that nothing is left to go on with"
+    cbs = [FitCheckpoint(tmp_path/'a.pt', 1), Lost(), DivergenceGuard(every=1)]
+    with pytest.warns(UserWarning, match='diverged'):
+        make().fit_stages([Stage('a', 1, .05, -1), Stage('b', 1, .05)], cbs)
+    assert read_checkpoint(tmp_path/'a.pt')['has_ended']
 
 def test_a_second_signal_acts_at_once(mlp):
     class TwoSignals(Callback):
