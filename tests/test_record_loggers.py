@@ -102,6 +102,14 @@ def test_what_was_not_sent_goes_with_the_next_fit(mlp, tmp_path):
     learn.fit(1)
     assert pd.read_csv(tmp_path/'history_steps.csv').iteration.tolist()==list(range(17))
 
+def test_how_much_was_sent_comes_back(mlp, tmp_path):
+    learn = mlp(cbs=[GradRecorder(), CSVLogger(tmp_path/'a.csv'), ForwardHistory(4)])
+    learn.fit(1)
+    new = ForwardHistory()
+    new.learn = learn
+    new.load_state_dict(learn.forward_history.state_dict())
+    assert tuple(new.sent)==(10, 10) and new.history is learn.recorder.history
+
 def test_bad_input(mlp):
     with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1 and at most .*; got 0'):
         ForwardHistory(0)
