@@ -1,11 +1,14 @@
 "The form of a history file: what claims more than it holds is refused at once, whatever it claims"
 import io, json, zipfile
+from contextlib import nullcontext
 from pathlib import Path
 import numpy as np, pytest
 from conftest import make_mlp
 from measured_reads import read_in_process
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.archive import to_arrays
+from fastai_clr_ext.record.archive import (
+    block_widths, check_fit_row, is_pair, is_rising, is_span, to_arrays)
+from fastai_clr_ext.record.log import pack
 
 def write(path, arrays, compress=False):
     (np.savez_compressed if compress else np.savez)(path, **arrays)
@@ -78,6 +81,34 @@ def swapped(arrays, meta, log, name, i, j):
 def of_text(path, arrays, meta, text):
     "A text that is no bigger than a file may be, but is in memory"
     write(path, arrays | {'meta': np.array(json.dumps(meta)[:-1] + f', "more": {text}}}')})
+
+SPANS = [(['up', 0, 5], True), (['up', 5, 5], True), (['up', 5, 4], False), (['up', -1, 4], False), ([3, 0, 5], False),
+         (['up', 0], False), (('up', 0, 5), False), (['up', 0, 5., 7], False), ('abc', False)]
+
+@pytest.mark.parametrize('x,expected', SPANS, ids=str)
+def test_what_describes_a_phase(x, expected):
+    row = dict(id='x', stage='', started='', outcome='', n_iter=9, n_batches=1, n_steps=1, seconds=1., phases=[x])
+    assert is_span(x)==expected
+    with nullcontext() if expected else pytest.raises(ValueError, match='phases must be a list of at most'):
+        check_fit_row(row)
+    with pytest.raises(ValueError, match='phases must be a list of at most'): check_fit_row(row | dict(phases='none'))
+
+@pytest.mark.parametrize('x', [['lr'], ['lr', -1], ['lr', 0, 0], [0, 0], ('lr', 0), 'ab'], ids=str)
+def test_what_names_nothing_of_a_group(x):
+    assert is_pair(['lr', 0]) and not is_pair(x)
+    for log,names in (('batch_log', dict(hypers=[x])), ('grad_log', dict(units=[x], columns=['total', 'norm']))):
+        with pytest.raises(ValueError, match='its columns must be pairs of a name'): block_widths(log, names)
+
+@pytest.mark.parametrize('rows,rising,strictly', [
+    ([(0, 0), (0, 1), (0, 5), (1, 0)], True, True), ([(0, 0), (0, 0), (0, 1)], True, False),
+    ([(0, 1), (0, 0)], False, False), ([(1, 0), (0, 1)], False, False), ([(0, -1), (1, -1)], True, True),
+    ([(0, 0), (0, -1), (0, 1), (0, -1)], True, True), ([(0, 3), (0, -1), (0, 2)], False, False)])
+def test_rows_that_rise(rows, rising, strictly):
+    "In one block or in several; a batch without a step, -1, is left out"
+    for size in (1, 2, 9):
+        parts = [np.array(rows[i:i+size]) for i in range(0, len(rows), size)]
+        blocks = [(pack(part), None, None, {}) for part in parts]
+        assert (is_rising(blocks, 0, 1, False), is_rising(blocks, 0, 1, True))==(rising, strictly)
 
 BOMBS = { # how to write it; what the error says
     'rows that cost nothing': (lambda p, a, m: write(p, packed_up(*with_rows(
