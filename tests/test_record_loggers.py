@@ -14,6 +14,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record.loggers import PREFIX, present_numbers, present_values, tensorboard_histogram
 from fastai_clr_ext.train import *
 from conftest import Raise, ValidateAt
 
@@ -109,6 +110,21 @@ def test_how_much_was_sent_comes_back(mlp, tmp_path):
     new.learn = learn
     new.load_state_dict(learn.forward_history.state_dict())
     assert tuple(new.sent)==(10, 10) and new.history is learn.recorder.history
+
+def test_what_is_missing_is_not_sent():
+    row = dict(loss=1.5, step=3, phase='up', skipped='', gap=float('nan'), none=None, na=pd.NA, zero=0)
+    assert {k.removeprefix(PREFIX): v for k,v in present_values(row).items()}==dict(loss=1.5, step=3, phase='up', zero=0)
+    assert {k.removeprefix(PREFIX): v for k,v in present_numbers(row).items()}==dict(loss=1.5, step=3, zero=0)
+    assert all(k.startswith(PREFIX) for k in present_values(row))
+
+def test_a_histogram_has_the_sums_of_the_middles_of_its_bins():
+    "One entry between 1 and 2, two between 4 and 8, on a log scale of 2"
+    counts = np.zeros(64)
+    counts[40],counts[42] = 1,2
+    found = tensorboard_histogram(counts)
+    assert (found['min'], found['max'], found['num'])==(0, 3, 3)
+    assert (found['sum'], found['sum_squares'])==(.5+2*2.5, .25+2*6.25)
+    assert len(found['bucket_limits'])==len(found['bucket_counts'])==64 and found['bucket_limits'][40]==1
 
 def test_bad_input(mlp):
     with pytest.raises(ValueError, match='every must be a whole number of batches, at least 1 and at most .*; got 0'):
