@@ -45,6 +45,14 @@ def test_a_second_writer_in_the_middle_loses_nothing(mlp, tmp_path, at):
         assert 'path must be new, or hold the history of this learner' in second[0], 'before its first batch'
         assert all_histories(tmp_path)=={first.fit_rows[-1]['id']: 10}
 
+def test_a_kill_behind_a_move_loses_at_most_every(mlp, tmp_path):
+    "The parts beside the new name are found again"
+    path = tmp_path/'run.npz'
+    learn = mlp(cbs=[GradRecorder(), SaveHistory(path, every=2), At({0: lambda: fit_and(mlp, path, {})})])
+    with pytest.warns(UserWarning, match='goes on in .*run-2.npz'), pytest.raises(KeyboardInterrupt):
+        learn.fit(1, cbs=Raise(7, KeyboardInterrupt()))
+    assert len(RunHistory.load(tmp_path/'run-2.npz'))==6 and len(RunHistory.load(path))==10
+
 def test_both_go_on_with_the_same_history(mlp, tmp_path):
     path = tmp_path/'run.npz'
     fit_and(mlp, path, {})
