@@ -1,6 +1,7 @@
 "Files of histories: whole, checked field by field, and at most `every` batches behind"
 import copy, json, os, pickle, shutil, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from pandas.testing import assert_frame_equal
 from fastai.callback.core import Callback
@@ -9,6 +10,7 @@ from fastai.metrics import AvgMetric, mse
 from fastai.optimizer import Adam
 from fastai_clr_ext.schedule import *
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record.files import Written, holds_beginning
 from fastai_clr_ext.train import *
 from conftest import CpuAmp, Raise, make_mlp
 
@@ -64,6 +66,29 @@ def test_a_history_with_fewer_rows_of_one_kind_does_not_replace_a_file(mlp, tmp_
     learn.recorder.history = learn.recorder.history.tail(0, 15) # 20 batches, 5 rows of gradients
     learn.add_cb(SaveHistory(tmp_path/'x.npz'))
     with pytest.raises(ValueError, match='path must be new, or hold the history of this learner'): learn.fit(1)
+
+@pytest.mark.parametrize('in_files,rows,fits,known,is_resumed,expected', [
+    ('', (0, 0), None, None, False, True), ('a', (1, 0), None, None, False, False),
+    ('a', (5, 2), 'a', (5, 2), False, True), ('a', (5, 2), 'ab', (9, 2), False, True),
+    ('a', (6, 2), 'a', (5, 2), False, False), ('a', (5, 3), 'a', (5, 2), False, False),
+    ('ab', (5, 2), 'a', (9, 9), False, False), ('b', (5, 2), 'a', (5, 2), False, False),
+    ('a', (6, 2), 'a', (5, 2), True, True), ('ab', (9, 2), 'a', (5, 2), True, True),
+    ('b', (1, 0), 'a', (5, 2), True, False)])
+def test_which_files_hold_the_beginning_of_a_history(in_files, rows, fits, known, is_resumed, expected):
+    "A letter is a fit; files may be ahead only of a history that was resumed"
+    written = Written([dict(id=letter) for letter in in_files], 0, rows, [])
+    history = None if fits is None else SimpleNamespace(
+        fit_rows=[dict(id=letter) for letter in fits], is_resumed=is_resumed, batch_log=range(known[0]),
+        grad_log=range(known[1]))
+    assert holds_beginning(written, history)==expected
+
+def test_saving_makes_one_file_of_all_parts(mlp, tmp_path):
+    path,learn = tmp_path/'run.npz',mlp(cbs=GradRecorder())
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(1, cbs=[SaveHistory(path, every=2), Raise(7, KeyboardInterrupt())])
+    assert len(list(tmp_path.iterdir()))>1
+    learn.recorder.history.save(path)
+    assert [p.name for p in tmp_path.iterdir()]==['run.npz'] and len(RunHistory.load(path))==8
 
 def test_a_later_fit_writes_only_what_is_new(mlp, tmp_path):
     learn = mlp(cbs=[HistoryRecorder(), SaveHistory(tmp_path/'x.npz', every=5)])
