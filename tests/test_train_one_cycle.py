@@ -229,6 +229,7 @@ FIT_BAD = {
     'lr_max nan': (dict(lr_max=float('nan')), 'lr_max must.*nan'),
     'lr_max list': (dict(lr_max=[.1, .2, .3]), 'lr_max must have one value for each of the 2 parameter groups'),
     'lr_max slice': (dict(lr_max=slice(-1, .1)), 'lr_max must be slice'),
+    'lr_max slice from 0': (dict(lr_max=slice(0, .1)), 'lr_max must be slice'),
     'lr_max slice to 0': (dict(lr_max=slice(.01, 0)), 'lr_max must be slice'),
     'lr_max empty slice': (dict(lr_max=slice(None)), 'lr_max must be slice'),
     'lr_max text': (dict(lr_max='1e-3'), 'lr_max must'),

@@ -219,11 +219,18 @@ def test_samplers_may_have_generators():
     for _ in range(2): next(batches)
     assert as_lists(Followed(begin(), followed.place()))==whole[2:]
 
+PAIRS,NUMBERS = [[torch.ones(1), torch.zeros(1)]]*4,[1, 2, 3, 4]
+
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
-@pytest.mark.parametrize('pin_memory,kind', [(False, list), (True, tuple)])
-def test_batches_have_the_type_that_fastai_gives_them(pin_memory, kind):
-    dl = TfmdDL([[torch.ones(1), torch.zeros(1)]]*4, bs=2, pin_memory=pin_memory, num_workers=0)
+@pytest.mark.parametrize('items,pin_memory,kind', [(PAIRS, False, list), (PAIRS, True, tuple),
+                                                   (NUMBERS, True, torch.Tensor)])
+def test_batches_have_the_type_that_fastai_gives_them(items, pin_memory, kind):
+    dl = TfmdDL(items, bs=2, pin_memory=pin_memory, num_workers=0)
     assert [type(b) for b in Followed(dl)]==[type(b) for b in dl]==[kind]*2
+
+def test_what_stands_in_has_the_attributes_of_what_it_stands_in_for():
+    dl = loaders().train
+    assert TakePlaces(dl, Followed(dl)).fs is dl.after_batch.fs and Followed(dl).after_batch is dl.after_batch
 
 def test_what_stands_in_can_be_pickled():
     "As for workers that are spawned: the loader's attributes are not there yet when it is read"
