@@ -167,6 +167,12 @@ def test_nothing_is_kept_between_steps(mlp):
     mlp(cbs=rec, opt_func=Adam).fit(1, cbs=Look())
     assert len(kept)==20 and all(o==[[], None] for o in kept)
 
+def test_a_check_returns_the_callback(mlp, tmp_path):
+    learn = mlp()
+    learn.create_opt()
+    for cb in (HistoryRecorder(), GradRecorder(), SaveHistory(tmp_path/'x.npz')):
+        assert cb.check_fit(learn, learn.opt, [cb]) is cb
+
 def test_two_recorders_are_refused(mlp):
     learn = mlp(cbs=GradRecorder())
     with pytest.raises(ValueError, match='learn.cbs must have one HistoryRecorder or GradRecorder'):

@@ -64,8 +64,10 @@ def test_rows_from_any_start(block_size):
             found += zip(where[:,0].tolist(), (2*numbers[:,0]).tolist(), values[:,1].tolist(), [kind]*len(where))
         assert found==[(i, i, i, KINDS[i]) for i in range(start, len(KINDS))]
 
-def test_a_row_counts_once_its_step_is_done():
-    log,layout = Log(block_size=2),(torch.device('cpu'), (1,), 'x')
+@pytest.mark.parametrize('block_size', [2, 3, 10])
+def test_a_row_counts_once_its_step_is_done(block_size):
+    "Whether or not the block is full"
+    log,layout = Log(block_size=block_size),(torch.device('cpu'), (1,), 'x')
     for i in range(3):
         log.add([i], [], layout, is_open=True).fill_(i)
         assert len(log)==i and len(log.parts())==(i>0)
@@ -77,7 +79,7 @@ def test_a_row_counts_once_its_step_is_done():
     assert where[:,0].tolist()==[0, 1, 2, 4] and values[:3,0].tolist()==[0, 1, 2] and np.isnan(values[3,0])
     assert len(log.undo())==3
     again = pickle.loads(pickle.dumps(log))
-    assert (len(again), again.block_size)==(3, 2)
+    assert (len(again), again.block_size)==(3, block_size)
 
 def a_million(monkeypatch, n, n_groups=3):
     "A history with n steps, its rows written as a fit would, without a network"

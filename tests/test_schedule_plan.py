@@ -79,6 +79,10 @@ def test_what_was_changed_is_in_the_plan_of_what_was_trained():
     again = Plan(constant(), (2., 1.), 1, 4, changed={'lr': {1: [.5, .25]}})
     assert_array_equal(again.table['lr'], trained.table['lr'])
 
+def test_a_cycle_without_a_rate_is_drawn_by_what_it_sets():
+    ax = Cycle([Phase('a', 1, wd=(.1, .2))]).plot(3)
+    assert ax.get_ylabel()=='weight decay' and ax.lines[0].get_ydata()[-1]==.2
+
 def test_phases_as_a_table():
     "Groups are numbered only where there are several"
     rows = phase_table(wsd(0, .25)).to_dict('records')
