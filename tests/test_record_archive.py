@@ -91,7 +91,8 @@ def test_what_describes_a_phase(x, expected):
     assert is_span(x)==expected
     with nullcontext() if expected else pytest.raises(ValueError, match='phases must be a list of at most'):
         check_fit_row(row)
-    with pytest.raises(ValueError, match='phases must be a list of at most'): check_fit_row(row | dict(phases='none'))
+    for none in ('none', {}, None):
+        with pytest.raises(ValueError, match='phases must be a list of at most'): check_fit_row(row | dict(phases=none))
 
 @pytest.mark.parametrize('x', [['lr'], ['lr', -1], ['lr', 0, 0], [0, 0], ('lr', 0), 'ab'], ids=str)
 def test_what_names_nothing_of_a_group(x):

@@ -55,7 +55,7 @@ def by_hand():
 def test_tables_of_rows_by_hand():
     h = by_hand()
     steps = h.steps
-    assert h.batch_log.block_size==2 and len(h)==5
+    assert h.batch_log.block_size==h.grad_log.block_size==2 and len(h)==5
     for name,expected in dict(
             fit=[0, 0, 0, 1, 1], stage=['a', 'a', 'a', '', ''], phase=['up', 'up', 'down', '', ''], epoch=[0]*5,
             train_iter=[0, 1, 2, 0, 1], skipped=['', 'accumulation', '', '', 'interrupted'],

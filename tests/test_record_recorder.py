@@ -360,6 +360,14 @@ def test_epochs_that_fastai_skips_have_no_row(mlp):
     learn.fit(3, start_epoch=2)
     assert learn.recorder.history.epochs.epoch.tolist()==[2]
 
+def test_an_epoch_that_is_cancelled_at_its_start_has_no_row(mlp):
+    class CancelSecond(Callback):
+        def before_epoch(self):
+            if self.epoch==1: raise CancelEpochException
+    learn = mlp(cbs=HistoryRecorder())
+    learn.fit(3, cbs=CancelSecond())
+    assert learn.recorder.history.epochs.epoch.tolist()==[0, 2] and len(learn.recorder.history)==20
+
 def test_a_recorder_outside_a_fit_keeps_nothing():
     recorder = HistoryRecorder()
     assert recorder.state_dict()=={}
