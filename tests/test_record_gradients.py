@@ -168,9 +168,9 @@ def test_nothing_is_kept_between_steps(mlp):
     assert len(kept)==20 and all(o==[[], None] for o in kept)
 
 def test_a_check_returns_the_callback(mlp, tmp_path):
-    learn = mlp()
+    learn = mlp(opt_func=Adam)
     learn.create_opt()
-    for cb in (HistoryRecorder(), GradRecorder(), SaveHistory(tmp_path/'x.npz')):
+    for cb in (HistoryRecorder(), GradRecorder(), GradRecorder(adam=True), SaveHistory(tmp_path/'x.npz')):
         assert cb.check_fit(learn, learn.opt, [cb]) is cb
 
 def test_two_recorders_are_refused(mlp):
