@@ -2,8 +2,9 @@
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose
+from fastai.callback.schedule import SchedLin, combine_scheds
 from fastai_clr_ext.schedule import *
-from fastai_clr_ext.schedule.sampling import first_batches, jumps_between, short_corners, stretches_of
+from fastai_clr_ext.schedule.sampling import first_batches, jumps_between, locate, short_corners, stretches_of
 
 def cosines(n): return [Phase(f'cosine {i}', 1/n, lr=(1, 0, 'cos')) for i in range(n)]
 
@@ -58,6 +59,18 @@ def test_a_cycle_without_a_rate_is_ranked_by_what_it_sets():
 def test_the_rate_ranks_first_whatever_is_named_first():
     phases = [Phase('up', .5, mom=(.95, .8), lr=(.1, 1)), Phase('down', .5, mom=(.8, .95), lr=(1, .1))]
     assert short_corners(phases, 1).tolist()==[1]
+
+@pytest.mark.parametrize('n', [1, 2, 3, 10, 97, 1000])
+@pytest.mark.parametrize('pcts', [(1.,), (.25, .75), (.1, .3, .6)], ids=str)
+def test_positions_of_fastai(n, pcts):
+    phases = [Phase(f'p{i}', pct, lr=(0, 1)) for i,pct in enumerate(pcts)]
+    theirs = combine_scheds(pcts, [SchedLin(0, 1)]*len(pcts))
+    _,pos = SAMPLINGS['fastai'].place(phases, n)
+    assert_allclose(pos, [float(theirs(i/n)) for i in range(n)], rtol=0, atol=1e-5)
+
+def test_the_end_of_a_cycle_is_the_end_of_its_last_phase():
+    k,pos = locate(np.array([0., .5, 1.]), np.array([0., .25, .5, 1.]))
+    assert (k.tolist(), pos.tolist())==([0, 0, 1, 1], [0, .5, 0, 1])
 
 @pytest.mark.parametrize('sampling', ['fastai07', 'fastai1'])
 @pytest.mark.parametrize('n', [1, 2, 3, 5, 9])
