@@ -145,6 +145,15 @@ def test_the_two_thousandth_part_costs_what_the_first_did(mlp, tmp_path):
     early,late = [np.median(counted.counts[i:i+64]) for i in (64, 1936)]
     assert 300<early and late<1.3*early, 'it was 10 times as much, and grew with the parts'
 
+def test_parts_are_as_many_as_the_digits_of_their_number():
+    "In base 32: after 1057 = 1*1024 + 1*32 + 1 writings there are three files"
+    parts = []
+    for n in range(1, 3000):
+        n_merged,weight = saving.count_merged(parts)
+        parts = [*parts[:len(parts)-n_merged], saving.Part(None, None, weight)]
+        expected = [1024]*(n//1024) + [32]*(n//32%32) + [1]*(n%32)
+        assert [part.weight for part in parts]==expected
+
 def test_parts_are_put_together(mlp, tmp_path):
     "1,100 parts of one row leave 34 + 2 files, and a kill between writing and removing is harmless"
     learn = mlp(n_trn=1100, cbs=[GradRecorder(), SaveHistory(tmp_path/'x.npz', every=1)])
