@@ -46,7 +46,7 @@ def generators_of(
             if isinstance(value, GENERATORS): found[f'{where}.{name}'] = value
     return found
 
-# %% ../../nbs/35_train.order.ipynb #86ec74dc
+# %% ../../nbs/35_train.order.ipynb #55718d45
 def loader_states(
     dl:Iterable # Data loader
 )->list: # Of plain data, one for each loader inside
@@ -70,7 +70,8 @@ def set_loader_states(
     for each,state in zip(loaders_of(dl), states):
         for name,generator in generators_of(each).items():
             if name in state['generators']: set_generator_state(generator, state['generators'][name])
-        if state['is_known'] and '_types' not in vars(each): look_at_item(each)
+        is_unknown = '_types' not in vars(each) and vars(each).get('indexed', False) # a stream would lose the item
+        if state['is_known'] and is_unknown: look_at_item(each)
         for name in COUNTS:
             if name in state: setattr(each, name, state[name])
         if 'idxs' not in state: continue

@@ -217,7 +217,7 @@ def train_on(
     if what.has_history: cbs = [*default_recorder(learn, cbs), *cbs]
     with epochs_from(learn, epoch): learn.fit(what.n_epoch, cbs=cbs)
 
-# %% ../../nbs/37_train.resume.ipynb #327403bf
+# %% ../../nbs/37_train.resume.ipynb #b9949c96
 @patch
 @checked
 def resume_fit(self:Learner,
@@ -241,9 +241,9 @@ def resume_fit(self:Learner,
         cbs += checkpoint_again(path, saved['run'], [*self.cbs, *cbs])
         with holding(self, saved_history(self, saved, path)):
             what = plan_resumption(self, saved, cbs, stage_cbs, annealers, n_epoch, rescale)
+            plans = [plan_from_plain(d, annealers) for d in from_tagged(saved['plans'])] # of fits before this one
     self.lr = plain(self.lr)
     if self.opt is None: self.create_opt()
-    if 'recorder' in vars(self):
-        self.recorder.plans = [plan_from_plain(d, annealers) for d in from_tagged(saved['plans'])]
+    if 'recorder' in vars(self): self.recorder.plans = plans
     cbs.append(PutBack(saved['state'], what.place, what.n_total))
     with batches_from(self, what.place.batch): train_on(self, what, cbs)
