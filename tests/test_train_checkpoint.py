@@ -9,6 +9,13 @@ from fastai_clr_ext.train.contents import read_checkpoint
 from conftest import ValidateAt
 from resume_helpers import CASES, differences, in_child, make, outcome
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    "Where tests run in the background, SIGINT may be ignored"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 class After(Callback):
     "Does something after so many batches, behind all others"
     order,run_valid = FitCheckpoint.order+1,False
