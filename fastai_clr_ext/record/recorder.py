@@ -96,7 +96,7 @@ def scalars(
     if several: warn(f'The history leaves out {", ".join(several)}: not one number, so no curve')
     return {name: value for name,value in values.items() if name not in several}
 
-# %% ../../nbs/24_record.recorder.ipynb #071e8826
+# %% ../../nbs/24_record.recorder.ipynb #0ae58d57
 @dataclass
 class RunningFit:
     "What `HistoryRecorder` knows of the fit that is running"
@@ -117,7 +117,8 @@ class RunningFit:
     loss:torch.Tensor|None=None # Loss in the current row, on its device
     is_lazy:bool=False # Whether parameters get their sizes in the first batch
     n_held:int=0 # Samples that the accumulators held before the batch
-    loss_scale:float=1. # Of `NonNativeMixedPrecision` before the batch
+    halves:list=field(default_factory=list) # `NonNativeMixedPrecision`s of the fit
+    loss_scales:list=field(default_factory=list) # Theirs before the batch; one falls with an overflow
     grad:object=None # State of `GradRecorder`
 
     def read(self,
@@ -126,14 +127,8 @@ class RunningFit:
         "Return the hyper-parameters of a row"
         return [hypers[group][name] for name,group in self.hypers]
 
-# %% ../../nbs/24_record.recorder.ipynb #91a5c4fa
+# %% ../../nbs/24_record.recorder.ipynb #9eec62e4
 STEP,REASON = BATCH_PLACE.index('step'), BATCH_PLACE.index('skipped') # What a batch changes in its row
-
-def half_scale(
-    learn:Learner # In a fit
-)->float: # 1 without `NonNativeMixedPrecision`
-    "Return the factor of the loss that falls with an overflow"
-    return next((cb.loss_scale for cb in learn.cbs if isinstance(cb, NonNativeMixedPrecision)), 1.)
 
 def has_row(
     now:RunningFit|None, # State of the fit, if one is running
@@ -169,7 +164,7 @@ def before_fit(self:HistoryRecorder):
     if now is not None and now.in_epoch and now.metrics is None: now.metrics = epoch_metrics(self.learn.recorder)
     super(HistoryRecorder, self).before_fit()
 
-# %% ../../nbs/24_record.recorder.ipynb #c61025d4
+# %% ../../nbs/24_record.recorder.ipynb #aa27bf80
 def first_device(
     opt:Optimizer|OptimWrapper # Of a learner
 )->torch.device: # The CPU if there are no parameters
@@ -187,7 +182,8 @@ def running_fit(
     return RunningFit(
         row=row, i_fit=i_fit, n_rows=n_rows, layout=(first_device(learn.opt), (1,), {'hypers': hypers}), hypers=hypers,
         is_lazy=any(isinstance(p, UninitializedParameter) for p in learn.model.parameters()),
-        accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)], started=time.perf_counter())
+        accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)],
+        halves=[cb for cb in learn.cbs if isinstance(cb, NonNativeMixedPrecision)], started=time.perf_counter())
 
 # %% ../../nbs/24_record.recorder.ipynb #106ac812
 @patch
@@ -209,7 +205,7 @@ def _begin_fit(self:HistoryRecorder):
     self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
     history.fit_rows.append(row)
 
-# %% ../../nbs/24_record.recorder.ipynb #eba325f7
+# %% ../../nbs/24_record.recorder.ipynb #f38f65e3
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -234,7 +230,7 @@ def before_batch(self:HistoryRecorder):
                  skipped=INTERRUPTED)
     now.where = [place[name] for name in BATCH_PLACE]
     now.n_held = sum(cb.count for cb in now.accumulators)
-    now.loss_scale = half_scale(learn)
+    now.loss_scales = [cb.loss_scale for cb in now.halves]
     unknown = [float('nan')]*len(now.hypers)
     now.loss = self.history.batch_log.add(now.where, unknown, now.layout)
     now.in_step = False
@@ -286,7 +282,7 @@ class StepDone(EventCallback):
         recorder = self.recorder
         if recorder.learn is not None and recorder.now is not None: recorder.after_step()
 
-# %% ../../nbs/24_record.recorder.ipynb #fc5dbb51
+# %% ../../nbs/24_record.recorder.ipynb #16cf5a38
 @patch
 def after_cancel_step(self:HistoryRecorder):
     "Note an overflow, or a step that a callback cancelled"
@@ -309,7 +305,8 @@ def _why_cancelled(self:HistoryRecorder)->int: # Code in `SKIPPED`
     "Say why a callback cancelled the batch"
     now = self.now
     if sum(cb.count for cb in now.accumulators)>now.n_held: return ACCUMULATED
-    return OVERFLOW if half_scale(self.learn)<now.loss_scale else CANCELLED
+    has_fallen = any(cb.loss_scale<before for cb,before in zip(now.halves, now.loss_scales))
+    return OVERFLOW if has_fallen else CANCELLED
 
 # %% ../../nbs/24_record.recorder.ipynb #f1b8d156
 @patch
