@@ -101,9 +101,10 @@ def test_a_damaged_file_is_named(tmp_path, damage):
 
 def test_older_files_are_kept(tmp_path):
     path = tmp_path/'a.pt'
-    stopped(path, 6, keep=3)
-    places = [read_checkpoint(p)['batch'] for p in (path, older_path(path, 1), older_path(path, 2))]
-    assert places==[6, 5, 4] and sorted(p.name for p in tmp_path.iterdir())==['a-1.pt', 'a-2.pt', 'a.pt']
+    stopped(path, 6, keep=4)
+    places = [read_checkpoint(p)['batch'] for p in (path, *[older_path(path, n) for n in (1, 2, 3)])]
+    assert places==[6, 5, 4, 3]
+    assert sorted(p.name for p in tmp_path.iterdir())==['a-1.pt', 'a-2.pt', 'a-3.pt', 'a.pt']
 
 def test_older_files_are_kept_without_links(tmp_path, monkeypatch):
     def no_links(*args): raise OSError('no links here')
