@@ -202,6 +202,21 @@ def test_a_changed_run_can_be_killed_and_go_on_too(tmp_path):
         results.append(outcome(learn))
     assert differences(*results)==[]
 
+def test_a_run_of_stages_has_no_other_number_of_epochs(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make().fit_stages(STAGES, [FitCheckpoint(tmp_path/'run.pt', 1), After(5, interrupt)])
+    with pytest.raises(ValueError, match='n_epoch must be None for a run of stages; got 5'):
+        make().resume_fit(tmp_path/'run.pt', After(0, interrupt), n_epoch=5, rescale=True)
+
+@pytest.mark.parametrize('n,expected', [(5, [5, 11, 28]), (9, [9, 4, 28]), (15, [11, 4, 20])])
+def test_stages_of_a_changed_run_go_on_at_the_same_fraction(tmp_path, n, expected):
+    "Stages of 11 and 14 batches, then of 21 and 28: a batch size of 2 makes 14 of an epoch's 7"
+    with pytest.raises(KeyboardInterrupt):
+        make().fit_stages(STAGES, [FitCheckpoint(tmp_path/'run.pt', 1), After(n, interrupt)])
+    learn = make(partial(loaders, bs=2))
+    learn.resume_fit(tmp_path/'run.pt', After(0, interrupt), rescale=True)
+    assert learn.recorder.history.fits.n_batches.tolist()==expected
+
 def test_stages_have_callbacks_of_their_own(tmp_path):
     "Those of one stage are given by its name"
     path = tmp_path/'run.pt'

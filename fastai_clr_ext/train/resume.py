@@ -159,7 +159,7 @@ def checkpoint_again(
     for cb in own+new: cb.run_id = run['id']
     return new
 
-# %% ../../nbs/37_train.resume.ipynb #34f2c9a2
+# %% ../../nbs/37_train.resume.ipynb #f9ad3153
 def plan_resumption(
     learn:Learner, # About to go on
     saved:dict, # Checkpoint
@@ -181,8 +181,6 @@ def plan_resumption(
     if run['stages'] is not None:
         check(n_epoch==run['n_epoch'], 'n_epoch', 'be None for a run of stages', n_epoch)
         stages = plan_stage_run(learn, run, cbs, stage_cbs, annealers)
-        plan = stages.plan.plans[stages.number]
-        n_epoch = plan.n_epoch
     elif before is not None: plan = make_plan(learn, n_epoch, list(before.lr_max), None, cbs, sched=before.cycle)
     else: check_callbacks(learn, opt, cbs)
     n_iter = -(-facts['n_iter']//facts['n_ranks'])
