@@ -4,11 +4,12 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.optimizer import Adam, Lamb, OptimWrapper, RAdam, RMSProp, ranger
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.measure import (ParamSet, adam_sums, aligned_parts, bias_correction, cosine_parts, histogram,
-                                           l2_norm, named_params, param_sets, update_norm, weight_norm)
+from fastai_clr_ext.record.measure import (adam_moments, adam_sums, aligned_parts, bias_correction, cosine_parts,
+                                           histogram, l2_norm, update_norm, weight_norm)
+from fastai_clr_ext.record.params import ParamSet
 from fastai_clr_ext.record.statistics import measure
 from fastai_clr_ext.train import *
-from conftest import Spy
+from conftest import Spy, use_lists
 from record_helpers import *
 
 def sums(*params):
@@ -84,22 +85,6 @@ def test_histogram_counts_beyond_float32():
     counts = measure(U, ['hist'])
     assert counts[0]==2**24+3 and counts[40]==5
 
-class Awkward(nn.Module):
-    "A submodule called module, an empty and a 0-d parameter"
-    def __init__(self):
-        super().__init__()
-        self.module,self.weight,self.empty,self.scale = (nn.Linear(1, 1), nn.Parameter(torch.ones(1)),
-                                                         nn.Parameter(torch.zeros(0, 3)),
-                                                         nn.Parameter(torch.tensor(1.)))
-    def forward(self, x): return self.module(x)*self.weight*self.scale + self.empty.sum()
-
-def test_awkward_parameters(mlp):
-    learn = mlp(model=Awkward(), splitter=lambda m: [list(m.parameters())],
-                cbs=GradRecorder(STATS, per='param', adam=True), opt_func=Adam)
-    learn.fit(1)
-    assert (learn.recorder.grads.groupby('layer').n_params.first().to_dict()
-            =={'module.weight': 1, 'module.bias': 1, 'weight': 1, 'scale': 1})
-
 def test_the_bias_of_no_momentum(): assert bias_correction(0., torch.tensor(3.))==1==bias_correction(0., 3)
 
 def test_parameters_of_one_group_whose_steps_differ():
@@ -112,7 +97,7 @@ def test_parameters_of_one_group_whose_steps_differ():
     opt.step()
     moved = (torch.stack([a, b])-before).abs()
     root = torch.stack([a.grad.abs(), b.grad.abs()]).sum() # of a constant gradient √v̂ is |g|
-    assert ([v.item() for v in adam_sums(u, opt, opt.hypers[0])]
+    assert ([v.item() for v in adam_sums(u, opt, opt.hypers)]
             ==pytest.approx([root.item(), moved.sum().item(), moved.max().item()], rel=1e-5))
 
 def test_half_precision_adam_is_finite(mlp):
@@ -120,7 +105,7 @@ def test_half_precision_adam_is_finite(mlp):
     w.grad,u = torch.ones_like(w),ParamSet('', 0, [w])
     u.gather()
     opt = Adam([w], lr=.01, eps=1e-4); opt.step()
-    assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers[0]))
+    assert all(np.isfinite(v.item()) for v in adam_sums(u, opt, opt.hypers))
 
 ADAMS = {'Adam': Adam, 'Lamb': Lamb, 'RAdam': RAdam, 'ranger': ranger, 'RMSProp': RMSProp,
          'RMSProp mom': partial(RMSProp, mom=.9),
@@ -135,9 +120,11 @@ REAL = ['Adam', 'RMSProp', 'RMSProp mom', 'torch Adam', 'torch AdamW', 'torch RM
 BIASED = [k for k in ADAMS if 'RMS' not in k and k!='torch amsgrad'] # what Kingma and Ba's formula is the whole of
 
 @pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
+@pytest.mark.parametrize('path', ['set by set', 'lists'])
 @pytest.mark.parametrize('name', ADAMS)
-def test_the_effective_step(mlp, name):
+def test_the_effective_step(mlp, name, path, monkeypatch):
     "Where the formula is the whole update, it is what the weights moved by, to what float32 leaves of a difference"
+    if path=='lists': use_lists(monkeypatch)
     tape,learn = Tape(),mlp(opt_func=ADAMS[name], cbs=GradRecorder(adam=True))
     learn.fit_one_cycle_ext(2, .01, wd=0, cbs=tape) # β₁ is cycled
     df = learn.recorder.grads
@@ -150,10 +137,21 @@ def test_the_effective_step(mlp, name):
             assert (r.eff_step, r.eff_step_max)==pytest.approx(want, rel=1e-3, abs=1e-7)
 
 @pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
+def count_on_device(monkeypatch):
+    "Give the counts of steps as tensors, as torch's fused Adam keeps them on a device"
+    def moments(*args):
+        m,v,step = adam_moments(*args)
+        return m, v, None if step is None else torch.tensor(float(step))
+    monkeypatch.setattr('fastai_clr_ext.record.foreach.adam_moments', moments)
+
+@pytest.mark.filterwarnings('ignore:The optimizer was built with momentum 0')
 @pytest.mark.parametrize('sqr_mom', [.99, .999, .99999])
+@pytest.mark.parametrize('path', ['set by set', 'lists', 'counts on the device'])
 @pytest.mark.parametrize('name', BIASED)
-def test_adams_formula(mlp, name, sqr_mom):
+def test_adams_formula(mlp, name, sqr_mom, path, monkeypatch):
     "As worked out in float64 from the gradients alone, whether or not it is the whole update"
+    if path!='set by set': use_lists(monkeypatch)
+    if path=='counts on the device': count_on_device(monkeypatch)
     torchs = name.startswith('torch')
     opt_func = partial(ADAMS[name], **dict(betas=(.9, sqr_mom)) if torchs else dict(sqr_mom=sqr_mom))
     tape,spy,learn = Tape(),Spy(),mlp(opt_func=opt_func, cbs=GradRecorder(adam=True))
@@ -196,45 +194,3 @@ def test_centered_rmsprop(mlp):
         moved = torch.cat([(s['new'][n]-s['w'][n]).abs().ravel() for n in s['w'] if n.startswith('0')])
         assert (learn.recorder.grads.query(f'step=={i} and group==0').eff_step.item()
                 ==pytest.approx(moved.mean().item(), rel=1e-3))
-
-def eager(module): return torch.compile(module, backend='eager')
-
-def plain_net(): return nn.Sequential(nn.Linear(1, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), nn.Linear(2, 1))
-
-def compiled_parts():
-    m = plain_net()
-    m[1] = eager(m[1])
-    m[2] = eager(m[2])
-    return m
-
-def compiled_twice():
-    m = plain_net()
-    m[1][1] = eager(m[1][1])
-    m[1] = eager(m[1])
-    return eager(m)
-
-COMPILED = {'whole': lambda: eager(plain_net()), 'parts': compiled_parts, 'nested': compiled_twice,
-            'in DataParallel': lambda: nn.DataParallel(compiled_twice()),
-            'around DataParallel': lambda: eager(nn.DataParallel(compiled_parts()))}
-
-@pytest.mark.parametrize('kind', COMPILED)
-def test_names_of_compiled_models_are_the_users(mlp, kind):
-    names = [name for name,_ in plain_net().named_parameters()]
-    model = COMPILED[kind]()
-    assert [name for name,_ in named_params(model)]==names
-    assert all(p is q for (_,p),q in zip(named_params(model), model.parameters()))
-    learn = mlp(model=model, splitter=lambda m: [list(m.parameters())])
-    learn.create_opt()
-    assert [u.name for u in param_sets(learn, 'param')]==names
-    assert [u.name for u in param_sets(learn, 'layer')]==['0', '1.1', '2']
-
-def test_a_name_that_only_looks_like_a_compiled_one_is_kept():
-    class Named(nn.Module):
-        def __init__(self): super().__init__(); self.my_orig_mod = nn.Linear(1, 1)
-    assert [name for name,_ in named_params(Named())]==['my_orig_mod.weight', 'my_orig_mod.bias']
-
-def test_a_lazy_layer_that_is_never_used_has_no_row():
-    used,never = nn.Linear(2, 1),nn.LazyLinear(3)
-    used(torch.ones(1, 2)).sum().backward()
-    u = ParamSet('', 0, [*used.parameters(), *never.parameters()])
-    assert u.gather() and u.n_params==3

@@ -8,8 +8,9 @@ from fastai.callback.core import Callback
 from functools import partial
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.measure import ParamSet
+from fastai_clr_ext.record.params import ParamSet
 from fastai_clr_ext.record.statistics import measure
+from conftest import use_lists
 from record_helpers import *
 
 def resnet():
@@ -37,9 +38,11 @@ MODELS = {'mlp': lambda: nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 
 
 @pytest.mark.parametrize('per', ['group', 'layer', 'param'])
 @pytest.mark.parametrize('model', MODELS)
-@pytest.mark.parametrize('small', [2**16, 0], ids=['joined', 'each alone'])
-def test_every_statistic_by_plain_means(mlp, model, per, small, monkeypatch):
-    monkeypatch.setattr('fastai_clr_ext.record.measure.SMALL_TENSOR', small)
+@pytest.mark.parametrize('path', ['joined', 'each alone', 'lists', 'cut lists'])
+def test_every_statistic_by_plain_means(mlp, model, per, path, monkeypatch):
+    if path=='each alone': monkeypatch.setattr('fastai_clr_ext.record.measure.SMALL_TENSOR', 0)
+    if 'lists' in path: use_lists(monkeypatch)
+    if path=='cut lists': monkeypatch.setattr('fastai_clr_ext.record.foreach.PIECE', 70)
     torch.manual_seed(0)
     tape,learn = Tape(),mlp(n_trn=5, model=MODELS[model](), splitter=lambda m: [list(m.parameters())],
                             cbs=GradRecorder(STATS, per=per))

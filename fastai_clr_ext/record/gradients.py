@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.gradients.html.md""
 # %% auto #0
 __all__ = ['GradRecorder']
 
-# %% ../../nbs/25_record.gradients.ipynb #4b228788
+# %% ../../nbs/25_record.gradients.ipynb #240bd511
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -18,7 +18,9 @@ from ..core.callback import EventCallback
 from ..core.checks import as_list, check, check_count, check_flag, checked
 from ..core.ranks import check_not_sharded
 from .history import GRAD_KEYS, RunHistory
-from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm, param_sets
+from .foreach import StepTensors, grad_norms, step_tensors
+from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm
+from .params import ParamSet, param_sets
 from .fits import optimizer_name
 from .recorder import HistoryRecorder
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
@@ -65,7 +67,7 @@ class GradRecorder(HistoryRecorder):
         gradients = [OF_GRADIENTS[name] for name in self.of_gradients]
         for s in [*gradients, *self.befores, *self.afters]: self.columns += s.columns
 
-# %% ../../nbs/25_record.gradients.ipynb #17e40fe9
+# %% ../../nbs/25_record.gradients.ipynb #3ed6faa5
 @dataclass
 class GradState:
     "What `GradRecorder` keeps during a fit"
@@ -74,7 +76,19 @@ class GradState:
     source:tuple # What the sets were made of, as `source_of`
     hypers:list=field(default_factory=list) # Of each group in the step that is being done, if a statistic needs them
     pending:list=field(default_factory=list) # `(position, ParamSet)` of those in the step that is being done
+    together:StepTensors|None=None # All sets of the step, where a device measures them together
     values:torch.Tensor|None=None # Row of the step, on the device: `(n_sets, n_columns)`
+
+    def targets(self)->list: # `(positions, ParamSet)` one by one, or all positions and `StepTensors`
+        "Return what is measured at this step"
+        if not self.pending or self.together is None: return self.pending
+        return [(slice(None), self.together)]
+
+    def of_rows(self,
+        measured:list # By a statistic, of a target
+    )->list: # Tensors that `write_values` takes
+        "Return the values of the rows of a target"
+        return measured if self.together is None else self.together.by_set(*measured)
 
 # %% ../../nbs/25_record.gradients.ipynb #ae790256
 @patch
@@ -116,17 +130,17 @@ def before_batch(self:GradRecorder):
     grad = self.now.grad
     if grad is None or grad.source!=source_of(self.learn): self._find_sets()
 
-# %% ../../nbs/25_record.gradients.ipynb #6f187661
+# %% ../../nbs/25_record.gradients.ipynb #648479ad
 def write_values(
     row:torch.Tensor, # `(n_sets, n_columns)`, on the device
-    i:int, # Position of the set
+    at:int|slice, # Position of the set, or of all
     start:int, # Column of the first value
-    values:list # 0-d tensors
+    values:list # 0-d tensors, or those of all sets, `(n_sets,)`
 ):
     "Write values into a row, in its own precision where `float32` would round a count"
     if not values: return
     same_type = [v if v.dtype==torch.float32 else v.to(row.dtype) for v in values]
-    row[i, start:start+len(values)] = torch.stack(same_type)
+    row[at, start:start+len(values)] = torch.stack(same_type, -1)
 
 @patch
 @torch.no_grad()
@@ -141,24 +155,25 @@ def before_step(self:GradRecorder):
     where = [now.i_fit, now.n_step, learn.train_iter, now.epoch]
     grad.values = self.history.grad_log.add(where, [u.n_params for u in grad.sets], layout, is_open=True)
     grad.pending = present
+    grad.together = step_tensors(grad.sets, grad.together)
     if self.afters: grad.hypers = [dict(hypers) for hypers in learn.opt.hypers]
-    for i,u in present:
+    for at,u in grad.targets():
         for prepare in self.prepares: prepare(u)
         values = measure(u, self.of_gradients)
         for s in self.befores: values += s.before(u)
-        write_values(grad.values, i, 0, values)
+        write_values(grad.values, at, 0, grad.of_rows(values))
 
-# %% ../../nbs/25_record.gradients.ipynb #f24b52da
+# %% ../../nbs/25_record.gradients.ipynb #eadf2b12
 @patch
 @torch.no_grad()
 def after_step(self:GradRecorder):
     "Add what can only be known after the step"
     opt,grad = self.learn.opt,self.now.grad
     if grad is not None and self.afters and grad.pending:
-        for i,u in grad.pending:
+        for at,u in grad.targets():
             values = []
-            for s in self.afters: values += s.after(u, opt, grad.hypers[u.group])
-            write_values(grad.values, i, len(self.columns)-len(values), values)
+            for s in self.afters: values += s.after(u, opt, grad.hypers)
+            write_values(grad.values, at, len(self.columns)-len(values), grad.of_rows(values))
     self._release(done=True)
     super(GradRecorder, self).after_step()
 
@@ -187,7 +202,14 @@ def after_fit(self:GradRecorder):
         self.learn.remove_cb(AfterClip)
     super(GradRecorder, self).after_fit()
 
-# %% ../../nbs/25_record.gradients.ipynb #30174fd2
+# %% ../../nbs/25_record.gradients.ipynb #6db12742
+def clipped_norm(
+    u:ParamSet|StepTensors # With the gradients of this step
+)->list: # One value, or one for each set
+    "Measure the norm of the gradients as they are now"
+    if isinstance(u, StepTensors): return grad_norms(u, 2)
+    return [l2_norm(joined([p.grad.to_dense() for p in u.trainable]))]
+
 class AfterClip(EventCallback):
     "Measure the norm that `GradientClip` has left; L2 weight decay changes gradients within the step"
     order = GradientClip.order+.5 # right behind it
@@ -203,9 +225,9 @@ class AfterClip(EventCallback):
     @torch.no_grad()
     def before_step(self):
         "Measure the norm of each set"
-        at = self.recorder.columns.index('clipped_norm')
+        column = self.recorder.columns.index('clipped_norm')
         grad = self.recorder.now.grad
-        for i,u in grad.pending: grad.values[i, at] = l2_norm(joined([p.grad.to_dense() for p in u.trainable]))
+        for at,u in grad.targets(): write_values(grad.values, at, column, grad.of_rows(clipped_norm(u)))
 
 # %% ../../nbs/25_record.gradients.ipynb #cdcf96f2
 @patch(as_prop=True)

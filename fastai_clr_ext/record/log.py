@@ -76,7 +76,13 @@ def without_rows(
     *packed,names = block
     return (*((first, numbers, varying[n:]) for first,numbers,varying in packed), names)
 
-# %% ../../nbs/20_record.log.ipynb #4e1da5c6
+# %% ../../nbs/20_record.log.ipynb #bd674be8
+def sum_type(
+    device:torch.device # Of the tensors
+)->torch.dtype: # `float64` where the device has it
+    "Return the type in which sums are made"
+    return torch.float32 if device.type=='mps' else torch.float64
+
 @dataclass
 class Log:
     "Rows of one kind, in packed blocks on the host and one open block on the device"
@@ -90,8 +96,7 @@ class Log:
         values = None
         if layout is not None:
             device,shape,_ = layout
-            dtype = torch.float32 if device.type=='mps' else torch.float64
-            values = torch.full((self.block_size, *shape), torch.nan, device=device, dtype=dtype)
+            values = torch.full((self.block_size, *shape), torch.nan, device=device, dtype=sum_type(device))
         # `open`: the step of the last row is not done yet
         self.__dict__.update(blocks=blocks, rows=[], values=values, layout=layout, open=False)
 

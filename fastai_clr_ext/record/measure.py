@@ -7,114 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.measure.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/21_record.measure.ipynb #324d9dd5
+# %% ../../nbs/21_record.measure.ipynb #2bf7e78b
 import math, torch
 from collections.abc import Callable, Iterable, Iterator
-from torch import nn
-from torch.nn.parameter import is_lazy
-from fastcore.basics import patch
-from fastai.callback.fp16 import NonNativeMixedPrecision
-from fastai.learner import Learner
+from functools import singledispatch
 from fastai.optimizer import Optimizer, OptimWrapper, average_sqr_grad
-from ..core.callback import unwrap_model
+from .params import ParamSet
 
-# %% ../../nbs/21_record.measure.ipynb #1fd7e3c6
-def stored_values(
-    t:torch.Tensor # Of any layout
-)->torch.Tensor: # A dense tensor itself; the entries that a sparse one stores
-    "Return the entries of a tensor that are stored"
-    if t.layout==torch.strided: return t
-    return t.coalesce().values() if t.is_sparse else t.values()
-
-# %% ../../nbs/21_record.measure.ipynb #8d21176f
-class ParamSet:
-    "Parameters that one row is about, and tensors kept for them between steps"
-    def __init__(self,
-        name:str, # Name of a layer or parameter as in `named_parameters`; '' for a whole group
-        group:int, # Parameter group of the optimizer
-        params:list # Parameters
-    ):
-        self.name = name
-        self.group = group
-        self.params = params
-        self.sizes = None # Elements of each parameter; None before the first step
-        self.last = None # Ids of parameters, gradient and norm of the last step that was done, for the cosine
-        self.current = None # The same of the step that is being done
-        self.release()
-
-    def release(self,
-        done:bool=False # Whether the step was done, so that the next one is compared with it
-    )->'ParamSet': # Itself
-        "Let go of the gradients, which the optimizer may want to free, and of copies of the weights"
-        if done and self.current is not None: self.last = self.current
-        self.trainable = [] # Trainable parameters that have a gradient at this step
-        self.grads = [] # Their gradients
-        self.n_params = 0 # Their elements
-        self.n_unstored = 0 # Elements that are 0 because a sparse gradient doesn't store them
-        self.weights = None # Copies of them from before the step
-        self.current = None
-        return self
-
-    def __getstate__(self): return {} # an exported learner needs no tensors; the next fit makes new sets
-
-# %% ../../nbs/21_record.measure.ipynb #48cadedd
-@patch
-def gather(self:ParamSet)->bool: # Whether there is anything to record
-    "Find the trainable parameters that have a gradient"
-    if self.sizes is None: # lazy modules have them only now
-        self.sizes = [0 if is_lazy(p) else p.numel() for p in self.params]
-    self.trainable,self.grads,self.n_params,self.n_unstored = [],[],0,0
-    for p,n in zip(self.params, self.sizes):
-        if not n or p.grad is None or not p.requires_grad: continue
-        values = stored_values(p.grad)
-        self.trainable.append(p)
-        self.grads.append(values)
-        self.n_params += n
-        self.n_unstored += n - values.numel()
-    return bool(self.trainable)
-
-# %% ../../nbs/21_record.measure.ipynb #3e5c5edc
-def user_name(
-    name:str # Name of a parameter as in `named_parameters`
-)->str: # The name in the user's model
-    "Take the names that `torch.compile` puts in out of a name"
-    return '.'.join(part for part in name.split('.') if part!='_orig_mod')
-
-def named_params(
-    model:nn.Module # Model, possibly wrapped or compiled
-)->list: # `(name, parameter)`
-    "Return all parameters with their names in the user's model"
-    return [(user_name(name), p) for name,p in unwrap_model(model).named_parameters()]
-
-# %% ../../nbs/21_record.measure.ipynb #34e35a6a
-def param_names(
-    learn:Learner # Learner with an optimizer
-)->dict: # Name by id of the parameter
-    "Return the names of all parameters, and of the copies that `NonNativeMixedPrecision` steps on"
-    names = {id(p): name for name,p in named_params(learn.model)}
-    for cb in learn.cbs:
-        if not isinstance(cb, NonNativeMixedPrecision) or cb.flat_master: continue
-        for originals,copies in zip(cb.model_pgs, cb.master_pgs):
-            for p,copy in zip(originals, copies): names[id(copy)] = names[id(p)]
-    return names
-
-def param_sets(
-    learn:Learner, # Learner with an optimizer
-    per:str='group' # What a row is about: `'group'`, `'layer'` (a module) or `'param'`
-)->list: # `ParamSet`s
-    "Divide the learner's parameters into the sets that rows are about"
-    groups = [list(params) for params in learn.opt.param_lists]
-    if per=='group': return [ParamSet('', g, params) for g,params in enumerate(groups)]
-    names = param_names(learn)
-    found = {}
-    for g,params in enumerate(groups):
-        for p in params:
-            name = names.get(id(p), f'group {g}')
-            if per=='layer': name = name.rpartition('.')[0] or name
-            found.setdefault((name, g), []).append(p)
-    return [ParamSet(name, g, params) for (name,g),params in found.items()]
-
-# %% ../../nbs/21_record.measure.ipynb #2fe620ab
+# %% ../../nbs/21_record.measure.ipynb #56adeec0
 SMALL_TENSOR = 2**16 # Elements; below it, to visit a tensor costs more than to copy it
 CPU_PART = 2**18 # Elements of a part on a CPU; a part stays in the cache
 DEVICE_PART = 2**23 # Elements of a part on a device; `float32` still counts them
@@ -125,12 +25,21 @@ def widen(
     "Return a tensor whose elements can be added up"
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
+def in_memory_order(
+    t:torch.Tensor, # Of any strides
+    like:torch.Tensor # Of the same shape; says the order
+)->torch.Tensor: # Flat; a view if both lie in memory in the same order
+    "Return the entries of a tensor in the order in which another one has them in memory"
+    if like.is_contiguous(): return t.flatten()
+    order = sorted(range(like.ndim), key=like.stride, reverse=True)
+    return t.permute(order).flatten()
+
 def join_small(
-    tensors:Iterable # Tensors
+    tensors:list # Of one device
 )->tuple: # List of one flat tensor, or of none; list of large tensors
-    "Join the small tensors, and leave the large ones as they are"
-    small = [t.flatten() for t in tensors if t.numel()<=SMALL_TENSOR]
-    large = [t for t in tensors if t.numel()>SMALL_TENSOR]
+    "Join the small tensors, on a device all, and leave the large ones as they are"
+    small = [in_memory_order(t, t) for t in tensors if t.numel()<=SMALL_TENSOR or not t.is_cpu]
+    large = [t for t in tensors if t.numel()>SMALL_TENSOR and t.is_cpu]
     return [widen(torch.cat(small))] if small else [], large
 
 def joined(
@@ -142,15 +51,14 @@ def joined(
     large = [widen(t) for t in large]
     return small + ([t.clone() for t in large] if copy_large else large)
 
-# %% ../../nbs/21_record.measure.ipynb #3321bbba
+# %% ../../nbs/21_record.measure.ipynb #cd74cec4
 def aligned_parts(
     *tensors:torch.Tensor # Tensors of one shape
 )->Iterable: # Tuples of parts, one of each tensor, in the order of the first one's memory
     "Cut tensors into parts of the same elements"
     size = CPU_PART if tensors[0].is_cpu else DEVICE_PART
     if tensors[0].numel()<2*size: return [tensors] # two parts would cost more than they save
-    order = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
-    return zip(*(t.permute(order).flatten().split(size) for t in tensors))
+    return zip(*(in_memory_order(t, tensors[0]).split(size) for t in tensors))
 
 def magnitudes(
     tensors:list # Gradients
@@ -238,31 +146,43 @@ def add_zeros(
     counts[0] += n
     return counts
 
-# %% ../../nbs/21_record.measure.ipynb #bf76c6a0
+# %% ../../nbs/21_record.measure.ipynb #6ca7bfe9
+@singledispatch
 def cosine_parts(
     u:ParamSet # With the gradients of this step
 )->list: # Inner product with the gradient of the step before, and that one's norm; NaN if it was of other parameters
     "Measure what the cosine between successive gradients is made of"
     grads = joined([p.grad.to_dense() for p in u.trainable], copy_large=True)
-    ids = [id(p) for p in u.trainable]
-    u.current = ids, grads, l2_norm(grads)
-    if u.last is None or u.last[0]!=ids: return [torch.full_like(u.current[2], torch.nan)]*2
-    _,before,norm = u.last
+    norm = l2_norm(grads)
+    last = u.keep_for_cosine(grads, norm)
+    if last is None: return [torch.full_like(norm, torch.nan)]*2
+    before,norm = last
     inner = [(a.conj()*b).sum().real for a,b in zip(grads, before)]
     return [torch.stack(inner).sum(), norm]
 
+# %% ../../nbs/21_record.measure.ipynb #70cf133a
+@singledispatch
 def copy_weights(
     u:ParamSet # With the parameters of this step
 ):
     "Keep a copy of the weights until after the step"
     u.weights = joined(u.trainable, copy_large=True)
 
+@singledispatch
 def weight_norm(
     u:ParamSet # With the parameters of this step
 )->list: # One 0-d tensor
     "Measure the L2 norm of the weights before the step"
     return [l2_norm(joined(u.trainable) if u.weights is None else u.weights)]
 
+@singledispatch
+def abs_weights(
+    u:ParamSet # With the parameters of this step
+)->torch.Tensor: # 0-d
+    "Add up the magnitudes of the weights"
+    return sum(p.detach().abs().sum() for p in u.trainable)
+
+@singledispatch
 def update_norm(
     u:ParamSet # With a copy of the weights from before the step
 )->list: # One 0-d tensor
@@ -272,7 +192,7 @@ def update_norm(
         for a,b in aligned_parts(before, after): norms.append(l2_norm([a-b]))
     return [norms[0] if len(norms)==1 else root_of_squares(torch.stack(norms))]
 
-# %% ../../nbs/21_record.measure.ipynb #0c28b714
+# %% ../../nbs/21_record.measure.ipynb #692e3fc5
 def keeps_squares(
     opt:Optimizer|OptimWrapper # Optimizer, before its first step
 )->bool: # Whether `adam=True` can work with it
@@ -283,18 +203,19 @@ def keeps_squares(
 
 def bias_correction(
     beta:float, # β₁ or β₂
-    step:int|torch.Tensor # Steps so far; torch's are tensors, possibly on a device
+    step:float|torch.Tensor|None # Steps so far; a tensor of a device is not read; None where nothing is corrected
 )->float|torch.Tensor: # 1-βᵗ, without the rounding of βᵗ in `float32`
     "Return what bias correction divides a moment by"
+    if step is None: return 1.
     if not isinstance(step, torch.Tensor): return 1-beta**step
     return -torch.expm1(step*(math.log(beta) if beta else -math.inf))
 
-# %% ../../nbs/21_record.measure.ipynb #24119079
+# %% ../../nbs/21_record.measure.ipynb #c0366493
 def adam_moments(
     opt:Optimizer|OptimWrapper, # Optimizer after its step
     p:torch.Tensor, # One of its parameters
     hyper:dict # Hyper-parameters of its group
-)->tuple: # m and v in the parameter's shape; what bias correction divides each by, 1 where there is none
+)->tuple: # m and v in the parameter's shape; the steps that bias correction counts, None where there is none
     "Return the two moments that Adam and its relatives divide"
     is_torch = isinstance(opt, OptimWrapper)
     state = opt.opt.state[p] if is_torch else opt.state[p]
@@ -302,11 +223,12 @@ def adam_moments(
     v = next(state[k] for k in ('max_exp_avg_sq', 'exp_avg_sq', 'square_avg', 'sqr_avg') if k in state)
     if is_torch and 'grad_avg' in state: v = widen(v) - widen(state['grad_avg'])**2 # centered RMSprop
     if 'momentum_buffer' in state: # torch's RMSprop: momentum comes after the division
-        return widen(state['momentum_buffer'])*(widen(v).sqrt()+hyper['eps']), v, 1, 1
-    if 'step' not in state or 'square_avg' in state: return m, v, 1, 1
-    return m, v, bias_correction(hyper['mom'], state['step']), bias_correction(hyper['sqr_mom'], state['step'])
+        return widen(state['momentum_buffer'])*(widen(v).sqrt()+hyper['eps']), v, None
+    step = None if 'square_avg' in state else state.get('step')
+    is_on_host = isinstance(step, torch.Tensor) and step.is_cpu
+    return m, v, step.item() if is_on_host else step
 
-# %% ../../nbs/21_record.measure.ipynb #494e6229
+# %% ../../nbs/21_record.measure.ipynb #e7262034
 def step_sums(
     m:torch.Tensor, # First moment
     v:torch.Tensor, # Second moment
@@ -321,15 +243,18 @@ def step_sums(
     step = torch.div(m, root.add_(hyper['eps']*c2**.5), out=root).abs_()
     return torch.stack([total, step.sum()*scale, step.amax()*scale])
 
+@singledispatch
 def adam_sums(
     u:ParamSet, # With the parameters of this step
     opt:Optimizer|OptimWrapper, # Optimizer after its step
-    hyper:dict # Hyper-parameters of the group
+    hypers:list # Hyper-parameters of each group
 )->list: # Σ√v̂, Σ effective step, largest effective step: 0-d tensors
     "Measure √v̂ and the effective step of a set of parameters"
+    hyper = hypers[u.group]
     moments = {} # by their corrections, which the parameters of a group mostly share
     for p in u.trainable:
-        m,v,c1,c2 = adam_moments(opt, p, hyper)
+        m,v,step = adam_moments(opt, p, hyper)
+        c1,c2 = bias_correction(hyper['mom'], step),bias_correction(hyper.get('sqr_mom', 0.), step)
         if isinstance(c1, torch.Tensor): # it may be on a device, where it can't be read
             m = widen(m)/c1
             v = widen(v)/c2

@@ -7,13 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.statistics.html.md"
 # %% auto #0
 __all__ = ['STATISTICS', 'STATS', 'GRAD_LABELS', 'derive', 'can_add_up', 'add_up', 'hist_quantiles', 'smooth']
 
-# %% ../../nbs/22_record.statistics.ipynb #aebf4c17
-import numpy as np, pandas as pd, torch
+# %% ../../nbs/22_record.statistics.ipynb #2b2385a2
+import math, numpy as np, pandas as pd, torch
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, ParamSet, add_counts, add_zeros, adam_sums, copy_weights,
+from functools import partial, singledispatch
+from .foreach import StepTensors, grad_counts, grad_norms, is_nonfinite, is_nonzero
+from fastai_clr_ext.record.measure import (BIN_COLUMNS, BINS, add_counts, add_zeros, adam_sums, copy_weights,
     cosine_parts, count_nonfinite, count_nonzero, histogram, largest, magnitudes, root_of_squares, root_of_squares_,
     update_norm, weight_norm)
+from .params import ParamSet
 
 # %% ../../nbs/22_record.statistics.ipynb #5f5daafe
 def sum_present(
@@ -48,7 +51,7 @@ def largest_over(
     most = np.where(present, values, -np.inf).max(1)
     return np.where(present.any(1), most, np.nan)
 
-# %% ../../nbs/22_record.statistics.ipynb #e4526d03
+# %% ../../nbs/22_record.statistics.ipynb #a534128e
 @dataclass(frozen=True)
 class Column:
     "Column of `RunHistory.grads`"
@@ -63,10 +66,12 @@ class Statistic:
     part:Callable|None=None # From a part of |g| to a value; None if |g| is not all it takes
     combine:Callable|None=None # From the stacked values of the parts to one value
     overwrites:bool=False # Whether `part` overwrites the part
+    of_sets:Callable|None=None # From `StepTensors` to values of each set; None if sets are measured one by one
     add_zeros:Callable|None=None # From one value and the number of entries of 0 that sparse gradients don't store
-    prepare:Callable|None=None # Keeps something of the `ParamSet` until after the step
-    before:Callable|None=None # From a `ParamSet` before the step to values
-    after:Callable|None=None # From a `ParamSet`, the optimizer and its hyper-parameters after the step to values
+    # The next three take a `ParamSet`, or `StepTensors` for all sets together
+    prepare:Callable|None=None # Keeps something until after the step
+    before:Callable|None=None # Gives values before the step
+    after:Callable|None=None # Gives values after the step; takes the optimizer and its hyper-parameters too
     needs:tuple=() # Names of statistics that are measured too
     always:bool=False # Whether it is measured unasked
     shows:dict=field(default_factory=dict) # `Column` by its name
@@ -85,28 +90,29 @@ def ratio(
     "Make the formula of a column that is one raw column over another"
     return lambda values: values[name]/values[to]
 
-# %% ../../nbs/22_record.statistics.ipynb #fa5f44b8
+# %% ../../nbs/22_record.statistics.ipynb #ef0bc7f6
 OF_GRADIENTS = {
     'mean_abs': Statistic(
-        ('total',), part=torch.sum, combine=torch.sum, always=True,
+        ('total',), part=torch.sum, combine=torch.sum, of_sets=partial(grad_norms, p=1), always=True,
         shows={'mean_abs': Column(ratio('total', 'n_params'), 'mean |gradient|', mean_over)}),
     'norm': Statistic(
-        ('norm',), part=root_of_squares_, combine=root_of_squares, overwrites=True, always=True,
+        ('norm',), part=root_of_squares_, combine=root_of_squares, of_sets=partial(grad_norms, p=2), overwrites=True,
+        always=True,
         shows={'norm': Column(raw('norm'), 'L2 norm of the gradient', norm_over),
                'n_params': Column(raw('n_params'), add_up=sum_present)}),
     'max': Statistic(
-        ('max_abs',), part=largest, combine=largest,
+        ('max_abs',), part=largest, combine=largest, of_sets=partial(grad_norms, p=math.inf),
         shows={'max_abs': Column(raw('max_abs'), 'largest |gradient|', largest_over)}),
     'zeros': Statistic(
-        ('n_nonzero',), part=count_nonzero, combine=add_counts,
+        ('n_nonzero',), part=count_nonzero, combine=add_counts, of_sets=partial(grad_counts, flag=is_nonzero),
         shows={'n_zero': Column(lambda values: values['n_params']-values['n_nonzero'], 'gradients of 0 (entries)',
                                 sum_present)}),
     'nonfinite': Statistic(
-        ('n_nonfinite',), part=count_nonfinite, combine=add_counts,
+        ('n_nonfinite',), part=count_nonfinite, combine=add_counts, of_sets=partial(grad_counts, flag=is_nonfinite),
         shows={'n_nonfinite': Column(raw('n_nonfinite'), 'non-finite gradients (entries)', sum_present)}),
     'hist': Statistic(tuple(BIN_COLUMNS), part=histogram, combine=add_counts, add_zeros=add_zeros)}
 
-# %% ../../nbs/22_record.statistics.ipynb #967fe93d
+# %% ../../nbs/22_record.statistics.ipynb #079df0c5
 OF_STEPS = {
     'weight': Statistic(
         ('weight_norm',), before=weight_norm,
@@ -122,7 +128,7 @@ OF_STEPS = {
         ('clipped_norm',), before=lambda u: [],
         shows={'clipped_norm': Column(raw('clipped_norm'), 'L2 norm after clipping', norm_over)}),
     'update': Statistic(
-        ('update_norm',), prepare=copy_weights, after=lambda u, opt, hyper: update_norm(u), needs=('weight',),
+        ('update_norm',), prepare=copy_weights, after=lambda u, opt, hypers: update_norm(u), needs=('weight',),
         shows={'update_norm': Column(raw('update_norm'), 'L2 norm of the update', norm_over),
                'update_weight': Column(ratio('update_norm', 'weight_norm'), '‖update‖/‖w‖')}),
     'adam': Statistic(
@@ -180,7 +186,8 @@ def add_up(
     "Put the values of several layers or groups together"
     return COLUMNS[name].add_up(values, n_params)
 
-# %% ../../nbs/22_record.statistics.ipynb #a5600912
+# %% ../../nbs/22_record.statistics.ipynb #b31d469d
+@singledispatch
 def measure(
     u:ParamSet, # With the gradients of this step
     names:list # Names in `OF_GRADIENTS`
@@ -196,6 +203,27 @@ def measure(
         if s.add_zeros is not None and u.n_unstored: whole = s.add_zeros(whole, u.n_unstored)
         values += whole.unbind() if whole.ndim else [whole]
     return values
+
+@measure.register
+def measure_sets(
+    s:StepTensors, # With the gradients of this step
+    names:list # Names in `OF_GRADIENTS`
+)->list: # As `StepTensors.by_set` takes it, in the order of the raw columns
+    "Measure statistics of |g| of all sets together, but those that go set by set"
+    values = []
+    for name in names:
+        stat = OF_GRADIENTS[name]
+        values += one_by_one(s, name) if stat.of_sets is None else stat.of_sets(s)
+    return values
+
+def one_by_one(
+    s:StepTensors, # With the gradients of this step
+    name:str # Name in `OF_GRADIENTS`
+)->list: # Tensors `(n_sets,)`, in the order of the raw columns
+    "Measure a statistic set by set"
+    missing = s.nan.expand(len(OF_GRADIENTS[name].columns))
+    rows = [torch.stack(measure(u, [name])).to(s.nan.dtype) if u.trainable else missing for u in s.sets]
+    return list(torch.stack(rows).unbind(1))
 
 # %% ../../nbs/22_record.statistics.ipynb #93488cd5
 def hist_quantiles(

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #4536e501
+# %% ../../nbs/34_train.guard.ipynb #c0d29ed9
 import math, numpy as np, torch
 from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
@@ -21,7 +21,9 @@ from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, checked, is_number, warn
 from ..core.ranks import check_not_sharded, is_distributed
-from ..record.measure import adam_sums, keeps_squares, param_sets
+from ..record.foreach import total_step, step_tensors
+from ..record.measure import abs_weights, keeps_squares
+from ..record.params import param_sets
 from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
 from .scheduler import CycleScheduler
@@ -152,7 +154,7 @@ def after_loss(self:DivergenceGuard):
     loss = learn.loss.detach().float().mean()
     now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss, now.params))
 
-# %% ../../nbs/34_train.guard.ipynb #c9ac40c6
+# %% ../../nbs/34_train.guard.ipynb #e4ef5287
 @patch
 @torch.no_grad()
 def before_step(self:DivergenceGuard):
@@ -164,11 +166,13 @@ def before_step(self:DivergenceGuard):
     now.in_step = True
     now.measuring = bool(now.sets) and now.measured is None
     if not now.measuring: return
-    gathered = [u.gather() for u in now.sets]
-    now.measuring = any(gathered)
-    now.weight = sum(p.detach().abs().sum() for u in now.sets for p in u.trainable)
+    present = [u for u in now.sets if u.gather()]
+    now.measuring = bool(present)
+    together = step_tensors(present)
+    now.measured_sets = present if together is None else [together]
+    now.weight = sum(abs_weights(u) for u in now.measured_sets)
 
-# %% ../../nbs/34_train.guard.ipynb #d403f034
+# %% ../../nbs/34_train.guard.ipynb #4d2e3bb9
 @patch
 def after_cancel_step(self:DivergenceGuard):
     "Forget that the step was to be measured"
@@ -184,9 +188,10 @@ def after_step(self:DivergenceGuard):
     now.in_step = False
     if not now.measuring: return
     hypers = opt.hypers
-    step = sum(adam_sums(u, opt, hypers[u.group])[1] for u in now.sets if u.trainable)
+    step = sum(total_step(u, opt, hypers) for u in now.measured_sets)
     now.measured = torch.where(now.weight>0, step/now.weight, torch.nan).float() # any step is large beside weights of 0
     now.measuring = False
+    now.measured_sets = []
     for u in now.sets: u.release()
 
 # %% ../../nbs/34_train.guard.ipynb #e2fdd134

@@ -7,14 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.rewind.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/33a_train.rewind.ipynb #f6d4ad4f
+# %% ../../nbs/33a_train.rewind.ipynb #d78f6bd0
 import copy, torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
-from ..record.measure import stored_values
+from ..record.params import stored_values
 
 # %% ../../nbs/33a_train.rewind.ipynb #be8f457e
 def copy_to_host(

@@ -7,16 +7,19 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.watched.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/33b_train.watched.ipynb #dfa79e75
+# %% ../../nbs/33b_train.watched.ipynb #9c9e79e3
 import math, numpy as np, torch
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner
-from ..record.measure import joined, l2_norm, named_params, stored_values
+from ..record.foreach import tensor_norms, uses_lists
+from ..record.log import sum_type
+from ..record.measure import joined, l2_norm
+from ..record.params import named_params, stored_values
 from .divergence import LossTrend
 
-# %% ../../nbs/33b_train.watched.ipynb #8e1c9b08
+# %% ../../nbs/33b_train.watched.ipynb #f4f435df
 @dataclass
 class WatchedBatch:
     "Batch that the guard has not looked at"
@@ -49,6 +52,7 @@ class WatchedFit:
     in_step:bool = False # Whether the optimizer is about to step
     measuring:bool = False # Whether the effective step of this batch is measured
     measured:torch.Tensor|None = None # Mean effective step over mean |weight|, on its device
+    measured_sets:list = field(default_factory=list) # Those of `sets` that are measured, or all as `StepTensors`
     weight:torch.Tensor|None = None # Σ|weight| of what is about to step
     candidate:dict|None = None # Copy of the weights that the next look must confirm
     since_kept:int = 0 # Batches since the last copy
@@ -68,19 +72,19 @@ def stepped_params(
         else: found += [(names[id(p)], master) for p,master in zip(params, masters)]
     return found
 
-# %% ../../nbs/33b_train.watched.ipynb #d4d736f5
+# %% ../../nbs/33b_train.watched.ipynb #82830b8a
 def norms_of(
     tensors:Iterable, # Gradients or weights; None for a parameter that doesn't train
     like:torch.Tensor # 0-d; says device and type
 )->torch.Tensor: # One norm for each
     "Measure the norm of each tensor"
-    norms = []
-    for t in tensors:
-        if t is None:
-            norms.append(like.new_zeros(()))
-            continue
-        norms.append(l2_norm(joined([stored_values(t.detach())])).to(like.dtype).to(like.device))
-    return torch.stack(norms)
+    kept = [None if t is None else stored_values(t.detach()) for t in tensors]
+    known = [t for t in kept if t is not None]
+    is_list = uses_lists(like.device) and all(t.device==like.device and not t.is_complex() for t in known)
+    norms = tensor_norms(known, 2) if is_list else [l2_norm(joined([t])).to(like.device, like.dtype) for t in known]
+    zero = torch.zeros((), dtype=sum_type(like.device) if is_list else like.dtype, device=like.device)
+    measured = iter(norms)
+    return torch.stack([zero if t is None else next(measured) for t in kept]).to(like.dtype)
 
 # %% ../../nbs/33b_train.watched.ipynb #9bebe204
 def last_nonfinite(
