@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #c8ca437d
+# %% ../../nbs/24_record.recorder.ipynb #bf8f9a12
 import time, torch
 from dataclasses import dataclass, field
 from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
@@ -139,11 +140,12 @@ def has_row(
     place = dict(zip(BATCH_PLACE, now.where))
     return (place['batch'], place['train_iter'])==(learn.iter, learn.train_iter)
 
-# %% ../../nbs/24_record.recorder.ipynb #912b6a2b
+# %% ../../nbs/24_record.recorder.ipynb #53dcce94
 class HistoryRecorder(FitCallback):
     "Record every training batch, epoch and fit in the `RunHistory` of the learner's `Recorder`"
     order = MixedPrecision.order+.5 # gradients are unscaled or the step is cancelled, and not yet clipped (11)
-    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_cancel_batch', *OUTER_EVENTS}
+    answers = {'before_batch', 'after_loss', 'before_step', 'after_step', 'after_cancel_step', 'after_cancel_batch',
+               *OUTER_EVENTS}
 
 # %% ../../nbs/24_record.recorder.ipynb #26ca35f3
 @patch
@@ -185,7 +187,7 @@ def running_fit(
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)],
         halves=[cb for cb in learn.cbs if isinstance(cb, NonNativeMixedPrecision)], started=time.perf_counter())
 
-# %% ../../nbs/24_record.recorder.ipynb #106ac812
+# %% ../../nbs/24_record.recorder.ipynb #8d5313c0
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
@@ -199,13 +201,13 @@ def _begin_fit(self:HistoryRecorder):
         history.num_it = learn.lr_finder.num_it
     else: history = recorder.history
     self.history = history
-    learn.remove_cb(StepDone).add_cb(StepDone(self))
+    self._count_first()
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
     row = describe_fit(learn, first_device(learn.opt))
     self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
     history.fit_rows.append(row)
 
-# %% ../../nbs/24_record.recorder.ipynb #f38f65e3
+# %% ../../nbs/24_record.recorder.ipynb #87411219
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -226,10 +228,8 @@ def before_batch(self:HistoryRecorder):
         now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
         now.in_epoch = True
         now.metrics = None
-    place = dict(fit=now.i_fit, epoch=now.epoch, batch=learn.iter, train_iter=learn.train_iter, step=-1,
-                 skipped=INTERRUPTED)
-    now.where = [place[name] for name in BATCH_PLACE]
-    now.n_held = sum(cb.count for cb in now.accumulators)
+    now.where = [now.i_fit, now.epoch, learn.iter, learn.train_iter, -1, INTERRUPTED] # in the order of `BATCH_PLACE`
+    if now.accumulators: now.n_held = sum(cb.count for cb in now.accumulators)
     now.loss_scales = [cb.loss_scale for cb in now.halves]
     unknown = [float('nan')]*len(now.hypers)
     now.loss = self.history.batch_log.add(now.where, unknown, now.layout)
@@ -239,14 +239,15 @@ def before_batch(self:HistoryRecorder):
 @patch
 def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
-    loss,hypers = self.learn.loss.detach(),self.learn.opt.hypers
-    self.now.loss.copy_(loss.reshape(1) if loss.numel()==1 else loss.mean())
-    self.history.batch_log.rows[-1][1] = self.now.read(hypers)
-    if self.now.is_lazy:
-        self.now.row.update(model_sizes(self.learn))
-        self.now.is_lazy = False
+    learn,now = self.learn,self.now
+    loss = learn.loss.as_subclass(torch.Tensor).detach() # fastai's own class of tensors takes 4 µs for each operation
+    now.loss.copy_(loss.reshape(1) if loss.numel()==1 else loss.mean())
+    self.history.batch_log.rows[-1][1] = now.read(learn.opt.hypers)
+    if now.is_lazy:
+        now.row.update(model_sizes(learn))
+        now.is_lazy = False
 
-# %% ../../nbs/24_record.recorder.ipynb #7dacde49
+# %% ../../nbs/24_record.recorder.ipynb #0fdb1361
 @patch
 def before_step(self:HistoryRecorder):
     "Keep what the step is made with: callbacks may set other values behind it, for the next step"
@@ -255,16 +256,17 @@ def before_step(self:HistoryRecorder):
 
 @patch
 def after_step(self:HistoryRecorder):
-    "Count the step; fastai calls this for a cancelled one too"
+    "Count the step, once; fastai calls this for a cancelled one too"
     now = self.now
     if not now.in_step: return
     now.where[STEP],now.where[REASON] = now.n_step,STEPPED
     self.history.batch_log.rows[-1][1] = now.step_row
     now.n_step += 1
     now.in_step = False
-    now.row.update(n_steps=now.n_step, seconds=time.perf_counter()-now.started)
+    now.row['n_steps'] = now.n_step
+    now.row['seconds'] = time.perf_counter()-now.started
 
-# %% ../../nbs/24_record.recorder.ipynb #86759c98
+# %% ../../nbs/24_record.recorder.ipynb #448fcfe4
 class StepDone(EventCallback):
     "Let a recorder count a step before another callback can raise"
     order = float('-inf')
@@ -281,6 +283,21 @@ class StepDone(EventCallback):
         "Count the step"
         recorder = self.recorder
         if recorder.learn is not None and recorder.now is not None: recorder.after_step()
+
+def answers_after_step(
+    cb:Callback # Any
+)->bool: # Also for a callback that dispatches events in a way of its own
+    "May a callback do something, and so raise an error, right after a step?"
+    is_known = type(cb).__call__ in (Callback.__call__, EventCallback.__call__)
+    return not is_known or hasattr(type(cb), 'after_step')
+
+@patch
+def _count_first(self:HistoryRecorder):
+    "See to it that a step is counted before another callback can raise"
+    learn = self.learn
+    learn.remove_cb(StepDone)
+    earlier = [cb for cb in learn.cbs if cb is not self and cb.order<=self.order]
+    if any(map(answers_after_step, earlier)): learn.add_cb(StepDone(self))
 
 # %% ../../nbs/24_record.recorder.ipynb #16cf5a38
 @patch
@@ -335,7 +352,7 @@ def after_fit(self:HistoryRecorder):
     outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
     now.row.update(seconds=time.perf_counter()-now.started, outcome=outcome)
 
-# %% ../../nbs/24_record.recorder.ipynb #ddc9de0f
+# %% ../../nbs/24_record.recorder.ipynb #1bc8d354
 KEPT = 'i_fit', 'n_rows', 'n_step', 'epoch', 'in_epoch', 'metrics' # Of `RunningFit`, between two batches
 
 @patch
@@ -353,7 +370,7 @@ def load_state_dict(self:HistoryRecorder,
     if not state: return
     learn = self.learn
     self.history = learn.recorder.history
-    learn.remove_cb(StepDone).add_cb(StepDone(self))
+    self._count_first()
     now = self.now = running_fit(learn, self.history.fit_rows[state['i_fit']], state['i_fit'], state['n_rows'])
     for name in KEPT: setattr(now, name, state[name])
     now.started -= state['seconds']

@@ -111,7 +111,7 @@ class CycleScheduler(FitCallback):
         first_epoch = plan.trained_ranges[0][1]//plan.n_iter
         return ((0, first_epoch*n_iter, plan.cycle.n_trained(n_epoch*n_iter)),)
 
-# %% ../../nbs/30_train.scheduler.ipynb #1a4126c0
+# %% ../../nbs/30_train.scheduler.ipynb #e7dd8988
 def raise_groups_changed(
     n_planned:int, # Parameter groups when the fit began
     n:int # Parameter groups now
@@ -140,7 +140,7 @@ def before_batch(self:CycleScheduler):
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
     now.planned = [(name, values[row].tolist()) for name,values in now.tables]
-    for name,values in now.planned: learn.opt.set_hyper(name, values)
+    for name,values in now.planned: learn.opt._set_hyper(name, values) # `set_hyper` does, after 2 µs of checks
     now.add(learn.train_iter, row)
     now.n_beyond += learn.iter>=plan.n_iter
 
