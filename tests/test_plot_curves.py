@@ -63,6 +63,18 @@ def test_a_window_of_ones_own(window):
     y = np.random.default_rng(1).normal(size=60)
     assert_allclose(running_median(y, window), [local_median(y, i, window) for i in range(60)])
 
+@pytest.mark.parametrize('window', [None, 1, 2, 3, 4, 11, 12, 16, 17, 1000])
+@pytest.mark.parametrize('n', [60, 97, 100])
+def test_a_long_curve_has_the_same_medians(n, window, monkeypatch):
+    "From some length on another filter is used"
+    y = np.random.default_rng(1).normal(size=n)
+    want = running_median(y, window)
+    monkeypatch.setattr('fastai_clr_ext.plot.curves.LONG_CURVE', 0)
+    assert_allclose(running_median(y, window), want)
+    y[7] = np.nan
+    got = running_median(y, window)
+    assert np.isnan(got[7]) and np.isfinite(np.delete(got, 7)).all()
+
 def test_what_is_not_finite_is_left_out_and_stays_a_gap():
     y = np.array([1, np.nan, 3, np.inf, 5, 6, 7])
     got = running_median(y, 3)

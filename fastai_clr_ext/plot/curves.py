@@ -7,11 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.curves.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/40a_plot.curves.ipynb #85d7a567
+# %% ../../nbs/40a_plot.curves.ipynb #05b6c215
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.lines import Line2D
+from scipy.ndimage import median_filter
 from pandas.api.indexers import BaseIndexer
 from fastcore.basics import patch
 from ..core.checks import check_count
@@ -19,7 +20,7 @@ from ..core.figures import (PARTLY, RAW, SMOOTHED, add_legend, draw_line, has_po
 from ..core.spans import has_fits, mark_fits
 from .view import HistoryView
 
-# %% ../../nbs/40a_plot.curves.ipynb #07f21089
+# %% ../../nbs/40a_plot.curves.ipynb #8cbc78d1
 class CentredWindow(BaseIndexer):
     "Windows of a running median, as pandas asks for them"
     def get_window_bounds(self,
@@ -45,6 +46,15 @@ def default_window(
     "Return a twentieth of a fit; a fit of a few steps is not smoothed"
     return 1 if n<FEW_STEPS else max(2*(n//40)+1, 3)
 
+def window_medians(
+    y:np.ndarray, # Values in order; NaN is left out
+    size:int # Steps in the window
+)->np.ndarray: # As many values
+    "Return the median of each window, shorter at the ends"
+    return pd.Series(y).rolling(CentredWindow(window_size=size), min_periods=1).median().to_numpy()
+
+LONG_CURVE = 20_000 # Steps from which scipy's filter is used; it is six times as fast, but knows no gaps and no ends
+
 def running_median(
     y:np.ndarray, # Values in order; those that are not finite are left out
     window:int|None=None # Steps in the window, at least 1; None takes a twentieth of `y`
@@ -52,8 +62,13 @@ def running_median(
     "Return the median of the values around each one"
     y = np.where(np.isfinite(y), y, np.nan)
     size = default_window(len(y)) if window is None else window
-    medians = pd.Series(y).rolling(CentredWindow(window_size=size), min_periods=1).median()
-    return np.where(np.isnan(y), y, medians.to_numpy())
+    half = size//2
+    if len(y)<max(LONG_CURVE, 6*half) or not half or np.isnan(y).any():
+        return np.where(np.isnan(y), y, window_medians(y, size))
+    medians = median_filter(y, 2*half+1)
+    medians[:half] = window_medians(y[:3*half], size)[:half]
+    medians[-half:] = window_medians(y[-3*half:], size)[-half:]
+    return medians
 
 def check_window(
     window:int|None # Steps in the running median

@@ -22,7 +22,7 @@ def narrow(
     is_same = np.array_equal(small, a, equal_nan=a.dtype.kind=='f')
     return small if is_same else a
 
-# %% ../../nbs/20_record.log.ipynb #3c56adab
+# %% ../../nbs/20_record.log.ipynb #aa22dcac
 def pack(
     a:np.ndarray # `(n_rows, n_columns)`
 )->tuple: # First row; for each column the number of its varying column, -1 if it doesn't vary; the varying columns
@@ -40,7 +40,7 @@ def pack(
             kept[content] = len(kept)
             positions.append(j)
         numbers.append(kept[content])
-    return a[0], np.array(numbers, dtype=np.int32), narrow(a[:,positions])
+    return a[0].copy(), np.array(numbers, dtype=np.int32), narrow(a[:,positions]) # a view would keep all of `a`
 
 def unpack(
     first:np.ndarray, # First row
