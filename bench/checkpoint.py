@@ -21,6 +21,7 @@ from fastai.torch_core import set_seed
 from functools import partial
 from fastai_clr_ext.all import *
 from fastai_clr_ext.train import order
+from .common import in_turn, spread, tried, version
 
 MOMENTUM = partial(SGD, mom=.9)
 
@@ -98,6 +99,63 @@ def resume(make, folder):
 CASES = {'resnet20, SGD': (partial(cifar_resnet, 20), MOMENTUM, 32),
          'resnet20, Adam': (partial(cifar_resnet, 20), Adam, 32),
          'resnet18, Adam': (partial(resnet18, num_classes=10), Adam, 64)}
+
+# ---- beside others
+
+def fitted(folder, *cbs)->Learner:
+    "A resnet18 with Adam after a few batches"
+    learn = learner(partial(resnet18, num_classes=10), Adam, 64, n_items=128)
+    learn.fit_one_cycle_ext(1, .01, cbs=list(cbs))
+    return learn
+
+def of_ours(folder):
+    cb = Timed(folder/'ours.pt', 1, overwrite=True)
+    fitted(folder, cb)
+    return cb.writings[-1], folder/'ours.pt'
+
+def of_fastai(folder):
+    "What `SaveModelCallback(with_opt=True)` calls"
+    learn,start = fitted(folder),time.perf_counter()
+    path = learn.save(folder/'fastai', with_opt=True)
+    return time.perf_counter()-start, path
+
+def of_lightning(folder):
+    "`Trainer.save_checkpoint` of the same network and optimizer"
+    import lightning.pytorch as pl
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = resnet18(num_classes=10)
+        def training_step(self, batch, i): return CrossEntropyLossFlat()(self.model(batch[0]), batch[1])
+        def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=.01)
+    data = TensorDataset(torch.randn(128, 3, 64, 64), torch.randint(0, 10, (128,)))
+    trainer = pl.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                         enable_model_summary=False, accelerator='cpu')
+    trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=64))
+    start = time.perf_counter()
+    trainer.save_checkpoint(folder/'lightning.ckpt')
+    return time.perf_counter()-start, folder/'lightning.ckpt'
+
+WRITERS = {'FitCheckpoint': (of_ours, 'fastai_clr_ext', 'and forced to the disk; goes on within an epoch, bit for bit'),
+           'SaveModelCallback(with_opt=True)': (of_fastai, 'fastai', 'goes on at an epoch'),
+           "Lightning's save_checkpoint": (of_lightning, 'lightning', 'goes on at an epoch')}
+
+def measure(n_rounds:int=5)->dict:
+    "Seconds and bytes of one checkpoint of a resnet18 with Adam"
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder,sizes = Path(name),{}
+        def seconds(what, write):
+            took,path = write(folder)
+            sizes[what] = path.stat().st_size/1e6
+            return 1e3*took
+        works,errors = tried({what: partial(seconds, what, write) for what,(write,*_) in WRITERS.items()})
+        rows = []
+        for what,took in in_turn(works, n_rounds).items():
+            _,package,note = WRITERS[what]
+            rows.append(dict(what=what, version=f'{package} {version(package)}', unit='ms a checkpoint', **spread(took),
+                             MB=sizes[what], note=note))
+    return dict(rows=rows, not_tried=errors)
 
 def main():
     torch.set_num_threads(1)

@@ -25,6 +25,7 @@ from fastai_clr_ext.all import *
 from fastai_clr_ext.core.callback import EventCallback
 from fastai_clr_ext.record import HistoryRecorder
 from fastai_clr_ext.situations import cifar_resnet
+from .common import table
 
 ALLOCATIONS = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'set_', 'resize_', 'lift_fresh'}
 READS = {'_local_scalar_dense', 'is_nonzero', 'equal', 'nonzero', 'item', '_assert_async'}
@@ -179,29 +180,29 @@ def mean_over_looks(found:list)->float:
     "Operations a step of a guard, without the look that ends its ten batches"
     return sum(count.n for count in found[:9])/9
 
-def main(names):
-    print('Operations on the device in the third step (estimated launches; peak memory over that of all gradients). A '
-          'guard: mean of the nine steps between two looks.\n')
-    print(f"| | {' | '.join(MODELS)} |\n|{'---|'*(len(MODELS)+1)}")
-    for name in names:
-        cells = []
-        for make_model in MODELS.values():
-            make_cb,opt_func = CASES[name]
-            is_guard = make_cb is DivergenceGuard
-            try: found = steps(make_model, make_cb, opt_func, 9 if is_guard else 3)
-            except (HostRead, DataDependentOutputException) as e:
-                cells.append(f'reads {e}')
-                continue
-            n = f'{mean_over_looks(found):.1f}' if is_guard else str(found[2].n)
-            share = max(count.peak for count in found)/n_bytes(make_model)
-            cells.append(f'{n} ({found[2].n_launches}; {share:.2f})')
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
 def n_bytes(make_model)->int:
     "Bytes of all gradients in float32"
     with torch.device('meta'): return sum(4*p.numel() for p in make_model().parameters())
 
+def measure(names=CASES)->dict:
+    "Operations, launches and memory of each case and model"
+    rows = []
+    for name in names:
+        make_cb,opt_func = CASES[name]
+        is_guard = make_cb is DivergenceGuard
+        for model,make_model in MODELS.items():
+            row = dict(what=name, model=model)
+            rows.append(row)
+            try: found = steps(make_model, make_cb, opt_func, 9 if is_guard else 3)
+            except (HostRead, DataDependentOutputException) as e:
+                row['operations'] = f'reads {e}'
+                continue
+            row['operations'] = mean_over_looks(found) if is_guard else found[2].n
+            row['launches, about'] = found[2].n_launches
+            row['memory over all gradients'] = max(count.peak for count in found)/n_bytes(make_model)
+    return dict(rows=rows)
+
 if __name__=='__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--cases', nargs='*', default=list(CASES), choices=list(CASES))
-    main(parser.parse_args().cases)
+    print(table(measure(parser.parse_args().cases)['rows']))

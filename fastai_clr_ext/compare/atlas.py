@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.atlas.html.md"""
 __all__ = ['merge_records', 'over_situations', 'situation_sentences', 'plot_situations', 'merged_page', 'merged_html',
            'merged_markdown']
 
-# %% ../../nbs/68_compare.atlas.ipynb #653d3003
+# %% ../../nbs/68_compare.atlas.ipynb #449a4e58
 import json, math, matplotlib.pyplot as plt, numpy as np, pandas as pd
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pathlib import Path
 from scipy import stats
 from ..core.checks import as_list, check, checked, is_number
 from ..core.figures import given_axes
-from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, shown_rows, visible,
+from fastai_clr_ext.core.pages import (CSS, HEAD, TABLE, image_address, show_number, shown_rows, template, visible,
     write_page)
 from .verdict import mean_interval, paired_summary, plural, share_interval
 from .schema import check_record
@@ -246,7 +246,7 @@ def plot_situations(
         _draw_forest(ax, parts[row.Index], row)
     return axs
 
-# %% ../../nbs/68_compare.atlas.ipynb #64df9ee5
+# %% ../../nbs/68_compare.atlas.ipynb #d40a26cc
 _ATLAS_BODY = """<ul class="say">{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 <figure><img src="{{ figure }}" alt="Gains by situation and over situations"></figure>
 <h2>Over situations</h2>{{ table(over) }}<h2>Situations</h2>{{ table(rows) }}</body></html>"""
@@ -256,7 +256,7 @@ def merged_page(
 )->str: # The page
     "Return what holds over situations, the figure and the tables as a self-contained page"
     summary = over_situations(table)
-    return visible(PAGES.from_string(TABLE + HEAD + _ATLAS_BODY).render(
+    return visible(template(TABLE + HEAD + _ATLAS_BODY).render(
         title='Where it worked and where it did not', css=CSS, lines=situation_sentences(summary),
         figure=image_address(plot_situations(table)[0].figure), over=shown_rows(summary), rows=shown_rows(table)))
 

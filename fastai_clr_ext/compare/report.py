@@ -7,14 +7,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.report.html.md"""
 # %% auto #0
 __all__ = ['report_table', 'report_html', 'markdown_table', 'report_markdown']
 
-# %% ../../nbs/67_compare.report.ipynb #ba56fb3d
+# %% ../../nbs/67_compare.report.ipynb #df35e683
 import pandas as pd, re
 import matplotlib.pyplot as plt
 from html import escape
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.checks import check, checked
-from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, snippet, visible,
+from fastai_clr_ext.core.pages import (CSS, HEAD, TABLE, image_address, show_number, snippet, template, visible,
     write_page)
 from .verdict import plural
 from .sentences import percent
@@ -245,7 +245,7 @@ def _bad_ends(comparison)->dict:
     return {'Runs that failed': _runs_that(comparison, 'failed'),
             'Runs that an exception ended: no result': _runs_that(comparison, 'error')}
 
-# %% ../../nbs/67_compare.report.ipynb #a33917e5
+# %% ../../nbs/67_compare.report.ipynb #7b709e40
 def report_html(
     comparison:Comparison # One's own or somebody else's
 )->str: # The page
@@ -253,7 +253,7 @@ def report_html(
     comparison,summary,sentences = _read(comparison)
     record = comparison.record
     kinds = [verdict.replace(' ', '-') for verdict in summary.verdict if verdict!='baseline']
-    page = PAGES.from_string(TABLE + HEAD + _BODY).render(
+    page = template(TABLE + HEAD + _BODY).render(
         title=_title(record), css=CSS, lines=list(zip(kinds, sentences)), notes=record['notes'],
         how_judged=_judging(comparison), rows=report_table(comparison, summary).to_dict('records'),
         figures=_figures(comparison, summary),

@@ -124,10 +124,10 @@ Look = Annotated[list[int|bool], keeps_rule(is_look, 'be a number of seeds and w
 Seeds = Annotated[list[Count], Field(max_length=MOST_SEEDS), FailFast(),
                   keeps_rule(lambda o: len(set(o))==len(o), 'be different')]
 
-# %% ../../nbs/61_compare.schema.ipynb #b4875c77
+# %% ../../nbs/61_compare.schema.ipynb #777105c0
 class Fields(BaseModel):
     "Base class of the parts of a record: strict types; unknown fields are kept in the file and never used"
-    model_config = ConfigDict(strict=True, extra='ignore')
+    model_config = ConfigDict(strict=True, extra='ignore', defer_build=True)
 
 class PolicyRecord(Fields):
     "A policy that was compared"
@@ -206,10 +206,10 @@ class Record(Fields):
     tuning:Annotated[list[TrialRecord], Field(max_length=10_000), FailFast()] # Trials of learning rates
     runs:Annotated[list[RunRecord], Field(max_length=10_000), FailFast()] # One for each policy and seed
 
-# %% ../../nbs/61_compare.schema.ipynb #a15eb0ce
+# %% ../../nbs/61_compare.schema.ipynb #a82d9fff
 class FolderPlan(BaseModel):
     "What a comparison is: `comparison.json` in its folder"
-    model_config = ConfigDict(strict=True, extra='allow')
+    model_config = ConfigDict(strict=True, extra='allow', defer_build=True)
     version:Annotated[int, Field(ge=FOLDER_VERSION, le=FOLDER_VERSION)]
     n_epoch:Count # Epochs of a run
     policies:dict[str, str] # By name, all that tells a policy from others

@@ -7,10 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.pages.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/06_core.pages.ipynb #43b03e39
+# %% ../../nbs/06_core.pages.ipynb #424b2550
 import base64, io, matplotlib, pandas as pd
 import matplotlib.pyplot as plt
-from jinja2 import Environment
+from functools import cache
 from matplotlib.figure import Figure
 from pathlib import Path
 from .checks import check, check_flag
@@ -67,19 +67,25 @@ TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
 {% for row in rows %}<tr>{% for v in row.values() %}<td>{{ v }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}"""
 
-# %% ../../nbs/06_core.pages.ipynb #03c78565
+# %% ../../nbs/06_core.pages.ipynb #3c135125
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ title }}</title><style>{{ css }}</style></head><body>
 <h1>{{ title }}</h1>
 """
-PAGES = Environment(autoescape=True) # Every value is escaped
+@cache
+def template(
+    text:str # In jinja's language
+)->'jinja2.Template': # Its `render` escapes every value
+    "Make a template when it is first used: jinja takes a while to import"
+    from jinja2 import Environment
+    return Environment(autoescape=True).from_string(text)
 
-# %% ../../nbs/06_core.pages.ipynb #89f0b0d8
-SNIPPET = PAGES.from_string(TABLE + """<div>{% for line in lines %}<p>{{ line }}</p>{% endfor %}
+# %% ../../nbs/06_core.pages.ipynb #46f19f2d
+SNIPPET = TABLE + """<div>{% for line in lines %}<p>{{ line }}</p>{% endfor %}
 {% if rows %}{{ table(rows) }}{% endif %}
-{% if image %}<img src="{{ image }}" alt="{{ alt }}" style="max-width:100%">{% endif %}</div>""")
+{% if image %}<img src="{{ image }}" alt="{{ alt }}" style="max-width:100%">{% endif %}</div>"""
 
 def shown_rows(
     table:pd.DataFrame # Any
@@ -96,7 +102,7 @@ def snippet(
     "Return what a notebook shows of an object"
     rows = [] if table is None else shown_rows(table)
     image = '' if figure is None else image_address(figure, is_small=True)
-    return SNIPPET.render(lines=list(lines), rows=rows, image=image, alt=alt)
+    return template(SNIPPET).render(lines=list(lines), rows=rows, image=image, alt=alt)
 
 # %% ../../nbs/06_core.pages.ipynb #58d628b4
 def visible(

@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/plot.page.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/45_plot.page.ipynb #204accde
+# %% ../../nbs/45_plot.page.ipynb #ccdc0ae6
 import pandas as pd
 from pathlib import Path
 from fastcore.basics import patch
 from fastai.learner import Recorder
 from ..core.checks import checked
-from fastai_clr_ext.core.pages import (CSS, HEAD, PAGES, TABLE, image_address, show_number, shown_rows, visible,
+from fastai_clr_ext.core.pages import (CSS, HEAD, TABLE, image_address, show_number, shown_rows, template, visible,
     write_page)
 from ..record.history import SKIPPED, STAGE_KEYS, RunHistory, counts_text, stage_table
 from .view import HistoryView
@@ -71,8 +71,8 @@ def page_figures(
         found.append(('Metrics', image_address(ax.figure), 'Each metric at the end of each epoch.'))
     return found
 
-# %% ../../nbs/45_plot.page.ipynb #70038b62
-PAGE = PAGES.from_string(TABLE + HEAD + """<p class="soft">{{ counts }}</p>
+# %% ../../nbs/45_plot.page.ipynb #9a2e5afd
+PAGE = TABLE + HEAD + """<p class="soft">{{ counts }}</p>
 {% if divergences %}<h2>It diverged</h2><ul class="say">
 {% for line in divergences %}<li class="did-not">{{ line }}</li>{% endfor %}</ul>{% endif %}
 <h2>What the last fit did</h2><ul class="say">{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
@@ -82,7 +82,7 @@ PAGE = PAGES.from_string(TABLE + HEAD + """<p class="soft">{{ counts }}</p>
 <h2>The stages</h2>{{ table(stages) }}
 {% if skipped %}<h2>Steps that were skipped</h2>
 <ul>{% for line in skipped %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
-<h2>What was trained, with what</h2>{{ table(settings) }}</body></html>""")
+<h2>What was trained, with what</h2>{{ table(settings) }}</body></html>"""
 
 def history_page(
     history:RunHistory, # What was recorded
@@ -91,10 +91,10 @@ def history_page(
 )->str: # HTML
     "Return a history as a self-contained page"
     HistoryView(history) # raises an error if nothing was trained
-    stages = shown_rows(stage_table(history))
-    return visible(PAGE.render(title=title, css=CSS, counts=counts_text(history), lines=summary_lines(history),
-                               divergences=[str(found) for found in divergences], figures=page_figures(history),
-                               stages=stages, skipped=skipped_lines(history), settings=setting_rows(history)))
+    return visible(template(PAGE).render(
+        title=title, css=CSS, counts=counts_text(history), lines=summary_lines(history),
+        divergences=[str(found) for found in divergences], figures=page_figures(history),
+        stages=shown_rows(stage_table(history)), skipped=skipped_lines(history), settings=setting_rows(history)))
 
 # %% ../../nbs/45_plot.page.ipynb #eb1b73b6
 @patch

@@ -207,7 +207,7 @@ def _begin_fit(self:HistoryRecorder):
     self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
     history.fit_rows.append(row)
 
-# %% ../../nbs/24_record.recorder.ipynb #87411219
+# %% ../../nbs/24_record.recorder.ipynb #9bfd7dee
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -223,7 +223,7 @@ def before_batch(self:HistoryRecorder):
     "Append a row"
     if self.now is None: self._begin_fit()
     learn,now = self.learn,self.now
-    if len(learn.opt.hypers)!=now.row['n_groups']: self._change_groups()
+    if len(learn.opt.param_lists)!=now.row['n_groups']: self._change_groups()
     if not now.in_epoch:
         now.epoch = max(learn.epoch, now.epoch+1) # a validation within the fit sets fastai's number to 0
         now.in_epoch = True

@@ -7,13 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/schedule.interop.html.md""
 # %% auto #0
 __all__ = ['CycleLR']
 
-# %% ../../nbs/14_schedule.interop.ipynb #d2665001
+# %% ../../nbs/14_schedule.interop.ipynb #bfd2930d
 import torch, numpy as np
 from functools import partial
 from torch.optim.lr_scheduler import LRScheduler
 from fastcore.basics import patch
 from fastai.optimizer import OptimWrapper
-from ..core.checks import check, check_count, checked, is_count
+from ..core.checks import check, check_count, checked, is_count, plain
 from .cycle import ByGroup, Cycle, Schedule, check_lr_max, rates_per_group, warn_left_out
 from .plan import settable_hypers
 
@@ -29,7 +29,7 @@ def check_torch_optimizer(
     check(not missing, 'last_epoch', 'be -1 unless the state of an optimizer with a scheduler was loaded first: '
           f'parameter groups {missing} have no initial_lr', last_epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #ce264516
+# %% ../../nbs/14_schedule.interop.ipynb #f490325f
 class CycleLR(LRScheduler):
     "torch scheduler that sets what a cycle's table says"
     @checked
@@ -50,6 +50,7 @@ class CycleLR(LRScheduler):
         table = cycle.table(n_iter, rates_per_group(lr_max, n_groups))
         warn_left_out(cycle, n_iter)
         self.table = {name: table[name] for name in settable_hypers(self.wrapped, cycle)}
+        self.with_gaps = {name for name,values in self.table.items() if np.isnan(values).any()}
         super().__init__(optimizer, last_epoch)
 
     def check_groups(self):
@@ -58,22 +59,24 @@ class CycleLR(LRScheduler):
         check(n==self.n_groups, 'the optimizer', f'have the {self.n_groups} parameter groups that it had when the '
               'scheduler was made: make a new scheduler for others', n)
 
-    @checked
     def step(self,
         epoch:int|None=None # Batch to go to, as in torch; None means the next
     ):
         "Go to the next batch, and set its values"
         self.check_groups() # before anything moves
-        if epoch is not None: check_count('epoch', epoch, least=0)
+        if epoch is None: return super().step()
+        epoch = plain(epoch)
+        check_count('epoch', epoch, least=0)
         super().step(epoch)
 
-# %% ../../nbs/14_schedule.interop.ipynb #13d25ccd
+# %% ../../nbs/14_schedule.interop.ipynb #8c33865c
 @patch
 def row(self:CycleLR,
     name:str # Hyper-parameter
 )->list: # One value for each parameter group
     "Return the values at the current batch, the last ones after the end; what no cycle sets is left as it is"
     row = self.table[name][min(self.last_epoch, self.n_iter-1)].tolist()
+    if name not in self.with_gaps: return row
     return [hypers[name] if np.isnan(v) else v for v,hypers in zip(row, self.wrapped.hypers)]
 
 @patch
@@ -81,14 +84,14 @@ def get_lr(self:CycleLR)->list: # One rate for each parameter group
     "Return the rates at the current batch, and set the other hyper-parameters"
     self.check_groups()
     for name in self.table:
-        if name!='lr': self.wrapped.set_hyper(name, self.row(name))
+        if name!='lr': self.wrapped._set_hyper(name, self.row(name))
     return self.row('lr') if 'lr' in self.table else [group['lr'] for group in self.optimizer.param_groups]
 
-# %% ../../nbs/14_schedule.interop.ipynb #23bfea6d
+# %% ../../nbs/14_schedule.interop.ipynb #9ea76611
 @patch
 def state_dict(self:CycleLR)->dict: # `last_epoch`, `n_iter`, `n_groups` and torch's own counters
     "Return the position in the cycle"
-    return {k: v for k,v in super(CycleLR, self).state_dict().items() if k not in ('wrapped', 'table')}
+    return {k: v for k,v in super(CycleLR, self).state_dict().items() if k not in ('wrapped', 'table', 'with_gaps')}
 
 @patch
 def load_state_dict(self:CycleLR,

@@ -8,14 +8,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.images.html.md"
 __all__ = ['RandomShift', 'RandomMirror', 'Scale', 'Images', 'digits_images', 'read_idx', 'idx_images', 'folder_images',
            'load_images', 'images_dls', 'digits_dls']
 
-# %% ../../nbs/51_situations.images.ipynb #02517949
+# %% ../../nbs/51_situations.images.ipynb #52f51ee7
 import gzip, numpy as np, torch
 from PIL import Image
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 from torchvision.transforms.v2.functional import pad
 from fasttransform import ItemTransform
@@ -103,7 +101,7 @@ class Images:
         return Images(self.x[train], new_class[self.y[train]], self.valid_x[valid], new_class[self.valid_y[valid]],
                       tuple(self.vocab[c] for c in classes))
 
-# %% ../../nbs/51_situations.images.ipynb #9fd6a436
+# %% ../../nbs/51_situations.images.ipynb #ef5d6d9e
 def digits_images(
     pct_valid:float=.2, # Fraction of images held out for validation, in [.01, .99]
     seed:int=42 # Of the split
@@ -111,6 +109,8 @@ def digits_images(
     "Return scikit-learn's digits, split with equal shares of each class"
     check(is_number(pct_valid) and .01<=pct_valid<=.99, 'pct_valid', 'lie in [.01, .99]', pct_valid)
     check(is_count(seed, 0) and seed<2**32, 'seed', 'be a whole number in [0, 2**32)', seed)
+    from sklearn.datasets import load_digits # here: the two take as long to import as a wing of the package
+    from sklearn.model_selection import train_test_split
     x,y = load_digits(return_X_y=True)
     train,valid = train_test_split(np.arange(len(y)), test_size=pct_valid, random_state=seed, stratify=y)
     x = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8)

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from ..core.checks import check
 from ..core.files import file_path
 
-# %% ../../nbs/35c_train.contents.ipynb #3e8b9f11
+# %% ../../nbs/35c_train.contents.ipynb #e5eb563c
 class Strict(BaseModel):
     "Fields that are all needed, of just their kinds"
-    model_config = ConfigDict(strict=True, extra='forbid', arbitrary_types_allowed=True)
+    # Its validator is made when it is first used: it takes a tenth of the import of the package
+    model_config = ConfigDict(strict=True, extra='forbid', arbitrary_types_allowed=True, defer_build=True)
 
 class FactFields(Strict):
     "As `facts_of` gives them"

@@ -111,7 +111,7 @@ class CycleScheduler(FitCallback):
         first_epoch = plan.trained_ranges[0][1]//plan.n_iter
         return ((0, first_epoch*n_iter, plan.cycle.n_trained(n_epoch*n_iter)),)
 
-# %% ../../nbs/30_train.scheduler.ipynb #e7dd8988
+# %% ../../nbs/30_train.scheduler.ipynb #7bb4a633
 def raise_groups_changed(
     n_planned:int, # Parameter groups when the fit began
     n:int # Parameter groups now
@@ -130,12 +130,12 @@ def _set_tables(self:CycleScheduler, before:dict):
 def before_batch(self:CycleScheduler):
     "Write this batch's row into the optimizer"
     learn,plan = self.learn,self.plan
-    hypers = learn.opt.hypers
-    if len(hypers)!=len(plan.lr_max): raise_groups_changed(len(plan.lr_max), len(hypers))
+    n_groups = len(learn.opt.param_lists) # `OptimWrapper` makes its `hypers` anew each time
+    if n_groups!=len(plan.lr_max): raise_groups_changed(len(plan.lr_max), n_groups)
     if self.now is None:
         is_alone = 'stage' not in vars(learn) and 'recorder' in vars(learn)
         if is_alone: vars(learn.recorder).get('divergences', []).clear() # those of an earlier fit
-        self._set_tables({name: [h[name] for h in hypers] for name in plan.table})
+        self._set_tables({name: [h[name] for h in learn.opt.hypers] for name in plan.table})
     now = self.now
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
