@@ -67,7 +67,7 @@ TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
 {% for row in rows %}<tr>{% for v in row.values() %}<td>{{ v }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}"""
 
-# %% ../../nbs/06_core.pages.ipynb #3c135125
+# %% ../../nbs/06_core.pages.ipynb #824f6891
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -77,7 +77,7 @@ HEAD = """<!doctype html>
 @cache
 def template(
     text:str # In jinja's language
-)->'jinja2.Template': # Its `render` escapes every value
+)->object: # jinja's `Template`, whose `render` escapes every value
     "Make a template when it is first used: jinja takes a while to import"
     from jinja2 import Environment
     return Environment(autoescape=True).from_string(text)

@@ -8,14 +8,14 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.images.html.md"
 __all__ = ['RandomShift', 'RandomMirror', 'Scale', 'Images', 'digits_images', 'read_idx', 'idx_images', 'folder_images',
            'load_images', 'images_dls', 'digits_dls']
 
-# %% ../../nbs/51_situations.images.ipynb #52f51ee7
+# %% ../../nbs/51_situations.images.ipynb #84037c9b
 import gzip, numpy as np, torch
 from PIL import Image
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from torch.utils.data import TensorDataset
-from torchvision.transforms.v2.functional import pad
+from torchvision.transforms.functional import pad
 from fasttransform import ItemTransform
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.external import URLs, untar_data
