@@ -12,11 +12,12 @@ warnings.simplefilter('ignore')
 import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, torch
+from fastai.callback.core import Callback
 from fastai_clr_ext.all import *
 from .common import in_turn, spread, table
 from .kernels import deep_mlp
 from .record import Spent, make_learner, ours
-from .schedule import in_fits
+from .schedule import in_fits, make_learner as make_fit_learner
 
 N_ITER = 1_000 # Batches of an epoch
 
@@ -51,10 +52,11 @@ def fill(n:int)->tuple:
     spans = 1e6*np.diff(marks)/max(n//10, 1)
     return history, spans[0], spans[-1]
 
-def memory()->float:
-    "Memory of this process, MB"
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('VmRSS'))/1000
+def memory(history)->float:
+    "Memory of the packed rows of a history, MB; a view keeps its base alive"
+    arrays = [a for log in (history.batch_log, history.grad_log) for block in log.blocks for packed in block[:-1]
+              for a in packed]
+    return sum((a if a.base is None else a.base).nbytes for a in arrays)/1e6
 
 def seconds(f)->tuple:
     gc.collect()
@@ -69,23 +71,26 @@ def drawn(f):
     plt.close('all')
 
 def of_steps(n:int)->dict:
-    gc.collect()
-    before = memory()
     history,first,last = fill(n)
-    held = memory()-before
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)/'run.npz'
         save,_ = seconds(lambda: history.save(path))
         size = path.stat().st_size/1e6
         load,loaded = seconds(lambda: RunHistory.load(path))
-    row = {'steps': n, 'µs a step, first tenth': first, 'last tenth': last, 'memory, MB': held, 'file, MB': size,
+    row = {'steps': n, 'µs a step, first tenth': first, 'last tenth': last, 'memory, MB': memory(history), 'file, MB': size,
            'save, s': save, 'load, s': load, '.steps, s': seconds(lambda: loaded.steps)[0],
            '.grads, s': seconds(lambda: loaded.grads)[0]}
     for name in ('plot_lr', 'plot_losses', 'plot_grads', 'plot_cycle', 'plot_stages'):
         row[f'{name}, s'] = seconds(partial(drawn, getattr(loaded, name)))[0]
     return row
 
-# ---- layers and groups
+class Clock(Callback):
+    "Thread time at the start of each training batch"
+    order,run_valid = -5000,False
+    def before_fit(self): self.marks = []
+    def before_batch(self): self.marks.append(time.thread_time())
+
+# ---- layers, groups, and files while training
 
 def of_layers(n:int)->dict:
     "Milliseconds a step of `GradRecorder(per='layer')`, and of the whole step without it"
@@ -99,6 +104,14 @@ def of_groups(n:int, n_rounds:int)->dict:
     rows = {row['what']: row['median'] for row in in_fits(n_rounds, n, (50, 250))}
     return {'groups': n, 'fit_one_cycle, µs a batch': rows['fit_one_cycle'],
             'fit_one_cycle_ext, µs a batch': rows['fit_one_cycle_ext']}
+
+def of_saving(n:int)->dict:
+    "Milliseconds of a batch with `SaveHistory(every=1)`, in the first and the last tenth"
+    clock,learn = Clock(),make_fit_learner(n, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        learn.fit_one_cycle_ext(1, 1e-4, cbs=[SaveHistory(Path(folder)/'run.npz', every=1), clock])
+    tenths = [1e3*float(np.median(part)) for part in np.array_split(np.diff(clock.marks), 10)]
+    return {'batches': n, 'first tenth, ms': tenths[0], 'last tenth, ms': tenths[-1]}
 
 # ---- imports
 
@@ -117,7 +130,7 @@ def imports(n_rounds:int)->dict:
     return dict(seconds={name: float(np.median(values)) for name,values in found.items()}, ratio=spread(ratios))
 
 def measure(n_rounds:int=7, sizes=(1_000, 10_000, 100_000, 1_000_000), layers=(10, 30, 100, 300, 1_000),
-            groups=(1, 3, 10, 30, 100))->dict:
+            groups=(1, 3, 10, 30, 100), n_saved:int=10_000)->dict:
     drawn(fill(20)[0].plot_cycle) # fonts
     steps = [of_steps(n) for n in sizes]
     by_layer = [of_layers(n) for n in layers]
@@ -127,9 +140,10 @@ def measure(n_rounds:int=7, sizes=(1_000, 10_000, 100_000, 1_000_000), layers=(1
               'recording, by layers': slope(layers, [row['recording, ms a step'] for row in by_layer]),
               'fit_one_cycle_ext, by groups': slope(groups, [row['fit_one_cycle_ext, µs a batch'] for row in by_group]),
               'fit_one_cycle, by groups': slope(groups, [row['fit_one_cycle, µs a batch'] for row in by_group])}
-    return dict(steps=steps, layers=by_layer, groups=by_group, slopes=slopes, imports=imports(n_rounds))
+    return dict(steps=steps, layers=by_layer, groups=by_group, slopes=slopes, saving=of_saving(n_saved),
+                imports=imports(n_rounds))
 
 if __name__=='__main__':
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     found = measure()
-    print(*[table(found[part]) for part in ('steps', 'layers', 'groups')], found['slopes'], found['imports'], sep='\n\n')
+    print(*[table(found[part]) for part in ('steps', 'layers', 'groups')], found['slopes'], found['saving'], found['imports'], sep='\n\n')

@@ -1,9 +1,9 @@
 """How many kernels a step of our callbacks launches on a device: `python -m bench.kernels`, no GPU needed
 
-torch's fake tensors carry a CUDA device on a machine without one. Each callback is called with the events of a fit, and
-a dispatch mode around each call counts the operations that reach the device: all but views and allocations. An
-operation on a list of tensors counts as one; how many launches torch makes of it is estimated beside it, by the limits
-of its multi-tensor kernels and of `cat`. A value that is read back to the host raises."""
+torch's fake tensors carry a CUDA device on a machine without one (not yet in torch 2.7). Each callback is called with
+the events of a fit, and a dispatch mode around each call counts the operations that reach the device: all but views and
+allocations. An operation on a list of tensors counts as one; how many launches torch makes of it is estimated beside
+it, by the limits of its multi-tensor kernels and of `cat`. A value that is read back to the host raises."""
 import argparse, warnings, weakref
 from collections import Counter
 from contextlib import contextmanager

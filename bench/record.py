@@ -35,9 +35,9 @@ def small_vit(): return VisionTransformer(image_size=32, patch_size=4, num_layer
 
 #: Network, shape of a batch, batches of a fit
 SIZES = {'MLP, 64×3×8×8': (mlp, (64, 3, 8, 8), 40),
-         'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 12),
-         'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 8),
-         'ViT (6 layers), 32×3×32×32': (small_vit, (32, 3, 32, 32), 8),
+         'resnet20, 64×3×32×32': (partial(cifar_resnet, 20), (64, 3, 32, 32), 8),
+         'resnet56, 64×3×32×32': (partial(cifar_resnet, 56), (64, 3, 32, 32), 6),
+         'ViT (6 layers), 32×3×32×32': (small_vit, (32, 3, 32, 32), 6),
          'resnet50, 8×3×128×128': (partial(resnet50, num_classes=10), (8, 3, 128, 128), 6)}
 ALL = [name for name in STATS if name!='clipped']
 RECORDERS = {'GradRecorder()': dict(), "'max', 'zeros', 'nonfinite'": dict(stats=('max', 'zeros', 'nonfinite')),

@@ -125,7 +125,7 @@ def _find_params(self:DivergenceGuard):
     now.sets = param_sets(learn)
     for u in now.sets: u.params = [p for p in u.params if not p.is_complex()] # Adam may treat their two parts apart
 
-# %% ../../nbs/34_train.guard.ipynb #9dc32f89
+# %% ../../nbs/34_train.guard.ipynb #b0f353c2
 @patch
 def before_batch(self:DivergenceGuard):
     "Lower the rate after rewinds; a scheduler writes its own before every batch"
@@ -151,7 +151,7 @@ def after_loss(self:DivergenceGuard):
     if is_first and now.kept is not None: # lazy modules have weights only now
         now.kept = copy_to_host(learn.model, now.kept)
         now.params = stepped_params(learn)
-    loss = learn.loss.detach().float().mean()
+    loss = learn.loss.as_subclass(torch.Tensor).detach().float().mean()
     now.unread.append(WatchedBatch(learn.train_iter, now.epoch, row, now.n_step, rates, loss, now.params))
 
 # %% ../../nbs/34_train.guard.ipynb #e4ef5287
