@@ -5,7 +5,7 @@ profiler; memory; and any wait for the device, which raises. Then checks: the nu
 host of the same gradients, overflows under mixed precision are recorded as such, the effective step of fused and
 capturable optimizers is what the weights moved by, and a step can be captured in a CUDA graph. Random data. Writes
 `gpu.json`. Without a GPU it runs small on the CPU, where it says nothing about a GPU: `--small`."""
-import argparse, json, platform, time, traceback, warnings
+import argparse, gc, json, platform, time, traceback, warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -125,10 +125,11 @@ class StepTimes(Callback):
             event.record()
             self.marks.append(event)
     def milliseconds(self, n_skip=3)->float:
-        "Median of a step"
-        if not IS_GPU: return 1e3*median(np.diff(self.host[n_skip:]))
+        "Mean of a step: what is done at some steps only, such as a guard's look, counts too"
+        n = len(self.host)-1-n_skip
+        if not IS_GPU: return 1e3*(self.host[-1]-self.host[n_skip])/n
         torch.cuda.synchronize()
-        return median(a.elapsed_time(b) for a,b in zip(self.marks[n_skip:], self.marks[n_skip+1:]))
+        return self.marks[n_skip].elapsed_time(self.marks[-1])/n
 
 def step_time(learn, *cbs)->float:
     times = StepTimes()
@@ -140,8 +141,11 @@ def pairs(learn, make_cb, n_pairs, limit)->dict:
     began,without,ratios = time.perf_counter(),[],[]
     step_time(learn, make_cb()) # warm
     while len(ratios)<n_pairs and (len(ratios)<2 or time.perf_counter()-began<limit):
+        is_first = len(ratios)%2 # in turn, so that a drift of the machine favours neither
+        with_it = step_time(learn, make_cb()) if is_first else None
         without.append(step_time(learn))
-        ratios.append(step_time(learn, make_cb())/without[-1])
+        if with_it is None: with_it = step_time(learn, make_cb())
+        ratios.append(with_it/without[-1])
     low,middle,high = quantiles(ratios, n=4)
     return dict(step_ms=median(without), ratio=middle, quartiles=[low, high], n_pairs=len(ratios))
 
@@ -150,12 +154,17 @@ def n_kernels(learn, *cbs)->float|None:
     if not IS_GPU: return None
     from torch.profiler import ProfilerActivity, profile
     with profile(activities=[ProfilerActivity.CUDA]) as found: learn.fit(1, cbs=list(cbs))
-    n = sum(event.count for event in found.key_averages() if not event.key.lower().startswith(('memcpy', 'memset')))
-    return n/len(learn.dls.train)
+    return sum(map(is_kernel, found.events()))/len(learn.dls.train)
+
+def is_kernel(event)->bool:
+    "Is an event of the profiler a kernel? Others are calls of the host, copies, and names that users gave"
+    on_device = event.device_type==torch.autograd.DeviceType.CUDA and not getattr(event, 'is_user_annotation', False)
+    return on_device and not event.name.lower().startswith(('memcpy', 'memset'))
 
 def peak_memory(learn, *cbs)->float|None:
     "Peak memory of a fit in MB; None without a GPU"
     if not IS_GPU: return None
+    gc.collect() # a learner and its callbacks refer to each other
     torch.cuda.reset_peak_memory_stats()
     learn.fit(1, cbs=list(cbs))
     return torch.cuda.max_memory_allocated()/1e6
@@ -181,7 +190,9 @@ def waits(learn, make_cb)->str:
     if isinstance(cb, DivergenceGuard): cb.every = 10_000 # a look is meant to wait
     try:
         with waits_raise(): learn.fit_one_cycle_ext(1, 1e-3, cbs=cb)
-    except RuntimeError as e: return str(e)[:300]
+    except RuntimeError as e:
+        if 'synchroniz' not in str(e): raise
+        return str(e)[:300]
     return ''
 
 def measure_case(spec, n_steps, n_pairs, limit)->dict:
@@ -304,13 +315,17 @@ def report(found)->str:
 
 def main(is_small=not IS_GPU, out='gpu.json', names=None)->dict:
     cases = SMALL_CASES if is_small else CASES
+    unknown = sorted(set(names or [])-set(cases))
+    if unknown: raise ValueError(f'cases must be among {list(cases)}; got {unknown}')
     n_steps,n_pairs,limit = (6, 2, 1) if is_small else (25, 6, 6)
     found = dict(device=torch.cuda.get_device_name() if IS_GPU else f'CPU ({platform.machine()}), no GPU',
                  torch=torch.__version__, fastai_clr_ext=__version__, cases={})
     found['checks'] = checks(SMALL_CASES['resnet8, 4×8'])
+    Path(out).write_text(json.dumps(found, indent=1))
     for name in names or cases:
         found['cases'][name] = tried(partial(measure_case, cases[name], n_steps, n_pairs, limit))
         Path(out).write_text(json.dumps(found, indent=1)) # after each, so that a limit of time loses little
+        gc.collect()
         if IS_GPU: torch.cuda.empty_cache()
     print(report(found))
     return found

@@ -191,7 +191,7 @@ def cockpit_share(size)->float:
 
 def measure(sizes=SIZES, n_rounds:int=3)->dict:
     torch.set_num_threads(1)
-    rows,errors = [],{}
+    rows,not_tried = [],{}
     for size in sizes:
         functions = {name: partial(share, size, partial(ours, **kwargs), kwargs.get('adam', False))
                      for name,kwargs in RECORDERS.items()}
@@ -202,10 +202,11 @@ def measure(sizes=SIZES, n_rounds:int=3)->dict:
         functions["Cockpit's GradNorm"] = partial(cockpit_share, size)
         packages["Cockpit's GradNorm"] = 'cockpit-for-pytorch'
         works,errors = tried(functions)
+        not_tried |= errors
         for name,shares in in_turn(works, n_rounds).items():
             rows.append(dict(training=size, what=name, version=f'{packages[name]} {version(packages[name])}',
                              unit='% of a step', **spread(shares)))
-    return dict(rows=rows, not_tried=errors, log=log_costs())
+    return dict(rows=rows, not_tried=not_tried, log=log_costs())
 
 def log_costs(n:int=200_000)->dict:
     "Microseconds per recorded row at the start and at the end of `n` rows"

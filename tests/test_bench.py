@@ -2,6 +2,7 @@
 import json, time
 from functools import partial
 import numpy as np, pytest
+from fastai.callback.core import Callback
 from fastai_clr_ext.all import *
 from fastai_clr_ext.record.gradients import GradState
 from bench import common, gpu, growth, record, schedule
@@ -102,6 +103,20 @@ def test_the_checks_see_wrong_numbers(monkeypatch):
     monkeypatch.setattr(GradState, 'of_rows', lambda self, measured: [1.001*v for v in real(self, measured)])
     found = gpu.checks(gpu.SMALL_CASES['resnet8, 4×8'])
     assert all('is off by' in found[name]['error'] for name in ('numbers',))
+
+def test_an_unknown_case_is_refused_before_anything_is_run(tmp_path):
+    with pytest.raises(ValueError, match="cases must be among .*; got \\['resnet9'\\]"):
+        gpu.main(True, tmp_path/'gpu.json', ['resnet9'])
+    assert not list(tmp_path.iterdir())
+
+def test_what_is_done_at_some_steps_only_counts():
+    "As a guard's look does: the mean of a step, not the median"
+    class Sleeps(Callback):
+        run_valid = False
+        def before_step(self):
+            if self.learn.iter==5: time.sleep(.2)
+    learn = gpu.make_learner(gpu.SMALL_CASES['resnet8, 4×8'], 8)
+    assert gpu.step_time(learn, Sleeps()) > gpu.step_time(learn)+20
 
 def test_a_wait_is_reported(monkeypatch):
     class Waits(GradRecorder):

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models import resnet50, vit_b_16
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.record import *
+from fastai_clr_ext.record import foreach
 from fastai_clr_ext.record.foreach import (StepTensors, cut, join, step_tensors, uses_lists)
 from fastai_clr_ext.record.params import ParamSet
 from fastai_clr_ext.record.statistics import measure
@@ -118,6 +119,52 @@ def test_a_fit_is_recorded_as_set_by_set(mlp, opt, per, monkeypatch):
             if got[name].dtype==object or name=='layer': assert (got[name]==want[name]).all()
             else: assert_allclose(got[name], want[name], rtol=3e-6, atol=3e-7 if name=='cosine' else 0, err_msg=name)
     assert calls, 'the second was measured in lists'
+
+class SometimesSparse(nn.Module):
+    "Its embedding has a gradient at every second step, a sparse one, so that lists and set by set take turns"
+    def __init__(self):
+        super().__init__()
+        self.emb,self.scale,self.lin,self.n = (nn.Embedding(7, 5, sparse=True), nn.Parameter(torch.tensor(2.)),
+                                               nn.Linear(1, 6), 0)
+    def forward(self, x):
+        self.n += 1
+        out = self.lin(x.view(-1, 1)).sum(1)*self.scale
+        return out + self.emb(torch.tensor([1])).sum() if self.n%4 in (1, 2) else out
+
+def test_the_cosine_where_lists_and_set_by_set_take_turns(mlp, monkeypatch):
+    "It is right, or missing behind a change from one to the other"
+    use_lists(monkeypatch)
+    opt = partial(OptimWrapper, opt=torch.optim.SGD)
+    tape,learn = Tape(),mlp(model=SometimesSparse(), opt_func=opt, cbs=GradRecorder('cosine'),
+                            splitter=lambda m: [[m.emb.weight], [m.scale, *m.lin.parameters()]])
+    def copy(what):
+        params = [(n, p) for n,p in learn.model.named_parameters() if p.grad is not None]
+        return {n: (p.grad if what else p).detach().to_dense().double().clone() for n,p in params}
+    tape.copy = copy
+    learn.fit(1, 1e-3, cbs=tape)
+    cosines = learn.recorder.grads.query('group==1').cosine.to_numpy()
+    vectors = [torch.cat([g.ravel() for n,g in step['g'].items() if not n.startswith('emb')]) for step in tape.steps]
+    want = [float(a@b/(a.norm()*b.norm())) for a,b in zip(vectors, vectors[1:])]
+    known = np.isfinite(cosines[1:])
+    assert known.any() and not known.all()
+    assert_allclose(cosines[1:][known], np.array(want)[known], rtol=2e-6)
+
+def test_steps_may_be_counted_on_the_device_for_some_parameters_only(mlp, monkeypatch):
+    "`fused` may be an option of one parameter group"
+    def record():
+        learn = mlp(opt_func=OPTIMIZERS["torch's AdamW"], cbs=GradRecorder(adam=True))
+        learn.fit_one_cycle_ext(1, .01)
+        return learn.recorder.grads
+    want = record()
+    use_lists(monkeypatch)
+    real,calls = foreach.adam_moments,[]
+    def moments(*args):
+        calls.append(1)
+        m,v,step = real(*args)
+        return m, v, torch.tensor(float(step)) if len(calls)%3==0 else step
+    monkeypatch.setattr(foreach, 'adam_moments', moments)
+    got = record()
+    for name in ('sqrt_v', 'eff_step', 'eff_step_max'): assert_allclose(got[name], want[name], rtol=3e-6)
 
 # ---- when
 

@@ -497,3 +497,34 @@ def test_losses_have_names(mlp):
     for loss,name in ((MSELossFlat(), 'MSELoss'), (CrossEntropyLossFlat(), 'CrossEntropyLossFlat'), (mine, 'mine'),
                       (nn.L1Loss(), 'L1Loss')):
         assert loss_name(loss)==name
+
+class Forwards(Callback):
+    "Gives another callback's events on, as wrappers do"
+    order,run_valid = 5,False
+    def __init__(self, f): self.f = f
+    def __getattr__(self, name):
+        if name=='after_step': return object.__getattribute__(self, 'f')
+        return super().__getattr__(name)
+
+class AddsAnother(Callback):
+    "Adds a callback in the middle of a fit"
+    run_valid = False
+    def __init__(self, cb): self.cb = cb
+    def before_batch(self):
+        if self.learn.train_iter==2: self.learn.add_cb(self.cb)
+
+def by_keyword(f):
+    cb = Callback(after_step=f)
+    cb.order = 5
+    return cb
+
+@pytest.mark.parametrize('make_cb', [by_keyword, Forwards, lambda f: AddsAnother(by_keyword(f))],
+                         ids=['by keyword', 'a wrapper', 'in the middle'])
+def test_a_step_counts_whoever_raises_behind_it(mlp, make_cb):
+    learn = mlp(cbs=GradRecorder('update'))
+    def fails(*_):
+        if learn.train_iter==3: raise RuntimeError('behind the step')
+    with pytest.raises(RuntimeError, match='behind the step'): learn.fit(1, cbs=make_cb(fails))
+    steps = learn.recorder.history.steps
+    assert steps.skipped.tolist()==['']*4 and len(learn.recorder.grads)==2*4
+    assert learn.recorder.grads.update_norm.notna().all()

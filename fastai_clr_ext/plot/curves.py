@@ -20,7 +20,7 @@ from ..core.figures import (PARTLY, RAW, SMOOTHED, add_legend, draw_line, has_po
 from ..core.spans import has_fits, mark_fits
 from .view import HistoryView
 
-# %% ../../nbs/40a_plot.curves.ipynb #8cbc78d1
+# %% ../../nbs/40a_plot.curves.ipynb #4944973d
 class CentredWindow(BaseIndexer):
     "Windows of a running median, as pandas asks for them"
     def get_window_bounds(self,
@@ -60,7 +60,7 @@ def running_median(
     window:int|None=None # Steps in the window, at least 1; None takes a twentieth of `y`
 )->np.ndarray: # As many values; a gap where a value is not finite
     "Return the median of the values around each one"
-    y = np.where(np.isfinite(y), y, np.nan)
+    y = np.where(np.isfinite(y), y, np.nan).astype(float)
     size = default_window(len(y)) if window is None else window
     half = size//2
     if len(y)<max(LONG_CURVE, 6*half) or not half or np.isnan(y).any():

@@ -200,7 +200,7 @@ def update_norms(
     s.weights = None
     return [Norms(2, norms)]
 
-# %% ../../nbs/21a_record.foreach.ipynb #49c7066c
+# %% ../../nbs/21a_record.foreach.ipynb #2bedf35f
 @cosine_parts.register
 def cosine_parts_of_sets(
     s:StepTensors # With the gradients of this step
@@ -212,7 +212,7 @@ def cosine_parts_of_sets(
     earlier = [] # Copy of each gradient from the step before; None if it was of other parameters
     earlier_norms = []
     for u,norm in zip(s.sets, norms.unbind()):
-        last = u.keep_for_cosine(copies[len(earlier):len(earlier)+len(u.trainable)], norm)
+        last = u.keep_for_cosine(copies[len(earlier):len(earlier)+len(u.trainable)], norm, 'one by one')
         earlier += [None]*len(u.trainable) if last is None else last[0]
         earlier_norms.append(s.nan if last is None else last[1])
     positive,total = inner_parts(copies, earlier, s.nan)
@@ -234,7 +234,7 @@ def inner_parts(
         for i,p,t in zip(at, *sums): positive[i],total[i] = p,t
     return positive, total
 
-# %% ../../nbs/21a_record.foreach.ipynb #ef94e602
+# %% ../../nbs/21a_record.foreach.ipynb #96f4d708
 def list_corrections(
     of_params:list, # Hyper-parameters of each parameter
     steps:list # Steps so far of each: numbers, 0-d tensors of the device, or None where nothing is corrected
@@ -242,7 +242,9 @@ def list_corrections(
     "Return the bias corrections of many parameters"
     betas = [hyper['mom'] for hyper in of_params] + [hyper.get('sqr_mom', 0.) for hyper in of_params]
     steps = steps+steps
-    if isinstance(steps[0], torch.Tensor):
+    on_device = [step for step in steps if isinstance(step, torch.Tensor)]
+    if on_device: # `fused` may be an option of one parameter group
+        steps = [step if isinstance(step, torch.Tensor) else on_device[0].new_tensor(step) for step in steps]
         logs = [math.log(beta) if beta else -math.inf for beta in betas]
         corrections = torch._foreach_mul(steps, logs)
         torch._foreach_expm1_(corrections)

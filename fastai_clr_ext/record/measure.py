@@ -146,7 +146,7 @@ def add_zeros(
     counts[0] += n
     return counts
 
-# %% ../../nbs/21_record.measure.ipynb #6ca7bfe9
+# %% ../../nbs/21_record.measure.ipynb #8095cfe8
 @singledispatch
 def cosine_parts(
     u:ParamSet # With the gradients of this step
@@ -154,7 +154,7 @@ def cosine_parts(
     "Measure what the cosine between successive gradients is made of"
     grads = joined([p.grad.to_dense() for p in u.trainable], copy_large=True)
     norm = l2_norm(grads)
-    last = u.keep_for_cosine(grads, norm)
+    last = u.keep_for_cosine(grads, norm, 'joined')
     if last is None: return [torch.full_like(norm, torch.nan)]*2
     before,norm = last
     inner = [(a.conj()*b).sum().real for a,b in zip(grads, before)]

@@ -24,7 +24,7 @@ def stored_values(
     if t.layout==torch.strided: return t
     return t.coalesce().values() if t.is_sparse else t.values()
 
-# %% ../../nbs/20a_record.params.ipynb #33ba0d0b
+# %% ../../nbs/20a_record.params.ipynb #b6a796ba
 class ParamSet:
     "Parameters that one row is about, and tensors kept for them between steps"
     def __init__(self,
@@ -36,7 +36,7 @@ class ParamSet:
         self.group = group
         self.params = params
         self.sizes = None # Elements of each parameter; None before the first step
-        self.last = None # Ids of parameters, gradient and norm of the last step that was done, for the cosine
+        self.last = None # Form and ids of parameters, gradients and norm of the last step that was done, for the cosine
         self.current = None # The same of the step that is being done
         self.release()
 
@@ -73,17 +73,18 @@ def gather(self:ParamSet)->bool: # Whether there is anything to record
         self.n_unstored += n - values.numel()
     return bool(self.trainable)
 
-# %% ../../nbs/20a_record.params.ipynb #b5fbdd6f
+# %% ../../nbs/20a_record.params.ipynb #af882cbb
 @patch
 def keep_for_cosine(self:ParamSet,
     grads:list, # Copies of the gradients of this step
-    norm:torch.Tensor # Their norm, 0-d
-)->tuple|None: # Copies and norm of the last step; None if it was of other parameters
+    norm:torch.Tensor, # Their norm, 0-d
+    form:str # How the copies are laid out; those of another form can't be compared
+)->tuple|None: # Copies and norm of the last step; None if it was of other parameters, or of another form
     "Keep gradients until the next step, if this one is done"
-    ids = [id(p) for p in self.trainable]
-    if not ids: return None
-    self.current = ids, grads, norm
-    return self.last[1:] if self.last is not None and self.last[0]==ids else None
+    if not self.trainable: return None
+    key = form, [id(p) for p in self.trainable]
+    self.current = key, grads, norm
+    return self.last[1:] if self.last is not None and self.last[0]==key else None
 
 # %% ../../nbs/20a_record.params.ipynb #3e5c5edc
 def user_name(

@@ -7,12 +7,11 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.recorder.html.md"""
 # %% auto #0
 __all__ = ['HistoryRecorder']
 
-# %% ../../nbs/24_record.recorder.ipynb #bf8f9a12
+# %% ../../nbs/24_record.recorder.ipynb #81ce9db4
 import time, torch
 from dataclasses import dataclass, field
 from torch.nn.parameter import UninitializedParameter
 from fastcore.basics import patch
-from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
@@ -140,12 +139,11 @@ def has_row(
     place = dict(zip(BATCH_PLACE, now.where))
     return (place['batch'], place['train_iter'])==(learn.iter, learn.train_iter)
 
-# %% ../../nbs/24_record.recorder.ipynb #53dcce94
+# %% ../../nbs/24_record.recorder.ipynb #d8de8c49
 class HistoryRecorder(FitCallback):
     "Record every training batch, epoch and fit in the `RunHistory` of the learner's `Recorder`"
     order = MixedPrecision.order+.5 # gradients are unscaled or the step is cancelled, and not yet clipped (11)
-    answers = {'before_batch', 'after_loss', 'before_step', 'after_step', 'after_cancel_step', 'after_cancel_batch',
-               *OUTER_EVENTS}
+    answers = {'before_batch', 'after_loss', 'before_step', 'after_cancel_step', 'after_cancel_batch', *OUTER_EVENTS}
 
 # %% ../../nbs/24_record.recorder.ipynb #26ca35f3
 @patch
@@ -187,7 +185,7 @@ def running_fit(
         accumulators=[cb for cb in learn.cbs if isinstance(cb, GradientAccumulation)],
         halves=[cb for cb in learn.cbs if isinstance(cb, NonNativeMixedPrecision)], started=time.perf_counter())
 
-# %% ../../nbs/24_record.recorder.ipynb #8d5313c0
+# %% ../../nbs/24_record.recorder.ipynb #1fb849ef
 @patch
 def _begin_fit(self:HistoryRecorder):
     "Write down what is about to be trained, and with what"
@@ -201,13 +199,13 @@ def _begin_fit(self:HistoryRecorder):
         history.num_it = learn.lr_finder.num_it
     else: history = recorder.history
     self.history = history
-    self._count_first()
+    learn.remove_cb(StepDone).add_cb(StepDone(self))
     if history.grad_log.open: history.grad_log.undo() # the last step of an interrupted fit
     row = describe_fit(learn, first_device(learn.opt))
     self.now = running_fit(learn, row, len(history.fit_rows), (len(history.batch_log), len(history.grad_log)))
     history.fit_rows.append(row)
 
-# %% ../../nbs/24_record.recorder.ipynb #9bfd7dee
+# %% ../../nbs/24_record.recorder.ipynb #f9c0c76c
 @patch
 def _change_groups(self:HistoryRecorder):
     "Take note of parameter groups that were added or removed while training"
@@ -241,13 +239,13 @@ def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
     learn,now = self.learn,self.now
     loss = learn.loss.as_subclass(torch.Tensor).detach() # fastai's own class of tensors takes 4 µs for each operation
-    now.loss.copy_(loss.reshape(1) if loss.numel()==1 else loss.mean())
+    now.loss.copy_(loss.mean() if loss.ndim else loss)
     self.history.batch_log.rows[-1][1] = now.read(learn.opt.hypers)
     if now.is_lazy:
         now.row.update(model_sizes(learn))
         now.is_lazy = False
 
-# %% ../../nbs/24_record.recorder.ipynb #0fdb1361
+# %% ../../nbs/24_record.recorder.ipynb #ff15efa7
 @patch
 def before_step(self:HistoryRecorder):
     "Keep what the step is made with: callbacks may set other values behind it, for the next step"
@@ -256,7 +254,7 @@ def before_step(self:HistoryRecorder):
 
 @patch
 def after_step(self:HistoryRecorder):
-    "Count the step, once; fastai calls this for a cancelled one too"
+    "Count the step; fastai calls this for a cancelled one too"
     now = self.now
     if not now.in_step: return
     now.where[STEP],now.where[REASON] = now.n_step,STEPPED
@@ -266,7 +264,7 @@ def after_step(self:HistoryRecorder):
     now.row['n_steps'] = now.n_step
     now.row['seconds'] = time.perf_counter()-now.started
 
-# %% ../../nbs/24_record.recorder.ipynb #448fcfe4
+# %% ../../nbs/24_record.recorder.ipynb #24c03233
 class StepDone(EventCallback):
     "Let a recorder count a step before another callback can raise"
     order = float('-inf')
@@ -283,21 +281,6 @@ class StepDone(EventCallback):
         "Count the step"
         recorder = self.recorder
         if recorder.learn is not None and recorder.now is not None: recorder.after_step()
-
-def answers_after_step(
-    cb:Callback # Any
-)->bool: # Also for a callback that dispatches events in a way of its own
-    "May a callback do something, and so raise an error, right after a step?"
-    is_known = type(cb).__call__ in (Callback.__call__, EventCallback.__call__)
-    return not is_known or hasattr(type(cb), 'after_step')
-
-@patch
-def _count_first(self:HistoryRecorder):
-    "See to it that a step is counted before another callback can raise"
-    learn = self.learn
-    learn.remove_cb(StepDone)
-    earlier = [cb for cb in learn.cbs if cb is not self and cb.order<=self.order]
-    if any(map(answers_after_step, earlier)): learn.add_cb(StepDone(self))
 
 # %% ../../nbs/24_record.recorder.ipynb #16cf5a38
 @patch
@@ -352,7 +335,7 @@ def after_fit(self:HistoryRecorder):
     outcome = 'finished' if now.row['outcome']=='unfinished' else now.row['outcome']
     now.row.update(seconds=time.perf_counter()-now.started, outcome=outcome)
 
-# %% ../../nbs/24_record.recorder.ipynb #1bc8d354
+# %% ../../nbs/24_record.recorder.ipynb #8de95e07
 KEPT = 'i_fit', 'n_rows', 'n_step', 'epoch', 'in_epoch', 'metrics' # Of `RunningFit`, between two batches
 
 @patch
@@ -370,7 +353,7 @@ def load_state_dict(self:HistoryRecorder,
     if not state: return
     learn = self.learn
     self.history = learn.recorder.history
-    self._count_first()
+    learn.remove_cb(StepDone).add_cb(StepDone(self))
     now = self.now = running_fit(learn, self.history.fit_rows[state['i_fit']], state['i_fit'], state['n_rows'])
     for name in KEPT: setattr(now, name, state[name])
     now.started -= state['seconds']
