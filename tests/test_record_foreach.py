@@ -166,6 +166,18 @@ def test_steps_may_be_counted_on_the_device_for_some_parameters_only(mlp, monkey
     got = record()
     for name in ('sqrt_v', 'eff_step', 'eff_step_max'): assert_allclose(got[name], want[name], rtol=3e-6)
 
+def test_corrections_of_no_momentum_and_of_many_steps():
+    hypers = [dict(mom=0., sqr_mom=.99), dict(mom=.9, sqr_mom=.999)]
+    for steps in ([3, 1000], [torch.tensor(3.), torch.tensor(1000.)], [3, torch.tensor(1000.)]):
+        c1,c2 = foreach.list_corrections(hypers, steps)
+        assert_allclose([float(c) for c in c1+c2], [1, 1-.9**1000, 1-.99**3, 1-.999**1000], rtol=1e-6)
+
+def test_copies_of_half_precision_are_widened():
+    "A difference of two half-precision weights would be rounded"
+    halves = [torch.ones(3, dtype=torch.float16), torch.ones(2, dtype=torch.bfloat16)]
+    for t in halves: assert join([t], [t]).dtype==torch.float32
+    assert join([torch.ones(2, dtype=torch.float64)], [torch.ones(2)]).dtype==torch.float64
+
 # ---- when
 
 def test_a_cpu_measures_set_by_set():
