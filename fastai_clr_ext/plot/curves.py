@@ -20,7 +20,7 @@ from ..core.figures import (PARTLY, RAW, SMOOTHED, add_legend, draw_line, has_po
 from ..core.spans import has_fits, mark_fits
 from .view import HistoryView
 
-# %% ../../nbs/40a_plot.curves.ipynb #4944973d
+# %% ../../nbs/40a_plot.curves.ipynb #354d06c1
 class CentredWindow(BaseIndexer):
     "Windows of a running median, as pandas asks for them"
     def get_window_bounds(self,
@@ -38,6 +38,7 @@ class CentredWindow(BaseIndexer):
         half = np.clip(room, least, half)
         return np.maximum(at-half, 0), np.minimum(at+half+1, num_values)
 
+# %% ../../nbs/40a_plot.curves.ipynb #e21d4be8
 FEW_STEPS = 10
 
 def default_window(
