@@ -1,8 +1,8 @@
 """All benchmarks in turn: `python -m bench [PART…]`, half an hour on two cores
 
-Results go to `nbs/studies/benchmarks.json`, which the docs page *How it compares* shows. `pip install '.[bench]'`, in an
-environment of its own, installs what we are compared with; what is not installed is left out, and named. Nothing else
-should run meanwhile. `python -m bench.gpu` is for a machine with a GPU."""
+Results go to `nbs/studies/benchmarks.json`, which the docs page *How it compares* shows. `pip install '.[bench]'`, in
+an environment of its own, installs what we are compared with; what is not installed is left out, and named. Nothing
+else should run meanwhile. `python -m bench.gpu` is for a machine with a GPU."""
 import argparse, importlib, json, sys, time, traceback
 from pathlib import Path
 from .common import machine

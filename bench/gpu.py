@@ -242,7 +242,7 @@ def check_numbers(spec)->dict:
     return errors
 
 def check_effective_step(spec, **settings)->dict:
-    "Largest relative error of the mean effective step of torch's AdamW without decay, against what the weights moved by"
+    "Largest relative error of the mean effective step of AdamW without decay, against what the weights moved by"
     opt = partial(OptimWrapper, opt=partial(torch.optim.AdamW, **settings))
     tape,learn = Tape(),make_learner(spec | dict(opt=opt), 4)
     learn.fit(1, 1e-2, wd=0., cbs=[GradRecorder(adam=True), tape])
@@ -299,7 +299,7 @@ def tried(f)->dict:
 
 def report(found)->str:
     lines = [f"{found['device']}, torch {found['torch']}, fastai_clr_ext {found['fastai_clr_ext']}\n",
-             '| training | added | step, ms | ratio [quartiles] | kernels | memory, MB | waits |\n|---|---|---|---|---|---|---|']
+             '| training | added | step, ms | ratio [quartiles] | kernels | memory, MB | waits |\n' + 7*'|---' + '|']
     for name,result in found['cases'].items():
         if 'error' in result: lines.append(f"| {name} | | | {result['error']} | | | |")
         for added,row in result.get('added', {}).items():

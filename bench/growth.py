@@ -77,8 +77,8 @@ def of_steps(n:int)->dict:
         save,_ = seconds(lambda: history.save(path))
         size = path.stat().st_size/1e6
         load,loaded = seconds(lambda: RunHistory.load(path))
-    row = {'steps': n, 'µs a step, first tenth': first, 'last tenth': last, 'memory, MB': memory(history), 'file, MB': size,
-           'save, s': save, 'load, s': load, '.steps, s': seconds(lambda: loaded.steps)[0],
+    row = {'steps': n, 'µs a step, first tenth': first, 'last tenth': last, 'memory, MB': memory(history),
+           'file, MB': size, 'save, s': save, 'load, s': load, '.steps, s': seconds(lambda: loaded.steps)[0],
            '.grads, s': seconds(lambda: loaded.grads)[0]}
     for name in ('plot_lr', 'plot_losses', 'plot_grads', 'plot_cycle', 'plot_stages'):
         row[f'{name}, s'] = seconds(partial(drawn, getattr(loaded, name)))[0]
@@ -95,10 +95,12 @@ class Clock(Callback):
 def of_layers(n:int)->dict:
     "Milliseconds a step of `GradRecorder(per='layer')`, and of the whole step without it"
     torch.set_num_threads(1)
-    learn,spent = make_learner(lambda: torch.nn.Sequential(torch.nn.Flatten(), deep_mlp(n, 12)), (8, 3, 2, 2), 12),Spent()
+    def make_model(): return torch.nn.Sequential(torch.nn.Flatten(), deep_mlp(n, 12))
+    learn,spent = make_learner(make_model, (8, 3, 2, 2), 12),Spent()
     with ours(spent, per='layer') as cbs: learn.fit(1, 1e-6, cbs=[spent, *cbs])
     steps = np.diff(spent.marks)-np.array(spent.spans[:-1])
-    return {'layers': n, 'recording, ms a step': 1e3*median(spent.spans[2:]), 'the rest of the step, ms': 1e3*median(steps)}
+    return {'layers': n, 'recording, ms a step': 1e3*median(spent.spans[2:]),
+            'the rest of the step, ms': 1e3*median(steps)}
 
 def of_groups(n:int, n_rounds:int)->dict:
     rows = {row['what']: row['median'] for row in in_fits(n_rounds, n, (50, 250))}
@@ -146,4 +148,5 @@ def measure(n_rounds:int=7, sizes=(1_000, 10_000, 100_000, 1_000_000), layers=(1
 if __name__=='__main__':
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     found = measure()
-    print(*[table(found[part]) for part in ('steps', 'layers', 'groups')], found['slopes'], found['saving'], found['imports'], sep='\n\n')
+    tables = [table(found[part]) for part in ('steps', 'layers', 'groups')]
+    print(*tables, found['slopes'], found['saving'], found['imports'], sep='\n\n')

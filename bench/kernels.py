@@ -27,7 +27,8 @@ from fastai_clr_ext.record import HistoryRecorder
 from fastai_clr_ext.situations import cifar_resnet
 from .common import table
 
-ALLOCATIONS = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'set_', 'resize_', 'lift_fresh'}
+ALLOCATIONS = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'set_', 'resize_',
+               'lift_fresh'}
 READS = {'_local_scalar_dense', 'is_nonzero', 'equal', 'nonzero', 'item', '_assert_async'}
 # torch's MultiTensorApply.cuh: tensors in a launch by the number of lists, blocks in a launch, elements in a block
 LIST_TENSORS,LIST_BLOCKS,LIST_CHUNK = (110, 64, 48, 36, 30),320,65_536

@@ -1,8 +1,8 @@
 """What recording gradients costs, beside others: `python -m bench.record`
 
 The time spent inside a callback over the median time of a whole training step, both on the thread's own clock with one
-thread, because whole steps with and without it differ by less than they vary. Each is timed in fits of its own, in turn.
-Beside it, where they are installed: `wandb.watch` as it is used (an offline run, every batch), the same without handing
+thread, because whole steps with and without it differ by less than they vary. Each is timed in fits of its own, in
+turn. Beside it, where they are installed: `wandb.watch` as it is used (an offline run, every batch), the same without handing
 the histograms over, TensorBoard's `add_histogram`, Lightning's `grad_norm`, composer's `OptimizerMonitor`, fastai's
 `ActivationStats` (which is about activations), and what it takes only to read each gradient once. Random data."""
 import argparse, tempfile, time, warnings
@@ -41,7 +41,8 @@ SIZES = {'MLP, 64×3×8×8': (mlp, (64, 3, 8, 8), 40),
          'resnet50, 8×3×128×128': (partial(resnet50, num_classes=10), (8, 3, 128, 128), 6)}
 ALL = [name for name in STATS if name!='clipped']
 RECORDERS = {'GradRecorder()': dict(), "'max', 'zeros', 'nonfinite'": dict(stats=('max', 'zeros', 'nonfinite')),
-             "per='layer'": dict(per='layer'), 'adam=True': dict(adam=True), 'all statistics': dict(stats=ALL, adam=True)}
+             "per='layer'": dict(per='layer'), 'adam=True': dict(adam=True),
+             'all statistics': dict(stats=ALL, adam=True)}
 
 def make_learner(make_model, shape, n_batches, adam=False)->Learner:
     set_seed(0)
@@ -154,7 +155,8 @@ def activation_stats(spent):
 
 PEERS = {'one sum of each gradient': (sums, 'torch'), 'wandb.watch': (wandb_watch, 'wandb'),
          "wandb's histograms, not handed over": (partial(wandb_watch, hand_over=False), 'wandb'),
-         "TensorBoard's histograms": (tensorboard, 'tensorboard'), "Lightning's grad_norm": (lightning_norms, 'lightning'),
+         "TensorBoard's histograms": (tensorboard, 'tensorboard'),
+         "Lightning's grad_norm": (lightning_norms, 'lightning'),
          "composer's OptimizerMonitor": (composer_monitor, 'mosaicml'),
          "fastai's ActivationStats": (activation_stats, 'fastai')}
 
