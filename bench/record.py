@@ -2,9 +2,10 @@
 
 The time spent inside a callback over the median time of a whole training step, both on the thread's own clock with one
 thread, because whole steps with and without it differ by less than they vary. Each is timed in fits of its own, in
-turn. Beside it, where they are installed: `wandb.watch` as it is used (an offline run, every batch), the same without handing
-the histograms over, TensorBoard's `add_histogram`, Lightning's `grad_norm`, composer's `OptimizerMonitor`, fastai's
-`ActivationStats` (which is about activations), and what it takes only to read each gradient once. Random data."""
+turn. Beside it, where they are installed: `wandb.watch` as it is used (an offline run, every batch), the same without
+handing the histograms over, TensorBoard's `add_histogram`, Lightning's `grad_norm`, composer's `OptimizerMonitor`,
+Cockpit's norm (by whole steps of a plain loop), fastai's `ActivationStats` (which is about activations), and what it
+takes only to read each gradient once. Random data."""
 import argparse, tempfile, time, warnings
 from contextlib import contextmanager, nullcontext
 from functools import partial

@@ -2,9 +2,9 @@
 
 In a fit: the same tiny learner is fitted without a schedule, by fastai's `fit_one_cycle`, with `CycleScheduler` alone,
 with `HistoryRecorder` alone and by `fit_one_cycle_ext`, which does both, in turn, in one process. Each round fits 100
-and 500 batches; the difference over 400 is the cost of a batch, and what it is above the fit without a schedule is what is
-added. In a plain loop: one `step()` of torch's, timm's, ignite's and transformers' schedulers and of ours, for an
-optimizer of 1 and of 10 groups. Packages that are not installed are left out."""
+and 500 batches; the difference over 400 is the cost of a batch, and what it is above the fit without a schedule is
+what is added. In a plain loop: one `step()` of torch's, timm's, ignite's and transformers' schedulers and of ours, for
+an optimizer of 1 and of 10 groups. Packages that are not installed are left out."""
 import argparse, time, warnings
 from functools import partial
 import numpy as np
