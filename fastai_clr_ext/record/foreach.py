@@ -234,7 +234,7 @@ def inner_parts(
         for i,p,t in zip(at, *sums): positive[i],total[i] = p,t
     return positive, total
 
-# %% ../../nbs/21a_record.foreach.ipynb #96f4d708
+# %% ../../nbs/21a_record.foreach.ipynb #38ede33a
 def list_corrections(
     of_params:list, # Hyper-parameters of each parameter
     steps:list # Steps so far of each: numbers, 0-d tensors of the device, or None where nothing is corrected
@@ -244,7 +244,7 @@ def list_corrections(
     steps = steps+steps
     on_device = [step for step in steps if isinstance(step, torch.Tensor)]
     if on_device: # `fused` may be an option of one parameter group
-        steps = [step if isinstance(step, torch.Tensor) else on_device[0].new_tensor(step) for step in steps]
+        steps = [step if isinstance(step, torch.Tensor) else torch.full_like(on_device[0], step) for step in steps]
         logs = [math.log(beta) if beta else -math.inf for beta in betas]
         corrections = torch._foreach_mul(steps, logs)
         torch._foreach_expm1_(corrections)
