@@ -1,6 +1,13 @@
 """What the benchmarks share: functions measured in turn, spreads, and versions"""
 import importlib.metadata, os, platform
+from functools import partial
 import numpy as np, torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.learner import Learner
+from fastai.losses import MSELossFlat
+from fastai.optimizer import SGD
 
 def in_turn(
     functions:dict, # By name; each returns a number
@@ -47,3 +54,13 @@ def table(rows:list)->str:
     lines = [' | '.join(names), '|'.join(['---']*len(names))]
     lines += [' | '.join(cell(row.get(name)) for name in names) for row in rows]
     return '\n'.join(f'| {line} |' for line in lines)
+
+def regression_learner(seed:int, n_batches:int, n_inputs:int, model:nn.Module, lr:float)->Learner:
+    "A learner of a sum of functions, with batches of 64"
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(64*(n_batches+1), n_inputs, generator=generator)
+    y = x[:,:1].sin() + x[:,1:2]*x[:,2:3]
+    n = 64*n_batches
+    train = TfmdDL(TensorDataset(x[:n], y[:n]), bs=64, shuffle=True, num_workers=0)
+    dls = DataLoaders(train, TfmdDL(TensorDataset(x[n:], y[n:]), bs=64, num_workers=0))
+    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=lr)

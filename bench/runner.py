@@ -4,31 +4,21 @@ Wall time against the ideal, which is the time of all runs divided by the worker
 joblib, and on two workers of a Dask cluster on this machine. A short and a long comparison tell what each run costs
 (the slope) from what every comparison waits for, such as processes that import torch."""
 import tempfile, time, warnings
-from functools import partial
 from pathlib import Path
 
 warnings.simplefilter('ignore')
 import joblib, torch
 from torch import nn
-from torch.utils.data import TensorDataset
-from fastai.data.core import DataLoaders, TfmdDL
 from fastai.learner import Learner
-from fastai.losses import MSELossFlat
-from fastai.optimizer import SGD
 from fastai_clr_ext.compare import compare
-from .common import table
+from .common import regression_learner, table
 
 N_SEEDS = 6
 
 def make_learner(seed)->Learner:
-    "Eighty batches of 64 for a network of three layers"
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(5184, 64, generator=generator)
-    y = x[:,:1].sin() + x[:,1:2]*x[:,2:3]
-    train = TfmdDL(TensorDataset(x[:5120], y[:5120]), bs=64, shuffle=True, num_workers=0)
-    dls = DataLoaders(train, TfmdDL(TensorDataset(x[5120:], y[5120:]), bs=64, num_workers=0))
+    "Eighty batches for a network of three layers"
     model = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1))
-    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.01)
+    return regression_learner(seed, 80, 64, model, .01)
 
 def wall_and_ideal(n_workers:int|None, n_epoch:int, n_parallel:int)->tuple:
     "Seconds of a comparison, and of its runs divided by the workers"

@@ -8,17 +8,13 @@ their own). Workers always start in another folder than the client.
 All parts take about ten minutes on two cores with 1,000 runs; the faults are tried with a tenth of them."""
 import argparse, json, os, signal, subprocess, sys, tempfile, threading, time, warnings
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 warnings.simplefilter('ignore')
-import joblib, torch
+import joblib
 from torch import nn
-from torch.utils.data import TensorDataset
-from fastai.data.core import DataLoaders, TfmdDL
 from fastai.learner import Learner
-from fastai.losses import MSELossFlat
-from fastai.optimizer import SGD
+from bench.common import regression_learner
 from fastai_clr_ext.compare import compare
 from fastai_clr_ext.schedule import constant, one_cycle
 
@@ -31,13 +27,7 @@ COST_SECONDS = 3_600 # For all runs
 
 def short_learner(seed)->Learner:
     "Ten batches of 64 for a network of two layers"
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(704, 8, generator=generator)
-    y = x[:,:1].sin() + x[:,1:2]*x[:,2:3]
-    train = TfmdDL(TensorDataset(x[:640], y[:640]), bs=64, shuffle=True, num_workers=0)
-    dls = DataLoaders(train, TfmdDL(TensorDataset(x[640:], y[640:]), bs=64, num_workers=0))
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
-    return Learner(dls, model, loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), lr=.05)
+    return regression_learner(seed, 10, 8, nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)), .05)
 
 class Counted:
     "Makes short learners, and leaves a file in a folder for each, whose name has the process and the seed"

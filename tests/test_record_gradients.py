@@ -10,7 +10,7 @@ from fastai.callback.schedule import *
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import Adam, OptimWrapper, SGD
 from fastai_clr_ext.record import *
-from fastai_clr_ext.record.gradients import write_values
+from fastai_clr_ext.record.gradients import GradState
 from fastai_clr_ext.train import *
 from fastai_clr_ext.plot import *
 from conftest import CpuAmp, Raise, two_groups
@@ -154,7 +154,7 @@ def test_nothing_leaves_the_device_in_the_loop(mlp, monkeypatch, kwargs):
 
 def test_counts_beyond_float32():
     rows = torch.full((2, 3), torch.nan, dtype=torch.float64)
-    write_values(rows, 1, 1, [torch.tensor(2**24+1), torch.tensor(1.5)])
+    GradState([], {}, (), values=rows).write(1, 1, [torch.tensor(2**24+1), torch.tensor(1.5)])
     assert rows[1,1:].tolist()==[2**24+1, 1.5] and rows.isnan().sum()==4
 
 def test_nothing_is_kept_between_steps(mlp):

@@ -7,17 +7,16 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.foreach.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/21a_record.foreach.ipynb #34ac6411
+# %% ../../nbs/21a_record.foreach.ipynb #49f4b0af
 import math, torch
 from collections.abc import Callable
 from typing import NamedTuple
 from fastai.optimizer import Optimizer, OptimWrapper
 from .log import sum_type
 from .measure import (abs_weights, adam_moments, adam_sums, bias_correction, copy_weights,
-    cosine_parts, in_memory_order, update_norm, weight_norm, widen)
-from .params import ParamSet
+    cosine_parts, in_memory_order, norm_now, total_step, update_norm, weight_norm, widen)
 
-# %% ../../nbs/21a_record.foreach.ipynb #befd4281
+# %% ../../nbs/21a_record.foreach.ipynb #7103cbf8
 def tensor_norms(
     tensors:list, # Dense, real, without empty ones; of any types, on one device
     p:float # 1, 2 or infinity
@@ -25,6 +24,7 @@ def tensor_norms(
     "Measure the Lp norm of each tensor in one operation for each type of tensors"
     kinds = {}
     for i,t in enumerate(tensors): kinds.setdefault(t.dtype, []).append(i)
+    if len(kinds)==1: return list(torch._foreach_norm(tensors, p, dtype=sum_type(tensors[0].device)))
     norms = [None]*len(tensors)
     for positions in kinds.values():
         same = [tensors[i] for i in positions]
@@ -135,13 +135,20 @@ def step_tensors(
     if len({p.device for p in params})>1: return None
     return StepTensors(sets, params)
 
-# %% ../../nbs/21a_record.foreach.ipynb #76e4ca37
+# %% ../../nbs/21a_record.foreach.ipynb #0f066526
 def grad_norms(
     s:StepTensors, # With the gradients of this step
     p:float # 1, 2 or infinity
 )->list: # `Norms`
     "Measure the Lp norm of each gradient"
     return [Norms(p, tensor_norms(s.grads, p))]
+
+@norm_now.register
+def norms_now(
+    s:StepTensors # With the parameters of this step
+)->list: # `Norms`
+    "Measure the L2 norm of each gradient as it is now"
+    return grad_norms(s, 2)
 
 def is_nonzero(
     a:torch.Tensor # Gradients
@@ -291,12 +298,13 @@ def adam_sums_of_sets(
     torch._foreach_mul_([*totals, *sums, *largest], [*(1/root for root in roots), *rates, *rates])
     return [Norms(1, totals), Norms(1, sums), Norms(math.inf, largest)]
 
-# %% ../../nbs/21a_record.foreach.ipynb #f9759b20
-def total_step(
-    u:ParamSet|StepTensors, # With the parameters of this step
+# %% ../../nbs/21a_record.foreach.ipynb #4b9bcf7d
+@total_step.register
+def total_step_of_all(
+    s:StepTensors, # With the parameters of this step
     opt:Optimizer|OptimWrapper, # Optimizer after its step
     hypers:list # Hyper-parameters of each group
 )->torch.Tensor: # 0-d
     "Add up the effective steps"
-    _,total,_ = adam_sums(u, opt, hypers)
-    return torch.stack(total.norms).sum() if isinstance(total, Norms) else total
+    _,total,_ = adam_sums(s, opt, hypers)
+    return torch.stack(total.norms).sum()

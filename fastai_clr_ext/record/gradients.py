@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/record.gradients.html.md""
 # %% auto #0
 __all__ = ['GradRecorder']
 
-# %% ../../nbs/25_record.gradients.ipynb #240bd511
+# %% ../../nbs/25_record.gradients.ipynb #2f1e9109
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from fastcore.basics import patch
@@ -18,9 +18,9 @@ from ..core.callback import EventCallback
 from ..core.checks import as_list, check, check_count, check_flag, checked
 from ..core.ranks import check_not_sharded
 from .history import GRAD_KEYS, RunHistory
-from .foreach import StepTensors, grad_norms, step_tensors
-from .measure import BIN_COLUMNS, joined, keeps_squares, l2_norm
-from .params import ParamSet, param_sets
+from .foreach import StepTensors, step_tensors
+from .measure import BIN_COLUMNS, keeps_squares, norm_now
+from .params import param_sets
 from .fits import optimizer_name
 from .recorder import HistoryRecorder
 from .statistics import OF_GRADIENTS, OF_STEPS, STATISTICS, STATS, hist_quantiles, measure
@@ -67,7 +67,7 @@ class GradRecorder(HistoryRecorder):
         gradients = [OF_GRADIENTS[name] for name in self.of_gradients]
         for s in [*gradients, *self.befores, *self.afters]: self.columns += s.columns
 
-# %% ../../nbs/25_record.gradients.ipynb #3ed6faa5
+# %% ../../nbs/25_record.gradients.ipynb #c2c66e06
 @dataclass
 class GradState:
     "What `GradRecorder` keeps during a fit"
@@ -84,11 +84,16 @@ class GradState:
         if not self.pending or self.together is None: return self.pending
         return [(slice(None), self.together)]
 
-    def of_rows(self,
-        measured:list # By a statistic, of a target
-    )->list: # Tensors that `write_values` takes
-        "Return the values of the rows of a target"
-        return measured if self.together is None else self.together.by_set(*measured)
+    def write(self,
+        at:int|slice, # Positions of a target
+        start:int, # Column of the first value
+        measured:list # Its values, as the statistics give them
+    ):
+        "Write values into the row of the step, in its own precision where `float32` would round a count"
+        if not measured: return
+        values = measured if self.together is None else self.together.by_set(*measured)
+        same_type = [v if v.dtype==torch.float32 else v.to(self.values.dtype) for v in values]
+        self.values[at, start:start+len(values)] = torch.stack(same_type, -1)
 
 # %% ../../nbs/25_record.gradients.ipynb #ae790256
 @patch
@@ -130,18 +135,7 @@ def before_batch(self:GradRecorder):
     grad = self.now.grad
     if grad is None or grad.source!=source_of(self.learn): self._find_sets()
 
-# %% ../../nbs/25_record.gradients.ipynb #648479ad
-def write_values(
-    row:torch.Tensor, # `(n_sets, n_columns)`, on the device
-    at:int|slice, # Position of the set, or of all
-    start:int, # Column of the first value
-    values:list # 0-d tensors, or those of all sets, `(n_sets,)`
-):
-    "Write values into a row, in its own precision where `float32` would round a count"
-    if not values: return
-    same_type = [v if v.dtype==torch.float32 else v.to(row.dtype) for v in values]
-    row[at, start:start+len(values)] = torch.stack(same_type, -1)
-
+# %% ../../nbs/25_record.gradients.ipynb #b71ff4bb
 @patch
 @torch.no_grad()
 def before_step(self:GradRecorder):
@@ -161,9 +155,9 @@ def before_step(self:GradRecorder):
         for prepare in self.prepares: prepare(u)
         values = measure(u, self.of_gradients)
         for s in self.befores: values += s.before(u)
-        write_values(grad.values, at, 0, grad.of_rows(values))
+        grad.write(at, 0, values)
 
-# %% ../../nbs/25_record.gradients.ipynb #eadf2b12
+# %% ../../nbs/25_record.gradients.ipynb #f4c57ae4
 @patch
 @torch.no_grad()
 def after_step(self:GradRecorder):
@@ -173,7 +167,7 @@ def after_step(self:GradRecorder):
         for at,u in grad.targets():
             values = []
             for s in self.afters: values += s.after(u, opt, grad.hypers)
-            write_values(grad.values, at, len(self.columns)-len(values), grad.of_rows(values))
+            grad.write(at, len(self.columns)-len(values), values)
     self._release(done=True)
     super(GradRecorder, self).after_step()
 
@@ -202,14 +196,7 @@ def after_fit(self:GradRecorder):
         self.learn.remove_cb(AfterClip)
     super(GradRecorder, self).after_fit()
 
-# %% ../../nbs/25_record.gradients.ipynb #6db12742
-def clipped_norm(
-    u:ParamSet|StepTensors # With the gradients of this step
-)->list: # One value, or one for each set
-    "Measure the norm of the gradients as they are now"
-    if isinstance(u, StepTensors): return grad_norms(u, 2)
-    return [l2_norm(joined([p.grad.to_dense() for p in u.trainable]))]
-
+# %% ../../nbs/25_record.gradients.ipynb #c57d8daf
 class AfterClip(EventCallback):
     "Measure the norm that `GradientClip` has left; L2 weight decay changes gradients within the step"
     order = GradientClip.order+.5 # right behind it
@@ -227,7 +214,7 @@ class AfterClip(EventCallback):
         "Measure the norm of each set"
         column = self.recorder.columns.index('clipped_norm')
         grad = self.recorder.now.grad
-        for at,u in grad.targets(): write_values(grad.values, at, column, grad.of_rows(clipped_norm(u)))
+        for at,u in grad.targets(): grad.write(at, column, norm_now(u))
 
 # %% ../../nbs/25_record.gradients.ipynb #cdcf96f2
 @patch(as_prop=True)

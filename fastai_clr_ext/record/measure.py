@@ -146,7 +146,14 @@ def add_zeros(
     counts[0] += n
     return counts
 
-# %% ../../nbs/21_record.measure.ipynb #8095cfe8
+# %% ../../nbs/21_record.measure.ipynb #68be08fe
+@singledispatch
+def norm_now(
+    u:ParamSet # With the parameters of this step
+)->list: # One 0-d tensor
+    "Measure the L2 norm of the gradients as they are now, such as clipped"
+    return [l2_norm(joined([p.grad.to_dense() for p in u.trainable]))]
+
 @singledispatch
 def cosine_parts(
     u:ParamSet # With the gradients of this step
@@ -228,7 +235,7 @@ def adam_moments(
     is_on_host = isinstance(step, torch.Tensor) and step.is_cpu
     return m, v, step.item() if is_on_host else step
 
-# %% ../../nbs/21_record.measure.ipynb #e7262034
+# %% ../../nbs/21_record.measure.ipynb #cac98b1e
 def step_sums(
     m:torch.Tensor, # First moment
     v:torch.Tensor, # Second moment
@@ -268,3 +275,12 @@ def adam_sums(
             for m,v in aligned_parts(first, second): rows.append(step_sums(m, v, c1, c2, hyper))
     rows = torch.stack(rows)
     return [rows[:,0].sum(), rows[:,1].sum(), rows[:,2].max()]
+
+@singledispatch
+def total_step(
+    u:ParamSet, # With the parameters of this step
+    opt:Optimizer|OptimWrapper, # Optimizer after its step
+    hypers:list # Hyper-parameters of each group
+)->torch.Tensor: # 0-d
+    "Add up the effective steps"
+    return adam_sums(u, opt, hypers)[1]

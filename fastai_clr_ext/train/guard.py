@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/train.guard.html.md"""
 # %% auto #0
 __all__ = ['DivergenceGuard']
 
-# %% ../../nbs/34_train.guard.ipynb #c0d29ed9
+# %% ../../nbs/34_train.guard.ipynb #66cfb48c
 import math, numpy as np, torch
 from dataclasses import asdict, replace
 from torch.nn.parameter import is_lazy
@@ -21,8 +21,8 @@ from fastai.torch_core import num_distrib, rank_distrib
 from ..core.callback import FitCallback, check_only_one, check_recorder, is_lr_find, running_epoch
 from ..core.checks import check, check_count, checked, is_number, warn
 from ..core.ranks import check_not_sharded, is_distributed
-from ..record.foreach import total_step, step_tensors
-from ..record.measure import abs_weights, keeps_squares
+from ..record.foreach import step_tensors
+from ..record.measure import abs_weights, keeps_squares, total_step
 from ..record.params import param_sets
 from ..record.fits import current_plan
 from .divergence import Divergence, LossTrend, divergences, rate_to_try
