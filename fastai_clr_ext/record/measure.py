@@ -235,7 +235,7 @@ def adam_moments(
     is_on_host = isinstance(step, torch.Tensor) and step.is_cpu
     return m, v, step.item() if is_on_host else step
 
-# %% ../../nbs/21_record.measure.ipynb #cac98b1e
+# %% ../../nbs/21_record.measure.ipynb #b7da8ece
 def step_sums(
     m:torch.Tensor, # First moment
     v:torch.Tensor, # Second moment
@@ -276,6 +276,7 @@ def adam_sums(
     rows = torch.stack(rows)
     return [rows[:,0].sum(), rows[:,1].sum(), rows[:,2].max()]
 
+# %% ../../nbs/21_record.measure.ipynb #58b0d62e
 @singledispatch
 def total_step(
     u:ParamSet, # With the parameters of this step
