@@ -12,10 +12,10 @@ import math
 from ..core.checks import check, checked
 from .verdict import check_options
 
-# %% ../../nbs/60b_compare.metrics.ipynb #9e981f71
+# %% ../../nbs/60b_compare.metrics.ipynb #76bf320a
 _LOWER,_HIGHER = False,True
 
-#: fastai's losses and metrics by name: whether more is better, and how far apart two values can be
+#: fastai's losses and metrics, and that of `situations.text`, by name: whether more is better, and how far apart two values can be
 METRICS = {
     'train_loss': (_LOWER, math.inf), 'valid_loss': (_LOWER, math.inf), 'error_rate': (_LOWER, 1),
     'mse': (_LOWER, math.inf), 'mae': (_LOWER, math.inf), 'msle': (_LOWER, math.inf), 'rmse': (_LOWER, math.inf),
@@ -28,7 +28,8 @@ METRICS = {
     'jaccard_coeff': (_HIGHER, 1), 'jaccard_coeff_multi': (_HIGHER, 1), 'dice': (_HIGHER, 1),
     'dice_multi': (_HIGHER, 1), 'cohen_kappa_score': (_HIGHER, 2), 'matthews_corrcoef': (_HIGHER, 2),
     'explained_variance_score': (_HIGHER, math.inf), 'r2_score': (_HIGHER, math.inf), 'pearsonr': (_HIGHER, 2),
-    'spearmanr': (_HIGHER, 2), 'corpus_bleu': (_HIGHER, 1)}
+    'spearmanr': (_HIGHER, 2), 'corpus_bleu': (_HIGHER, 1),
+    'bits_per_character': (_LOWER, math.inf)}
 
 def is_higher_better(
     metric:str, # Name of a loss or metric

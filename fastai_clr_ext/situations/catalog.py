@@ -7,48 +7,69 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #513c4839
+# %% ../../nbs/52_situations.catalog.ipynb #e6d8b24f
 import pandas as pd
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from torch import nn
 from fastcore.basics import patch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
 from fastai.optimizer import Adam, SGD
-from fastai.torch_core import no_random, params
+from fastai.torch_core import no_random, params, trainable_params
 from ..core.checks import as_list, check, check_count, check_own_fields, checked, is_count, is_number
 from ..core.pages import snippet
 from ..schedule.cycle import MAX_BATCHES, Cycle, check_lr_max
 from ..schedule.presets import clr_beta_07, one_cycle
 from ..train.one_cycle import tuple_07 # importing it gives `Learner` its method
-from .nets import check_resnet, cifar_resnet
 from .images import MAX_SHIFT, RandomMirror, RandomShift
 from .images import digits_images, images_dls, load_images
+from .loaders import items_dls
+from .tabular import TABLES, table_items
+from .text import next_char_items, topic_items
+from .models import check_model_name, make_model
+from .sources import FOLDER, SOURCES, Source
 
 # %% ../../nbs/52_situations.catalog.ipynb #861ee728
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #beac96d4
+# %% ../../nbs/52_situations.catalog.ipynb #613757fc
+MAX_SIZE = 2_000 # Pixels of a side; more is a mistake
+
+def _source(data)->Source: return FOLDER if isinstance(data, DataLoaders) else SOURCES.get(str(data), FOLDER)
+
+def _check_kind(sit, kind):
+    "Raise a `ValueError` if a field is set that the data have no use for"
+    of_images = {'size': None, 'shift': 0, 'mirror': False, 'classes': None, 'pretrain_on': None}
+    of_parts = {'n_train': None, 'n_valid': None}
+    is_given = isinstance(sit.data, DataLoaders)
+    unused = {} if kind=='images' else of_images
+    if is_given: unused = of_images | of_parts
+    elif kind not in ('images', 'table'): unused = of_images | of_parts
+    changed = [name for name,default in unused.items() if getattr(sit, name)!=default]
+    what = 'loaders of your own' if is_given else f'data of the kind {kind!r}'
+    check(not changed, ', '.join(changed), f'be left out for {what}', [getattr(sit, name) for name in changed])
+
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
     "Raise a `ValueError` unless its values make sense"
     check(sit.optimizer in OPTIMIZERS, 'optimizer', f'be one of {list(OPTIMIZERS)}', sit.optimizer)
     check(isinstance(sit.data, (str, Path, DataLoaders)), 'data', 'be a name, a folder or DataLoaders', sit.data)
-    for name in ('n_train', 'n_epoch', 'pretrain_epochs'):
+    kind = _source(sit.data).kind
+    check_model_name(sit.model, kind)
+    _check_kind(sit, kind)
+    for name in ('n_train', 'n_valid', 'size', 'n_epoch', 'pretrain_epochs'):
         value = getattr(sit, name)
         check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
     check_count('split_seed', sit.split_seed, least=0, most=2**32-1)
     check_count('shift', sit.shift, least=0, what='pixels', most=MAX_SHIFT)
-    check_count('bs', sit.bs, what='images', most=MAX_BATCHES)
+    check_count('bs', sit.bs, what='items', most=MAX_BATCHES)
     check(is_number(sit.wd) and sit.wd>=0, 'wd', 'be at least 0', sit.wd)
     check_lr_max(sit.lr_max)
-    check_resnet(sit.depth, 1, 1, sit.option)
+    check(sit.size is None or sit.size<=MAX_SIZE, 'size', f'be at most {MAX_SIZE} pixels', sit.size)
     clr_beta_07(*tuple_07('use_clr_beta', sit.use_clr_beta, '(div, pct)'))
     for name in ('classes', 'pretrain_on'):
         chosen = getattr(sit, name)
@@ -57,31 +78,29 @@ def check_situation(
     if sit.pretrain_on is not None:
         both = sorted(set(sit.pretrain_on) & set(sit.classes or sit.pretrain_on), key=str)
         check(not both, 'classes', 'be others than those of pretrain_on, whose images it has seen', both)
-    wants_part = sit.classes or sit.pretrain_on or sit.n_train
-    check(not (isinstance(sit.data, DataLoaders) and wants_part), 'data',
-          'be a name or a folder for a part of its images', sit.data)
 
-# %% ../../nbs/52_situations.catalog.ipynb #1c2c6b67
+# %% ../../nbs/52_situations.catalog.ipynb #d7fc9113
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
-    data:str|Path|DataLoaders='digits' # Name, folder or loaders
-    depth:int=8 # Of `cifar_resnet`
-    option:str='A' # Its shortcuts
+    data:str|Path|DataLoaders='digits' # Name in `SOURCES`, folder of images, or loaders of images
+    model:str='resnet8' # Network that the kind of data allows
     bs:int=64 # Training batch size; that of the loaders if `data` is `DataLoaders`
     wd:float=5e-3 # Weight decay
     optimizer:str='sgd' # Name in `OPTIMIZERS`
-    shift:int=1 # Largest shift of a training image in pixels; 0 for none
+    size:int|None=None # Pixels of a side that images are made to have; None means as they are
+    shift:int=0 # Largest shift of a training image in pixels; 0 for none
     mirror:bool=False # Whether training images are mirrored at random, and at the edge they move away from
     drop_last:bool=True # Whether an incomplete training batch is dropped
-    n_train:int|None=None # Training images used, the first of them; None means all
+    n_train:int|None=None # Training images or rows used, the first of them; None means all
+    n_valid:int|None=None # The same for validation
     classes:tuple|None=None # Classes to train on; None means all
     pretrain_on:tuple|None=None # Other classes to pretrain the body on; None means a random start
     pretrain_epochs:int=10 # Epochs of the pretraining
     n_epoch:int=20 # Epochs of one run
     lr_max:float=1. # Peak learning rate
     use_clr_beta:tuple=(10, 10, .95, .85) # Its cycle in fastai 0.7's form
-    split_seed:int=42 # Of the split of digits, the same for all seeds of a run, so that rates can be tuned
+    split_seed:int=42 # Of the split of digits and tables, the same for all seeds, so that rates can be tuned
 
     def __post_init__(self):
         check_own_fields(self)
@@ -99,13 +118,18 @@ class Situation:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
 
-# %% ../../nbs/52_situations.catalog.ipynb #4b0dc768
+# %% ../../nbs/52_situations.catalog.ipynb #2dd39180
+@patch(as_prop=True)
+def source(self:Situation)->Source: # Of the data
+    "Say where the data are from, and how a network for them is judged"
+    return _source(self.data)
+
 @patch(as_prop=True)
 def cycle(self:Situation)->Cycle: # What `use_clr_beta=` means
     "Return the situation's own cycle"
     return clr_beta_07(*self.use_clr_beta)
 
-# %% ../../nbs/52_situations.catalog.ipynb #93ced44c
+# %% ../../nbs/52_situations.catalog.ipynb #ad7f68fe
 def _check_classes(classes, n:int, name:str)->tuple:
     "Return classes as a tuple of numbers below `n`; all of them for None"
     if classes is None: return tuple(range(n))
@@ -117,32 +141,40 @@ def _check_classes(classes, n:int, name:str)->tuple:
 def situation_dls(
     sit:Situation, # Whose data
     seed:int=42 # Of the order of training batches
-)->DataLoaders: # Images as floats, classes
+)->DataLoaders: # Images as floats, codes of characters, or categories and numbers; then the target
     "Return the loaders of a situation"
     if isinstance(sit.data, DataLoaders): return sit.data
+    if sit.source.kind=='images': return _image_dls(sit, seed)
+    if sit.data in TABLES: items = table_items(sit.data, sit.split_seed, sit.n_train, sit.n_valid)
+    else: items = next_char_items() if sit.data=='next-char' else topic_items()
+    return items_dls(items, sit.bs, seed=seed, drop_last=sit.drop_last)
+
+def _image_dls(sit, seed)->DataLoaders:
+    "Return the loaders of images"
     images = digits_images(seed=sit.split_seed) if sit.data=='digits' else load_images(sit.data)
-    images = images.only(_check_classes(sit.classes, len(images.vocab), 'classes'), sit.n_train)
+    images = images.only(_check_classes(sit.classes, len(images.vocab), 'classes'), sit.n_train, sit.n_valid)
+    if sit.size: images = images.resized(sit.size)
     tfms = []
     if sit.shift: tfms.append(RandomShift(sit.shift, sit.mirror))
     if sit.mirror: tfms.append(RandomMirror())
     return images_dls(images, sit.bs, tfms, seed, sit.drop_last)
 
 def split_head(
-    model:nn.Sequential # As `cifar_resnet`
+    model:nn.Module # Body and head, if it is an `nn.Sequential`
 )->list: # Parameters of the body and of the head
-    "Return two parameter groups: the body, and the head that is new when fine-tuning"
+    "Return two parameter groups: the body, and the head that is new when fine-tuning; one if there is no head"
+    if not isinstance(model, nn.Sequential): return [trainable_params(model)]
     return [params(model[:-1]), params(model[-1])]
 
 def _random_learner(sit, seed:int)->Learner:
     "Return a learner with random initial weights"
     with no_random(seed):
         dls = situation_dls(sit, seed)
-        n_channels = dls.one_batch()[0].shape[1]
-        model = cifar_resnet(sit.depth, n_channels, dls.c, sit.option)
-    return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=split_head,
+        model = make_model(sit.model, dls)
+    return Learner(dls, model, loss_func=sit.source.loss(), metrics=sit.source.metric(), splitter=split_head,
                    opt_func=OPTIMIZERS[sit.optimizer], wd=sit.wd, lr=sit.lr_max)
 
-# %% ../../nbs/52_situations.catalog.ipynb #ff7bf01b
+# %% ../../nbs/52_situations.catalog.ipynb #71ed2f79
 @lru_cache(maxsize=4)
 def pretrained_body(
     sit:Situation # With `pretrain_on`
@@ -157,34 +189,59 @@ def pretrained_body(
 @checked
 def __call__(self:Situation,
     seed:int # Of the initial weights, the order of the data and what is random in it, in [0, 2**32)
-)->Learner: # Fresh, with `accuracy` and two parameter groups, body and head
+)->Learner: # Fresh, with its metric and two parameter groups, body and head; a `'tabular'` network has one
     "Return this situation's learner"
     check_count('seed', seed, least=0, most=2**32-1)
     learn = _random_learner(replace(self, pretrain_on=None), seed)
     if self.pretrain_on: learn.model[:-1].load_state_dict(pretrained_body(self))
     return learn
 
-# %% ../../nbs/52_situations.catalog.ipynb #4b825a55
+# %% ../../nbs/52_situations.catalog.ipynb #5c5b76e1
 @patch
 def about(self:Situation)->dict: # Plain values by field
     "Return what was trained, for a record"
-    facts = asdict(replace(self, data=''))
+    facts = {each.name: getattr(self, each.name) for each in fields(self)}
     elsewhere = ['bs', 'n_epoch', 'lr_max', 'use_clr_beta'] # the learner or the comparison says
     if not self.pretrain_on: elsewhere.append('pretrain_epochs')
     for name in elsewhere: del facts[name]
     facts = {name: value for name,value in facts.items() if value is not None}
     data = 'DataLoaders' if isinstance(self.data, DataLoaders) else Path(self.data).name
-    return facts | dict(data=data, model=f'resnet{self.depth}', pretrained=bool(self.pretrain_on))
+    is_pretrained = bool(self.pretrain_on) or self.model=='efficientnet-lite0'
+    return facts | dict(data=data, pretrained=is_pretrained)
 
-# %% ../../nbs/52_situations.catalog.ipynb #6eceb339
+# %% ../../nbs/52_situations.catalog.ipynb #61c68b98
 SITUATIONS = {
-    'digits': Situation(),
-    'fashion-mnist': Situation('fashion-mnist', depth=20, bs=128, wd=5e-4, shift=2, n_epoch=15, lr_max=.5),
-    'cifar10': Situation('cifar10', depth=20, bs=128, wd=5e-4, shift=4, mirror=True, n_epoch=30, lr_max=.5),
-    'thread': Situation('cifar10', depth=56, bs=512, wd=1e-4, shift=4, mirror=True, drop_last=False, n_epoch=95,
+    'digits': Situation(shift=1),
+    'digits-mlp': Situation(model='mlp', shift=1, wd=1e-4, n_epoch=10, lr_max=.3),
+    'digits-plain': Situation(model='plain', shift=1, wd=1e-4, n_epoch=20, lr_max=.03),
+    'digits-rnn': Situation(model='rnn', wd=1e-4, n_epoch=10, lr_max=.1),
+    'digits-lstm': Situation(model='lstm', wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'digits-transformer': Situation(model='transformer', wd=1e-2, optimizer='adam', n_epoch=10, lr_max=3e-3),
+    'digits-pre-norm': Situation(model='transformer-pre', wd=1e-2, optimizer='adam', n_epoch=10, lr_max=3e-3),
+    'digits-post-norm': Situation(model='transformer-post', wd=1e-2, optimizer='adam', n_epoch=10, lr_max=3e-3),
+    'fashion-small': Situation('fashion-mnist', size=14, n_train=3000, n_valid=2000, shift=1, wd=5e-4, n_epoch=6,
+                               lr_max=.5),
+    'fashion-mnist': Situation('fashion-mnist', 'resnet20', bs=128, wd=5e-4, shift=2, n_epoch=15, lr_max=.5),
+    'cifar10': Situation('cifar10', 'resnet20', bs=128, wd=5e-4, shift=4, mirror=True, n_epoch=30, lr_max=.5),
+    'thread': Situation('cifar10', 'resnet56', bs=512, wd=1e-4, shift=4, mirror=True, drop_last=False, n_epoch=95,
                         lr_max=.8, use_clr_beta=(10, 13.68, .95, .85)),
-    'transfer-digits': Situation(classes=(5, 6, 7, 8, 9), pretrain_on=(0, 1, 2, 3, 4), n_train=200, bs=20, lr_max=.3)}
+    'transfer-digits': Situation(classes=(5, 6, 7, 8, 9), pretrain_on=(0, 1, 2, 3, 4), n_train=200, bs=20, shift=1,
+                                 lr_max=.3),
+    'transfer-fashion': Situation('fashion-mnist', classes=(2, 3, 6, 7, 9), pretrain_on=(0, 1, 4, 5, 8), size=14,
+                                  n_train=50, n_valid=1000, bs=10, wd=5e-4, pretrain_epochs=1, n_epoch=20, lr_max=.1),
+    'transfer-imagenet': Situation('fashion-mnist', 'efficientnet-lite0', size=64, n_train=500, n_valid=500, bs=25,
+                                   wd=1e-2, optimizer='adam', n_epoch=4, lr_max=1e-2),
+    'diamonds-cut': Situation('diamonds-cut', 'tabular', n_train=10_000, n_valid=5_000, bs=256, wd=1e-2,
+                              optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'diamonds-price': Situation('diamonds-price', 'tabular', n_train=10_000, n_valid=5_000, bs=256, wd=1e-2,
+                                optimizer='adam', n_epoch=5, lr_max=1e-2),
+    'breast-cancer': Situation('breast-cancer', 'tabular', bs=32, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'diabetes': Situation('diabetes', 'tabular', bs=32, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'topics': Situation('topics', 'gru', bs=32, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'next-char': Situation('next-char', 'gru', bs=16, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
+    'next-char-awd': Situation('next-char', 'awd-lstm', bs=16, wd=1e-2, optimizer='adam', n_epoch=15, lr_max=3e-2)}
 
+# %% ../../nbs/52_situations.catalog.ipynb #8c1f5283
 def situation(
     name:str='digits', # Name in `SITUATIONS`
     **changes # Fields of `Situation` to change
