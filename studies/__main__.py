@@ -8,8 +8,6 @@ from pathlib import Path
 
 warnings.simplefilter('ignore')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-from dataclasses import replace
-import numpy as np
 from fastai_clr_ext.all import *
 from studies.comparisons import FINE_TUNED, RECORDS, STUDIES, HeldOut, Spec, recipes_at
 from studies.policies import RECIPES

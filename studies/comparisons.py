@@ -2,11 +2,10 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-import numpy as np
 from fastai.optimizer import Adam
 from fastai_clr_ext.all import *
 from fastai_clr_ext.compare.tuning import hold_out
-from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, RECIPES, Recipe, Trained, in_a_row, scaled
+from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, RECIPES, Recipe, Trained, scaled
 
 RECORDS = Path(__file__).parents[1]/'nbs'/'atlas'/'records'
 N_SEEDS = 12 # Of b and c
@@ -57,8 +56,8 @@ def from_scratch()->dict:
 # ---- c: one long cycle or two short ones
 
 def one_or_two()->dict:
-    policies = {'one cycle': ONE_CYCLE, 'two cycles': in_a_row(ONE_CYCLE, ONE_CYCLE),
-                'two cycles, the second at a third': in_a_row(ONE_CYCLE, scaled(ONE_CYCLE, 1/3))}
+    policies = {'one cycle': ONE_CYCLE, 'two cycles': ONE_CYCLE.repeat(2),
+                'two cycles, the second at a third': ONE_CYCLE.then(scaled(ONE_CYCLE, 1/3))}
     wanted = [('digits-rnn', 'sgd', None), ('digits-mlp', 'adam', None), ('diamonds-cut', 'adam', 6),
               ('digits', 'sgd', 8), ('next-char', 'adam', 4), ('fashion-small', 'sgd', 4)]
     return {f'{name}-{optimizer}': Spec(_situation(name, optimizer, n_epoch), policies, N_SEEDS)

@@ -6,17 +6,10 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 from fastai.optimizer import Adam
 from fastai_clr_ext.all import *
-from fastai_clr_ext.schedule import Phase
 
 CYCLE_MOMS = .95,.85,.95
 ONE_CYCLE = one_cycle(moms=CYCLE_MOMS)
 CONSTANT = constant(moms=.9)
-
-def in_a_row(*cycles)->Cycle:
-    "Put cycles of equal length one after the other"
-    phases = [Phase(f'{phase.name} {i+1}', phase.pct/len(cycles), **phase.hypers)
-              for i,cycle in enumerate(cycles) for phase in cycle.phases]
-    return Cycle(phases)
 
 def scaled(cycle:Cycle, factor:float)->Cycle:
     "Multiply the rates of a cycle"

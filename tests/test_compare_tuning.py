@@ -91,3 +91,13 @@ def test_a_rate_that_collapsed_now_and_then_is_not_in_the_race():
     rates = rate_means(scores, True)
     assert list(contenders(rates).index)==[.1] and tuning_noise(rates)<1e-3
     assert rates.se[1.]>.1
+
+def test_one_explosion_hides_nothing():
+    "Where a score has no lower bound, how far below it lies tells nothing about the other trials"
+    scores = [(lr, y) for lr,ys in {.1: [.40, .42, .41, .43], .3: [.50, .51, .49, .52], 1.: [.5, .51, -1e4, float('nan')]}.items() for y in ys]
+    loose,tight = rate_means(scores, True),rate_means(scores, True, is_bounded=False)
+    assert best_rate(loose)==best_rate(tight)==.3
+    assert tuning_noise(loose)>100 and tuning_noise(tight)<.05
+    flipped = [(lr, -y) for lr,y in scores]
+    assert rate_means(flipped, False, is_bounded=False).equals(tight), 'whichever way is better'
+    assert rate_means([(.1, 1.), (.3, 1.), (1., .5)], True, is_bounded=False)['mean'][1.]==1-5e-3, 'also if most are the best'

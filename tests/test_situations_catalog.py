@@ -10,7 +10,7 @@ def test_the_thread(tmp_path):
     s = situation('thread', data=image_folder(tmp_path), bs=5)
     learn = s(3)
     assert len(learn.dls.train)==3, 'the last, incomplete batch is trained'
-    assert s.depth==56 and sum(p.numel() for p in learn.model.parameters())==he_params(9) - 65*10 + 65*2
+    assert s.model=='resnet56' and sum(p.numel() for p in learn.model.parameters())==he_params(9) - 65*10 + 65*2
     assert (learn.wd, learn.lr)==(1e-4, .8) and learn.opt_func.func is SGD and learn.opt_func.keywords=={'mom': .9}
     assert ([type(t).__name__ for t in learn.dls.train.after_batch.fs]==['Scale', 'RandomShift', 'RandomMirror']
             and s.shift==4)
@@ -41,7 +41,9 @@ def test_loaders_of_the_user():
     (lambda: Situation(7), 'data must'), (lambda: Situation('no/such/folder')(0), 'folder that exists'),
     (lambda: Situation(classes=(1, 1))(0), 'classes must'), (lambda: Situation(classes=(1, 10))(0), r'\[0, 10\)'),
     (lambda: Situation(n_train=0), 'n_train must'), (lambda: Situation(shift=-1), 'shift must'),
-    (lambda: Situation(digits_dls(), n_train=5), 'data must be a name or a folder')])
+    (lambda: Situation(digits_dls(), n_train=5), 'n_train must be left out for loaders'),
+    (lambda: Situation('diabetes', 'tabular', shift=1), "shift must be left out for data of the kind 'table'"),
+    (lambda: Situation('topics', 'gru', n_train=9), 'n_train must be left out'), (lambda: Situation(size=0), 'size must')])
 def test_bad_situation(call, says):
     with pytest.raises(ValueError, match=says): call()
 

@@ -58,7 +58,7 @@ def _parse_cycle(name, given, sit)->Schedule:
     try: return PRESETS[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../../nbs/71_cli.compare.ipynb #93d5046a
+# %% ../../nbs/71_cli.compare.ipynb #3f79dd7d
 def parse_situation(
     data:str, # Name of a situation, or a folder of images
     arch:str|int|None, # Such as `'resnet20'` or 20; None means the situation's
@@ -68,10 +68,9 @@ def parse_situation(
     for name,value in dict(data=data, optimizer=optimizer).items():
         check(value is None or isinstance(value, str) and value.strip(), f'--{name}', 'be a name', value)
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data) # images of a folder are like CIFAR's
-    depth = str(sit.depth if arch is None else arch).removeprefix('resnet')
-    check(depth.isdecimal(), '--arch', 'be resnet8, resnet20, … resnet110', arch)
-    try: return replace(sit, depth=int(depth), optimizer=optimizer or sit.optimizer)
-    except ValueError as e: raise ValueError(f'--{e}'.replace('--depth', '--arch')) from e
+    model = sit.model if arch is None else f'resnet{arch}' if str(arch).isdecimal() else str(arch)
+    try: return replace(sit, model=model, optimizer=optimizer or sit.optimizer)
+    except ValueError as e: raise ValueError(re.sub('^(model|depth)', 'arch', f'{e}').join(['--', ''])) from e
 
 # %% ../../nbs/71_cli.compare.ipynb #2cb883b3
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,

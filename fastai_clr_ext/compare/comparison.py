@@ -66,7 +66,7 @@ class Comparison:
         table = df.pivot(index='seed', columns='policy', values='value')
         return table[[policy['name'] for policy in self.record['policies']]]
 
-# %% ../../nbs/65_compare.comparison.ipynb #cf26a634
+# %% ../../nbs/65_compare.comparison.ipynb #bb3c8d55
 @patch(as_prop=True)
 def level(self:Comparison)->float: # Of all policies together, in [.5, 1)
     "The confidence of the present look"
@@ -81,7 +81,7 @@ def trial_means(self:Comparison,
     metric = self.record['metric']
     scores = [(trial['lr_max'], trial['scores'].get(metric) if trial['end']=='well' else None)
               for trial in self.record['tuning'] if trial['policy']==policy]
-    return rate_means(scores, self.record['higher'])
+    return rate_means(scores, self.record['higher'], np.isfinite(largest_difference(metric)))
 
 @patch
 def choice_noise(self:Comparison,

@@ -12,10 +12,10 @@ import math
 from ..core.checks import check, checked
 from .verdict import check_options
 
-# %% ../../nbs/60b_compare.metrics.ipynb #76bf320a
+# %% ../../nbs/60b_compare.metrics.ipynb #5fb39992
 _LOWER,_HIGHER = False,True
 
-#: fastai's losses and metrics, and that of `situations.text`, by name: whether more is better, and how far apart two values can be
+#: fastai's losses and metrics, and that of our texts: whether more is better, and how far apart two values can be
 METRICS = {
     'train_loss': (_LOWER, math.inf), 'valid_loss': (_LOWER, math.inf), 'error_rate': (_LOWER, 1),
     'mse': (_LOWER, math.inf), 'mae': (_LOWER, math.inf), 'msle': (_LOWER, math.inf), 'rmse': (_LOWER, math.inf),

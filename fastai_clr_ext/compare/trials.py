@@ -7,10 +7,12 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/compare.trials.html.md"""
 # %% auto #0
 __all__ = ['trial_runs', 'tune_rates']
 
-# %% ../../nbs/64a_compare.trials.ipynb #83552656
+# %% ../../nbs/64a_compare.trials.ipynb #5c5dee0a
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from ..core.checks import warn
+from .metrics import largest_difference
 from .schema import TUNE_SEED
 from .tuning import MIN_TRIALS, best_rate, next_rates, rate_means
 
@@ -27,7 +29,7 @@ def trial_runs(
 
 def _score(trial, metric)->float|None: return trial['scores'].get(metric) if trial['end']=='well' else None
 
-# %% ../../nbs/64a_compare.trials.ipynb #ec4891bc
+# %% ../../nbs/64a_compare.trials.ipynb #ad0e75ff
 def tune_rates(
     train:Callable, # Trains a list of `Run`s and returns their results; those on disk are read
     first_runs:list, # A `Run` for each policy
@@ -52,7 +54,7 @@ def tune_rates(
 
 def _rates_of(trials, policy, metric, higher):
     scores = [(trial['lr_max'], _score(trial, metric)) for trial in trials if trial['policy']==policy]
-    return rate_means(scores, higher)
+    return rate_means(scores, higher, math.isfinite(largest_difference(metric)))
 
 def _warn_if_none_ended_well(trials, rates):
     "Warn of policies whose rate could not be chosen"

@@ -19,17 +19,26 @@ from .identity import batches_digest
 from .batches import borrowed
 from .learners import fresh_learner, isolated
 
-# %% ../../nbs/63d_compare.tuning.ipynb #84b9a1f3
+# %% ../../nbs/63d_compare.tuning.ipynb #9330b7c4
 MIN_TRIALS = 4 # Of each rate
 MOST_EXTRA = 3 # Rates that may be tried beyond those that were given, for each policy
 
+_FAR = 5. # How often the distance from the median to the best may lie below the median
+
+def _outlier_below(scores)->float:
+    "Return the score below which it does not matter how much worse a trial was"
+    median,best = scores.median(),scores.max()
+    return median - _FAR*max(best-median, 1e-3*abs(best))
+
 def rate_means(
     scores:list, # Of the trials of a policy: `(rate, score)`, NaN for one that failed
-    higher:bool # Whether a higher score is better
+    higher:bool, # Whether a higher score is better
+    is_bounded:bool=True # Whether two scores can only be so far apart; if not, outliers are moved in
 )->pd.DataFrame: # By rate, rising: `mean` of which more is better, `n` trials, `se` of the mean
     "Summarize the trials of a policy; a failed trial lies as far below the worst as that lies below the best"
     table = pd.DataFrame(scores, columns=['rate', 'score']).astype(float)
     if not higher: table['score'] = -table.score
+    if not is_bounded: table['score'] = table.score.clip(lower=_outlier_below(table.score))
     worst,best = table.score.min(),table.score.max()
     below = worst - max(best-worst, 1e-3*abs(worst), 1e-6) # strictly, also if all others are equal
     table['score'] = table.score.fillna(0. if np.isnan(worst) else below)

@@ -7,7 +7,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.catalog.html.md
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SITUATIONS', 'Situation', 'situation_dls', 'split_head', 'pretrained_body', 'situation']
 
-# %% ../../nbs/52_situations.catalog.ipynb #e6d8b24f
+# %% ../../nbs/52_situations.catalog.ipynb #f8d767c6
 import pandas as pd
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
@@ -29,18 +29,17 @@ from .loaders import items_dls
 from .tabular import TABLES, table_items
 from .text import next_char_items, topic_items
 from .models import check_model_name, make_model
-from .sources import FOLDER, SOURCES, Source
+from .sources import Source, source_of
 
 # %% ../../nbs/52_situations.catalog.ipynb #861ee728
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #613757fc
+# %% ../../nbs/52_situations.catalog.ipynb #58ccf260
 MAX_SIZE = 2_000 # Pixels of a side; more is a mistake
 
-def _source(data)->Source: return FOLDER if isinstance(data, DataLoaders) else SOURCES.get(str(data), FOLDER)
 
-def _check_kind(sit, kind):
+def _check_unused(sit, kind):
     "Raise a `ValueError` if a field is set that the data have no use for"
     of_images = {'size': None, 'shift': 0, 'mirror': False, 'classes': None, 'pretrain_on': None}
     of_parts = {'n_train': None, 'n_valid': None}
@@ -52,15 +51,16 @@ def _check_kind(sit, kind):
     what = 'loaders of your own' if is_given else f'data of the kind {kind!r}'
     check(not changed, ', '.join(changed), f'be left out for {what}', [getattr(sit, name) for name in changed])
 
+# %% ../../nbs/52_situations.catalog.ipynb #966d2ed8
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
     "Raise a `ValueError` unless its values make sense"
     check(sit.optimizer in OPTIMIZERS, 'optimizer', f'be one of {list(OPTIMIZERS)}', sit.optimizer)
     check(isinstance(sit.data, (str, Path, DataLoaders)), 'data', 'be a name, a folder or DataLoaders', sit.data)
-    kind = _source(sit.data).kind
+    kind = source_of(sit.data).kind
     check_model_name(sit.model, kind)
-    _check_kind(sit, kind)
+    _check_unused(sit, kind)
     for name in ('n_train', 'n_valid', 'size', 'n_epoch', 'pretrain_epochs'):
         value = getattr(sit, name)
         check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
@@ -79,7 +79,7 @@ def check_situation(
         both = sorted(set(sit.pretrain_on) & set(sit.classes or sit.pretrain_on), key=str)
         check(not both, 'classes', 'be others than those of pretrain_on, whose images it has seen', both)
 
-# %% ../../nbs/52_situations.catalog.ipynb #d7fc9113
+# %% ../../nbs/52_situations.catalog.ipynb #e6907303
 @dataclass(frozen=True, repr=False)
 class Situation:
     "Everything about a learner but its policy; called with a seed it gives a fresh learner"
@@ -114,15 +114,16 @@ class Situation:
         changed = [each.name for each in fields(self) if getattr(self, each.name)!=each.default]
         return f'Situation({", ".join(f"{name}={getattr(self, name)!r}" for name in changed)})'
 
-    def _repr_html_(self):
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
+# %% ../../nbs/52_situations.catalog.ipynb #9592bb2e
+@patch
+def _repr_html_(self:Situation):
+    values = {each.name: getattr(self, each.name) for each in fields(self)}
+    return snippet(table=pd.DataFrame({'field': list(values), 'value': list(map(str, values.values()))}))
 
-# %% ../../nbs/52_situations.catalog.ipynb #2dd39180
 @patch(as_prop=True)
 def source(self:Situation)->Source: # Of the data
     "Say where the data are from, and how a network for them is judged"
-    return _source(self.data)
+    return source_of(self.data)
 
 @patch(as_prop=True)
 def cycle(self:Situation)->Cycle: # What `use_clr_beta=` means

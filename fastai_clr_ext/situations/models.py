@@ -18,7 +18,7 @@ from .tabular import tabular_net
 from .text import awd_lstm
 from .pretrained import efficientnet_lite0
 
-# %% ../../nbs/51d_situations.models.ipynb #429120f8
+# %% ../../nbs/51d_situations.models.ipynb #2a346390
 def _batch_of(dls): return dls.one_batch()[0]
 
 def _flat_net(dls, **kwargs):
@@ -46,6 +46,7 @@ MODELS = {
     'efficientnet-lite0': (lambda dls: efficientnet_lite0(dls.c), {'images'}),
     'efficientnet-lite0-random': (lambda dls: efficientnet_lite0(dls.c, pretrained=False), {'images'})}
 
+# %% ../../nbs/51d_situations.models.ipynb #c9070841
 def _resnet_depth(name)->int|None:
     "Return the depth of a residual network by its name, None for another name"
     depth = name.removeprefix('resnet')

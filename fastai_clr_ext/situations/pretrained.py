@@ -13,7 +13,7 @@ from functools import lru_cache
 from torch import nn
 from .tabular import data_file
 
-# %% ../../nbs/51c_situations.pretrained.ipynb #1fb7de25
+# %% ../../nbs/51c_situations.pretrained.ipynb #c97c8992
 _WEIGHTS = 'models/efficientnet-lite0-57934424.pth' # In the package
 _BN_MOMENTUM = .1
 
@@ -44,6 +44,7 @@ class LiteBody(nn.Module):
         "Return the features of images"
         return self.net._avg_pooling(self.net.extract_features(x)).flatten(1)
 
+# %% ../../nbs/51c_situations.pretrained.ipynb #67a49b25
 @lru_cache(maxsize=1)
 def lite_weights()->dict: # State of the network with its head for ImageNet's classes
     "Read the weights from their package, without running code of the file"

@@ -48,7 +48,7 @@ def sequence_stem(
     if x.is_floating_point(): return Rows(), x.shape[1]*x.shape[3], x.shape[2]
     return nn.Embedding(N_CHARS, 64), 64, x.shape[1]
 
-# %% ../../nbs/50a_situations.sequences.ipynb #ff5c8ea0
+# %% ../../nbs/50a_situations.sequences.ipynb #e6c1e892
 class Recurrent(nn.Module):
     "A recurrent layer, with its output at every place or at the last"
     kinds = dict(rnn=nn.RNN, lstm=nn.LSTM, gru=nn.GRU)
@@ -69,6 +69,7 @@ class Recurrent(nn.Module):
         out = self.layer(x)[0]
         return out if self.every else out[:,-1]
 
+# %% ../../nbs/50a_situations.sequences.ipynb #8bf251ff
 def recurrent_net(
     kind:str, # As in `Recurrent`
     x:torch.Tensor, # A batch
@@ -80,7 +81,7 @@ def recurrent_net(
     stem,n_in,_ = sequence_stem(x)
     return nn.Sequential(stem, Recurrent(kind, n_in, n_hidden, every), nn.Linear(n_hidden, n_out))
 
-# %% ../../nbs/50a_situations.sequences.ipynb #0f06c25b
+# %% ../../nbs/50a_situations.sequences.ipynb #ee99aa41
 class AttentionBlock(nn.Module):
     "Self-attention and two linear layers, each with a shortcut"
     def __init__(self,
@@ -108,6 +109,7 @@ class AttentionBlock(nn.Module):
             x = x + branch(norm(x)) if self.norm=='pre' else norm(x + branch(x))
         return x
 
+# %% ../../nbs/50a_situations.sequences.ipynb #02425326
 class Places(nn.Module):
     "Project each place, and add what is learned about the place"
     def __init__(self,
@@ -133,6 +135,7 @@ class MeanPlace(nn.Module):
         "Take the mean"
         return x.mean(dim=1)
 
+# %% ../../nbs/50a_situations.sequences.ipynb #50022248
 def transformer(
     norm:str|None, # As in `AttentionBlock`
     x:torch.Tensor, # A batch

@@ -7,15 +7,17 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.sources.html.md
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/51e_situations.sources.ipynb #ab8a6170
+# %% ../../nbs/51e_situations.sources.ipynb #c0d5c6e6
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
+from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.metrics import R2Score, accuracy
 from .tabular import TABLES
 from .text import bits_per_character
 
-# %% ../../nbs/51e_situations.sources.ipynb #6b3edefe
+# %% ../../nbs/51e_situations.sources.ipynb #559237d7
 @dataclass(frozen=True)
 class Source:
     "Where data are from, what kind they are, and how a network for them is judged"
@@ -50,5 +52,11 @@ SOURCES = {
     'next-char': Source('next character', 'the next of 128 characters in pieces of 64, from 43,000',
                         'descriptions of data in scikit-learn', _BSD, metric=lambda: bits_per_character, margin=.02)}
 
-#: For images of a folder
-FOLDER = Source('images', 'images of your own', 'a folder', 'your own')
+#: For images of your own
+FOLDER = Source('images', 'images of your own', 'a folder or loaders', 'your own')
+
+def source_of(
+    data:str|Path|DataLoaders # Name in `SOURCES`, folder or loaders
+)->Source: # Of these data
+    "Return what is known about data"
+    return FOLDER if isinstance(data, DataLoaders) else SOURCES.get(str(data), FOLDER)
