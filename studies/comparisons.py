@@ -27,7 +27,7 @@ class Spec:
         if not self.is_tuned: return None
         return [float(f'{k*self.sit.lr_max:.3g}') for k in HALF_DECADES]
 
-def _situation(name, optimizer=None, n_epoch=None):
+def situation_of(name, optimizer=None, n_epoch=None):
     "A situation of the catalogue; a rate of SGD is taken for a hundredth of it with Adam, and the other way round"
     sit = situation(name)
     if optimizer and (optimizer=='sgd')!=(sit.optimizer=='sgd'):
@@ -48,7 +48,7 @@ def from_scratch()->dict:
               ('digits-mlp', 'sgd', 40)]
     specs = {}
     for name,optimizer,n_epoch in wanted:
-        sit = _situation(name, optimizer, n_epoch)
+        sit = situation_of(name, optimizer, n_epoch)
         policies = {'constant': CONSTANT, 'step': step_decay(), 'warmup_cosine': warmup_cosine(), '1cycle': ONE_CYCLE}
         specs[f'{name}-{optimizer}' + (f'-{n_epoch}' if n_epoch==40 else '')] = Spec(sit, policies, N_SEEDS)
     return specs
@@ -60,7 +60,7 @@ def one_or_two()->dict:
                 'two cycles, the second at a third': ONE_CYCLE.then(scaled(ONE_CYCLE, 1/3))}
     wanted = [('digits-rnn', 'sgd', None), ('digits-mlp', 'adam', None), ('diamonds-cut', 'adam', 6),
               ('digits', 'sgd', 8), ('next-char', 'adam', 4), ('fashion-small', 'sgd', 4)]
-    return {f'{name}-{optimizer}': Spec(_situation(name, optimizer, n_epoch), policies, N_SEEDS)
+    return {f'{name}-{optimizer}': Spec(situation_of(name, optimizer, n_epoch), policies, N_SEEDS)
             for name,optimizer,n_epoch in wanted}
 
 # ---- d and g: which rates a net can take
@@ -73,7 +73,7 @@ def rates_taken()->dict:
     specs = {}
     for name,n_epoch in NETS.items():
         for optimizer,rates in RATES.items():
-            sit = _situation(name, optimizer, n_epoch)
+            sit = situation_of(name, optimizer, n_epoch)
             each = [(f'{kind} at {lr:g}', cycle, lr) for kind,cycle in (('constant', CONSTANT), ('1cycle', ONE_CYCLE))
                     for lr in rates]
             specs[f'{name}-{optimizer}'] = Spec(sit, {label: cycle for label,cycle,_ in each}, 8,
@@ -92,7 +92,7 @@ def why_adam()->dict:
     specs = {}
     for name in ('digits-rnn', 'digits-post-norm', 'digits-transformer'):
         if not (RECORDS/f'd-{name}-adam.json').exists(): continue
-        sit,lr = _situation(name, 'adam', NETS[name]),failing_rate(name)
+        sit,lr = situation_of(name, 'adam', NETS[name]),failing_rate(name)
         if lr is None: continue
         trained = partial(Trained, sit.n_epoch, lr)
         policies = {
@@ -124,11 +124,11 @@ def recipes_at(sit:Situation, name:str)->dict:
     return {f'{name} at {lr:g}, {mult:g}': Recipe(name, sit.n_epoch, lr, mult)
             for lr in E_RATES[optimizer] for mult in mults}
 
-FINE_TUNED = {'transfer-digits-sgd': (_situation('transfer-digits', 'sgd'), 4, 20),
-              'transfer-digits-adam': (_situation('transfer-digits', 'adam'), 4, 20),
-              'transfer-fashion-sgd': (_situation('transfer-fashion', 'sgd'), 4, 20),
-              'transfer-fashion-adam': (_situation('transfer-fashion', 'adam'), 4, 20),
-              'transfer-imagenet-adam': (_situation('transfer-imagenet', 'adam'), 2, 10)} # trial seeds, seeds
+FINE_TUNED = {'transfer-digits-sgd': (situation_of('transfer-digits', 'sgd'), 4, 20),
+              'transfer-digits-adam': (situation_of('transfer-digits', 'adam'), 4, 20),
+              'transfer-fashion-sgd': (situation_of('transfer-fashion', 'sgd'), 4, 20),
+              'transfer-fashion-adam': (situation_of('transfer-fashion', 'adam'), 4, 20),
+              'transfer-imagenet-adam': (situation_of('transfer-imagenet', 'adam'), 2, 10)} # trial seeds, seeds
 
 # ---- f: annihilation
 
@@ -136,7 +136,7 @@ def annihilation()->dict:
     policies = {f'pct_final {pct:g}': one_cycle(moms=CYCLE_MOMS, pct_final=pct) for pct in (0, .1, .2)}
     wanted = [('digits', 'sgd', 8), ('fashion-small', 'sgd', 4), ('digits-mlp', 'sgd', None),
               ('diamonds-cut', 'adam', 5)]
-    return {f'{name}-{optimizer}': Spec(_situation(name, optimizer, n_epoch), policies, 30)
+    return {f'{name}-{optimizer}': Spec(situation_of(name, optimizer, n_epoch), policies, 30)
             for name,optimizer,n_epoch in wanted}
 
 #: By the letter of a study: its comparisons

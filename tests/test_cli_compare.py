@@ -53,8 +53,9 @@ def test_options_by_hand():
     from fastai_clr_ext.cli.compare import parse_situation
     o = read_options(None, arch='resnet20', optimizer='adam', data='thread')
     sit = parse_situation(o['data'], o['arch'], o['optimizer'])
-    assert (sit.depth, sit.optimizer, sit.bs)==(20, 'adam', 512) and o['seeds']==5
+    assert (sit.model, sit.optimizer, sit.bs)==('resnet20', 'adam', 512) and o['seeds']==5
     assert parse_situation('some/folder', None, None).data=='some/folder'
+    assert parse_situation('digits', 'lstm', None).model=='lstm' and parse_situation('digits', 14, None).model=='resnet14'
 
 @pytest.mark.parametrize('args,says', [
     (dict(policies='constant,constant'), 'named once each'),

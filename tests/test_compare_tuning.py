@@ -94,7 +94,8 @@ def test_a_rate_that_collapsed_now_and_then_is_not_in_the_race():
 
 def test_one_explosion_hides_nothing():
     "Where a score has no lower bound, how far below it lies tells nothing about the other trials"
-    scores = [(lr, y) for lr,ys in {.1: [.40, .42, .41, .43], .3: [.50, .51, .49, .52], 1.: [.5, .51, -1e4, float('nan')]}.items() for y in ys]
+    tried = {.1: [.40, .42, .41, .43], .3: [.50, .51, .49, .52], 1.: [.5, .51, -1e4, float('nan')]}
+    scores = [(lr, y) for lr,ys in tried.items() for y in ys]
     loose,tight = rate_means(scores, True),rate_means(scores, True, is_bounded=False)
     assert best_rate(loose)==best_rate(tight)==.3
     assert tuning_noise(loose)>100 and tuning_noise(tight)<.05

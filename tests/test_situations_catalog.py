@@ -43,7 +43,8 @@ def test_loaders_of_the_user():
     (lambda: Situation(n_train=0), 'n_train must'), (lambda: Situation(shift=-1), 'shift must'),
     (lambda: Situation(digits_dls(), n_train=5), 'n_train must be left out for loaders'),
     (lambda: Situation('diabetes', 'tabular', shift=1), "shift must be left out for data of the kind 'table'"),
-    (lambda: Situation('topics', 'gru', n_train=9), 'n_train must be left out'), (lambda: Situation(size=0), 'size must')])
+    (lambda: Situation('topics', 'gru', n_train=9), 'n_train must be left out'),
+    (lambda: Situation(size=0), 'size must')])
 def test_bad_situation(call, says):
     with pytest.raises(ValueError, match=says): call()
 

@@ -1,5 +1,6 @@
 "Loaders over tensors"
 import pytest, torch
+from fasttransform import ItemTransform
 from torch.utils.data import TensorDataset
 from fastai_clr_ext.situations.loaders import Items, items_dls
 
@@ -13,8 +14,13 @@ def test_the_seed_is_the_order():
     assert len(order(1))==16 and sorted(order(1, drop_last=False))==list(range(20))
 
 def test_transforms_see_batches():
-    dls = items_dls(items(), 8, tfms=[lambda b: (b[0]*0, b[1])], valid_tfms=[lambda b: (b[0]+1, b[1])])
-    assert dls.one_batch()[0].sum()==0 and dls.valid.one_batch()[0].tolist()==[1, 2, 3, 4, 5]
+    class Add(ItemTransform):
+        def __init__(self, n):
+            super().__init__()
+            self.n = n
+        def encodes(self, b): return (b[0]+self.n, *b[1:])
+    dls = items_dls(items(), 8, tfms=[Add(100)], valid_tfms=[Add(1)])
+    assert dls.one_batch()[0].min()>=100 and dls.valid.one_batch()[0].tolist()==[1, 2, 3, 4, 5]
 
 def test_classes():
     assert items_dls(items(), 8).c==1 and items_dls(items(vocab=('a', 'b')), 8).c==2

@@ -9,7 +9,8 @@ def test_a_source_says_all_that_a_comparison_needs(name):
     source = SOURCES[name]
     assert source.about and source.origin and source.licence and source.margin>0
     metric = source.metric()
-    assert isinstance(is_higher_better(getattr(metric, 'name', getattr(metric, '__name__', None)), None), bool), 'its direction is known'
+    name = metric.name if hasattr(metric, 'name') else metric.__name__
+    assert isinstance(is_higher_better(name, None), bool), 'its direction is known'
 
 def test_every_situation_has_a_source(tmp_path):
     assert all(sit.data in SOURCES for sit in SITUATIONS.values())

@@ -7,8 +7,8 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/cli.compare.html.md"""
 # %% auto #0
 __all__ = ['parse_policies', 'read_options', 'compare_options', 'clr_merge']
 
-# %% ../../nbs/71_cli.compare.ipynb #931b3fdf
-import os, pandas as pd, shlex, sys
+# %% ../../nbs/71_cli.compare.ipynb #46aa011a
+import os, pandas as pd, re, shlex, sys
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import store_true
@@ -58,10 +58,10 @@ def _parse_cycle(name, given, sit)->Schedule:
     try: return PRESETS[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../../nbs/71_cli.compare.ipynb #3f79dd7d
+# %% ../../nbs/71_cli.compare.ipynb #b23ac17a
 def parse_situation(
     data:str, # Name of a situation, or a folder of images
-    arch:str|int|None, # Such as `'resnet20'` or 20; None means the situation's
+    arch:str|int|None, # Network, such as `'resnet20'`, 20 or `'rnn'`; None means the situation's
     optimizer:str|None # Name of an optimizer; None means the situation's
 )->Situation:
     "Return the situation that the options describe"
@@ -70,11 +70,11 @@ def parse_situation(
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data) # images of a folder are like CIFAR's
     model = sit.model if arch is None else f'resnet{arch}' if str(arch).isdecimal() else str(arch)
     try: return replace(sit, model=model, optimizer=optimizer or sit.optimizer)
-    except ValueError as e: raise ValueError(re.sub('^(model|depth)', 'arch', f'{e}').join(['--', ''])) from e
+    except ValueError as e: raise ValueError('--' + re.sub('^(model|depth) ', 'arch ', f'{e}')) from e
 
-# %% ../../nbs/71_cli.compare.ipynb #2cb883b3
+# %% ../../nbs/71_cli.compare.ipynb #52ebad3c
 _DEFAULTS = dict(data='digits', arch=None, policies='constant,use_clr_beta,one_cycle', epochs=None, seeds=5,
-                 looks=None, margin=0., optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None,
+                 looks=None, margin=None, optimizer=None, lr_max=None, tune=None, out='clr_compare', workers=None,
                  resume=False)
 
 _MOST_CONFIG = 100_000 # Of a file of options
@@ -96,8 +96,13 @@ def read_options(
     typed = {name: value for name,value in given.items() if value is not None and value is not False}
     return _DEFAULTS | from_file | typed
 
-# %% ../../nbs/71_cli.compare.ipynb #4f4fb525
+# %% ../../nbs/71_cli.compare.ipynb #35af1228
 _RATES_TRIED = {'sgd': [.1, .3, 1.], 'adam': [1e-3, 3e-3, 1e-2], 'adam-l2': [1e-3, 3e-3, 1e-2]} # By optimizer
+
+def _rates_tried(sit, optimizer)->list:
+    "Return the situation's own rate and two below; those of the optimizer if it is another"
+    if optimizer is not None: return _RATES_TRIED[optimizer]
+    return [float(f'{share*sit.lr_max:.3g}') for share in (.1, .3, 1.)]
 
 def _parse_numbers(x, option)->list|None:
     "Return numbers with commas between, or a list, as a list"
@@ -118,7 +123,7 @@ def _plan_text(sit, policies, n_epoch, seeds, tune, n_workers, out)->str:
     return (f'{text}\nFirst each policy is tried at the rates {rates}, {MIN_TRIALS} times each, and up to {n_trials} '
             'times where the best is not clear')
 
-# %% ../../nbs/71_cli.compare.ipynb #0f9c327b
+# %% ../../nbs/71_cli.compare.ipynb #513b150f
 def _check_compare_options(options)->list|None:
     "Check what needs no situation; return the looks as whole numbers"
     for name in ('epochs', 'workers'):
@@ -129,7 +134,7 @@ def _check_compare_options(options)->list|None:
     if looks is not None: looks = [int(n) if isinstance(n, float) and n.is_integer() else n for n in looks]
     try:
         planned_looks(looks, len(seed_list(options['seeds'])))
-        check_options(.95, options['margin'], None)
+        if options['margin'] is not None: check_options(.95, options['margin'], None)
     except ValueError as e: raise ValueError(f'--{e}') from e
     return looks
 
@@ -143,18 +148,19 @@ def compare_options(
     sit = parse_situation(options['data'], options['arch'], options['optimizer'])
     policies = parse_policies(options['policies'], sit)
     tune = _parse_numbers(options['tune'], '--tune')
-    if options['lr_max'] is None and tune is None: tune = _RATES_TRIED[sit.optimizer]
+    if options['lr_max'] is None and tune is None: tune = _rates_tried(sit, options['optimizer'])
+    margin = sit.source.margin if options['margin'] is None else options['margin']
     out = check_out(options['out'], options['resume'], '--resume')
     n_epoch = sit.n_epoch if options['epochs'] is None else options['epochs']
     n_workers = options['workers'] or os.cpu_count()
     if with_bar: print(_plan_text(sit, policies, n_epoch, options['seeds'], tune, n_workers, out), flush=True)
     result = compare(sit, policies, n_epoch, options['seeds'], options['lr_max'], out, looks=looks, tune=tune,
-                     situation=dict(again=again), n_workers=n_workers, with_bar=with_bar, margin=options['margin'])
+                     situation=dict(again=again), n_workers=n_workers, with_bar=with_bar, margin=margin)
     result.to_html(out/'report.html', overwrite=True) # the folder is ours
     result.to_markdown(out/'report.md', overwrite=True)
     return result
 
-# %% ../../nbs/71_cli.compare.ipynb #bfd6676a
+# %% ../../nbs/71_cli.compare.ipynb #cd48636c
 def _command_text(config)->str:
     "Return the command as it was typed, and the text of its TOML file, for the report"
     typed = [arg for arg in sys.argv[1:] if arg!='--resume']
@@ -164,8 +170,8 @@ def _command_text(config)->str:
     return f'{text}\n\n# {Path(config).name}\n{toml}'
 
 def clr_compare_options(
-    data:str=None, # digits, fashion-mnist, cifar10, thread, transfer-digits, or a folder of images; default digits
-    arch:str=None, # resnet8, resnet20, … resnet110; default the situation's
+    data:str=None, # situation, such as digits, diamonds-cut or next-char, or a folder of images; default digits
+    arch:str=None, # resnet8, resnet20, … or another network for such data; default the situation's
     # Cycles with commas between: use_clr_beta, constant, one_cycle, one_cycle_v1, one_cycle_fastai, one_cycle_torch,
     # triangular, flat_cos, warmup_cosine, wsd, step_decay, polynomial, inverse_sqrt; default
     # constant,use_clr_beta,one_cycle
@@ -173,7 +179,7 @@ def clr_compare_options(
     epochs:int=None, # Of each run; default the situation's
     seeds:int=None, # Runs of each policy; default 5
     looks:str=None, # Numbers of seeds after which to look and stop if all is clear, with commas; default at the end
-    margin:float=None, # Smallest difference in accuracy that matters; default any does
+    margin:float=None, # Smallest difference that matters, 0 if any does; default the situation's, 0.01 in accuracy
     optimizer:str=None, # sgd, adam or adam-l2; default the situation's
     lr_max:float=None, # Peak rate of all policies; default the best that --tune finds for each
     tune:str=None, # Rates to try for each policy on a part of the training set, with commas between

@@ -130,7 +130,7 @@ def cycle(self:Situation)->Cycle: # What `use_clr_beta=` means
     "Return the situation's own cycle"
     return clr_beta_07(*self.use_clr_beta)
 
-# %% ../../nbs/52_situations.catalog.ipynb #ad7f68fe
+# %% ../../nbs/52_situations.catalog.ipynb #41d2064d
 def _check_classes(classes, n:int, name:str)->tuple:
     "Return classes as a tuple of numbers below `n`; all of them for None"
     if classes is None: return tuple(range(n))
@@ -160,6 +160,7 @@ def _image_dls(sit, seed)->DataLoaders:
     if sit.mirror: tfms.append(RandomMirror())
     return images_dls(images, sit.bs, tfms, seed, sit.drop_last)
 
+# %% ../../nbs/52_situations.catalog.ipynb #dee0c5cd
 def split_head(
     model:nn.Module # Body and head, if it is an `nn.Sequential`
 )->list: # Parameters of the body and of the head

@@ -17,7 +17,7 @@ from fastai.metrics import R2Score, accuracy
 from .tabular import TABLES
 from .text import bits_per_character
 
-# %% ../../nbs/51e_situations.sources.ipynb #559237d7
+# %% ../../nbs/51e_situations.sources.ipynb #f7b77f9e
 @dataclass(frozen=True)
 class Source:
     "Where data are from, what kind they are, and how a network for them is judged"
@@ -52,6 +52,7 @@ SOURCES = {
     'next-char': Source('next character', 'the next of 128 characters in pieces of 64, from 43,000',
                         'descriptions of data in scikit-learn', _BSD, metric=lambda: bits_per_character, margin=.02)}
 
+# %% ../../nbs/51e_situations.sources.ipynb #0473536c
 #: For images of your own
 FOLDER = Source('images', 'images of your own', 'a folder or loaders', 'your own')
 
