@@ -44,7 +44,8 @@ def main(study:str, names:list, runs:Path, n_workers:int):
     for name in names or specs:
         start = time.monotonic()
         out,command = runs/f'{study}-{name}',f'python -m studies {study} {name}'
-        result = fine_tuned(name, command, out, n_workers) if study=='e' else train(specs[name], command, out, n_workers)
+        if study=='e': result = fine_tuned(name, command, out, n_workers)
+        else: result = train(specs[name], command, out, n_workers)
         keep(result, f'{study}-{name}', time.monotonic()-start)
 
 if __name__=='__main__':

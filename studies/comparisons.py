@@ -5,7 +5,7 @@ from pathlib import Path
 from fastai.optimizer import Adam
 from fastai_clr_ext.all import *
 from fastai_clr_ext.compare.tuning import hold_out
-from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, RECIPES, Recipe, Trained, scaled
+from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, Recipe, Trained, scaled
 
 RECORDS = Path(__file__).parents[1]/'nbs'/'atlas'/'records'
 N_SEEDS = 12 # Of b and c

@@ -55,7 +55,7 @@ def test_options_by_hand():
     sit = parse_situation(o['data'], o['arch'], o['optimizer'])
     assert (sit.model, sit.optimizer, sit.bs)==('resnet20', 'adam', 512) and o['seeds']==5
     assert parse_situation('some/folder', None, None).data=='some/folder'
-    assert parse_situation('digits', 'lstm', None).model=='lstm' and parse_situation('digits', 14, None).model=='resnet14'
+    assert [parse_situation('digits', arch, None).model for arch in ('lstm', 14, '20')]==['lstm', 'resnet14', 'resnet20']
 
 @pytest.mark.parametrize('args,says', [
     (dict(policies='constant,constant'), 'named once each'),

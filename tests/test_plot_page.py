@@ -57,7 +57,8 @@ SHOWN = {
              'peak rate 0.3333', False),
     'history': (lambda: made(), 'RunHistory of 2 fits, 8 epochs, 400 batches, 400 steps\n', '0.65', False),
     'empty history': (RunHistory, 'RunHistory of 0 fits, 0 epochs, 0 batches, 0 steps', '0 batches', False),
-    'situation': (lambda: situation('digits', model='resnet20'), "Situation(model='resnet20', shift=1)", '<td>resnet20</td>', False)}
+    'situation': (lambda: situation('digits', model='resnet20'), "Situation(model='resnet20', shift=1)",
+                  '<td>resnet20</td>', False)}
 
 @pytest.mark.parametrize('name', SHOWN)
 def test_what_a_notebook_shows(name):

@@ -1,6 +1,8 @@
 "Situations: learners that are written down"
 import pickle
+from pathlib import Path
 import pytest, torch
+from fastai.torch_core import set_seed
 from fastai.optimizer import SGD
 from situations_helpers import he_params, image_folder
 from fastai_clr_ext.situations import *
@@ -24,6 +26,26 @@ def test_pretraining_is_one_body_for_all_seeds():
     assert all(map(same, range(4))) and not same(4)
     a.create_opt()
     assert [len(g) for g in a.opt.param_lists]==[len(list(a.model[:-1].parameters())), 2]
+
+QUICK = [name for name in SITUATIONS if name not in ('cifar10', 'thread')]
+
+@pytest.mark.parametrize('name', QUICK)
+def test_a_seed_is_a_learner(name):
+    "Weights, first batch and loss depend on the seed alone; each trains, and each is judged as its source says"
+    sit = situation(name)
+    if sit.data=='fashion-mnist' and not Path('/usr/share/datasets/fashion-mnist').exists():
+        pytest.skip('needs the data of Debian\'s package dataset-fashion-mnist')
+    a,b,c = sit(0),sit(0),sit(1)
+    def start(learn):
+        set_seed(0)
+        *x,y = learn.dls.one_batch()
+        return [learn.loss_func(learn.model.eval()(*x), y), *learn.model.parameters()]
+    same = [torch.equal(p, q) for p,q in zip(start(a), start(b), strict=True)]
+    other = [torch.equal(p, q) for p,q in zip(start(a), start(c), strict=True)]
+    assert all(same) and not all(other)
+    a.create_opt()
+    assert len(a.opt.param_lists)==(1 if sit.model=='tabular' else 2)
+    assert pickle.loads(pickle.dumps(sit))==sit==eval(repr(sit))
 
 def test_a_situation_travels(tmp_path):
     s = situation('digits', wd=.1)

@@ -9,17 +9,18 @@ def items(n=20, vocab=()):
     return Items(TensorDataset(x, -x), TensorDataset(x[:5], -x[:5]), vocab)
 
 def test_the_seed_is_the_order():
-    def order(seed, **kwargs): return torch.cat([x for x,_ in items_dls(items(), 8, seed=seed, **kwargs).train]).tolist()
+    def order(seed, **kwargs):
+        return torch.cat([x for x,_ in items_dls(items(), 8, seed=seed, **kwargs).train]).tolist()
     assert order(1)==order(1)!=order(2)
     assert len(order(1))==16 and sorted(order(1, drop_last=False))==list(range(20))
 
 def test_transforms_see_batches():
-    class Add(ItemTransform):
+    class Plus(ItemTransform):
         def __init__(self, n):
             super().__init__()
             self.n = n
-        def encodes(self, b): return (b[0]+self.n, *b[1:])
-    dls = items_dls(items(), 8, tfms=[Add(100)], valid_tfms=[Add(1)])
+        def encodes(self, b:list): return (b[0]+self.n, *b[1:])
+    dls = items_dls(items(), 8, tfms=[Plus(100)], valid_tfms=[Plus(1)])
     assert dls.one_batch()[0].min()>=100 and dls.valid.one_batch()[0].tolist()==[1, 2, 3, 4, 5]
 
 def test_classes():

@@ -1,5 +1,5 @@
 "Tables as tensors"
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pytest, torch
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 from fastai_clr_ext.situations.loaders import items_dls
@@ -28,7 +28,7 @@ def test_diamonds():
     df = diamonds_table()
     assert len(df)==53_920 and np.exp(df.price).round().between(326, 18_823).all()
     items = table_items('diamonds-cut', 42, 1000, 500)
-    cats,conts,y = items.train.tensors
+    cats,conts,_ = items.train.tensors
     assert cats.shape==(1000, 2) and conts.shape==(1000, 7)
     assert items.vocab==('Fair', 'Good', 'Ideal', 'Premium', 'Very Good')
     net = tabular_net(items_dls(items, 100)).eval()

@@ -14,7 +14,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import default_device
 from ..core.checks import as_list, check, is_count
 
-# %% ../../nbs/50b_situations.loaders.ipynb #a7244e46
+# %% ../../nbs/50b_situations.loaders.ipynb #3ad3c4af
 @dataclass(frozen=True, eq=False)
 class Items:
     "What is trained on and what is validated on, as tensors of one length each: inputs, then the target"
@@ -28,7 +28,7 @@ def check_tfms(
     "Raise a `ValueError` unless these are transforms"
     given = as_list(tfms)
     check(given is not None and all(map(callable, given)), 'tfms', 'be a list of transforms', tfms)
-    return given
+    return list(given)
 
 def items_dls(
     items:Items, # To load

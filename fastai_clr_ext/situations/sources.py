@@ -7,14 +7,13 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.sources.html.md
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/51e_situations.sources.ipynb #c0d5c6e6
+# %% ../../nbs/51e_situations.sources.ipynb #32b7f6d5
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.metrics import R2Score, accuracy
-from .tabular import TABLES
 from .text import bits_per_character
 
 # %% ../../nbs/51e_situations.sources.ipynb #f7b77f9e

@@ -7,11 +7,10 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/situations.text.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/51b_situations.text.ipynb #d7449185
+# %% ../../nbs/51b_situations.text.ipynb #a5e384c4
 import math, torch
 import torch.nn.functional as F
 from functools import lru_cache
-from pathlib import Path
 from torch import nn
 from torch.utils.data import TensorDataset
 from .loaders import Items
