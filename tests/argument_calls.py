@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, torch
 from fastai.learner import Learner
 from fastai_clr_ext.all import *
 from fastai_clr_ext import schedule
+from fastai_clr_ext.compare import in_margins
 from fastai_clr_ext.situations.images import digits_images
 from compare_helpers import POLICIES, make_line
 from conftest import make_mlp
@@ -114,6 +115,7 @@ CALLS |= {
     'merged_html': Call(merged_html, table=merge_records([result]), path=folder/'m.html', overwrite=True),
     'merged_markdown': Call(merged_markdown, table=merge_records([result])),
     'over_situations': Call(over_situations, table=merge_records([result]), level=.95),
+    'in_margins': Call(in_margins, table=merge_records([result]).assign(margin=.1)),
     'plot_situations': Call(plot_situations, table=merge_records([result]), axs=None),
     'run_policy': Call(run_policy, learn=make_mlp(), policy=constant(), n_epoch=1, lr_max=.1),
     'RunHistory.to_html': Call(history.to_html, path=folder/'p.html', title='x', overwrite=True),

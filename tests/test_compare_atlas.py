@@ -149,3 +149,14 @@ def test_the_forest_shows_each_situation_and_the_mean():
     two = merge_records([made(('constant', '1cycle', 'wsd')), elsewhere(made(('constant', '1cycle', 'wsd')), data='x')])
     assert [ax.get_title() for ax in plot_situations(two)]==['1cycle against constant', 'wsd against constant']
     with pytest.raises(ValueError, match='axs must'): plot_situations(two, ax)
+
+def test_gains_of_all_metrics_in_one_unit():
+    a,b = made() | dict(margin=.01),made() | dict(margin=.1)
+    b['situation'] = b['situation'] | dict(data='elsewhere')
+    table = merge_records([a, b])
+    units = in_margins(table)
+    assert units.gain.tolist()==pytest.approx([table.gain[0]/.01, table.gain[1]/.1])
+    assert (units.gain_hi-units.gain_lo)[1]==pytest.approx((table.gain_hi-table.gain_lo)[1]/.1)
+    assert len(over_situations(units))==1 and units.verdict.equals(table.verdict)
+    with pytest.raises(ValueError, match='margin must be above 0 in each situation'): in_margins(merge_records([made()]))
+    with pytest.raises(ValueError, match='table must have the columns'): in_margins(table.drop(columns='margin'))
