@@ -55,7 +55,8 @@ def test_options_by_hand():
     sit = parse_situation(o['data'], o['arch'], o['optimizer'])
     assert (sit.model, sit.optimizer, sit.bs)==('resnet20', 'adam', 512) and o['seeds']==5
     assert parse_situation('some/folder', None, None).data=='some/folder'
-    assert [parse_situation('digits', arch, None).model for arch in ('lstm', 14, '20')]==['lstm', 'resnet14', 'resnet20']
+    models = [parse_situation('digits', arch, None).model for arch in ('lstm', 14, '20')]
+    assert models==['lstm', 'resnet14', 'resnet20']
 
 @pytest.mark.parametrize('args,says', [
     (dict(policies='constant,constant'), 'named once each'),

@@ -27,14 +27,13 @@ def test_pretraining_is_one_body_for_all_seeds():
     a.create_opt()
     assert [len(g) for g in a.opt.param_lists]==[len(list(a.model[:-1].parameters())), 2]
 
-QUICK = [name for name in SITUATIONS if name not in ('cifar10', 'thread')]
+HAS_FASHION = Path('/usr/share/datasets/fashion-mnist').exists()
+QUICK = [name for name,sit in SITUATIONS.items() if sit.data!='cifar10' and (sit.data!='fashion-mnist' or HAS_FASHION)]
 
 @pytest.mark.parametrize('name', QUICK)
 def test_a_seed_is_a_learner(name):
     "Weights, first batch and loss depend on the seed alone; each trains, and each is judged as its source says"
     sit = situation(name)
-    if sit.data=='fashion-mnist' and not Path('/usr/share/datasets/fashion-mnist').exists():
-        pytest.skip('needs the data of Debian\'s package dataset-fashion-mnist')
     a,b,c = sit(0),sit(0),sit(1)
     def start(learn):
         set_seed(0)

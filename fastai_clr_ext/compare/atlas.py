@@ -117,7 +117,7 @@ def _gather(comparisons)->dict:
             found.add(comparison, source, policy['name'])
     return gathered
 
-# %% ../../nbs/68_compare.atlas.ipynb #20593793
+# %% ../../nbs/68_compare.atlas.ipynb #bdeb04e7
 def _merged_row(found, situation, rates, n_policies)->dict:
     "Return the row of a policy in a situation"
     record = found.comparison.record
@@ -126,9 +126,10 @@ def _merged_row(found, situation, rates, n_policies)->dict:
     if found.pairs: row |= _judge_pairs(found, record, n_policies)
     facts = {name: record['situation'].get(name) for name in _SITUATION_COLUMNS}
     base_lr,lr_max = json.loads(rates)
-    return row | dict(margin=found.margin, n_seeds=len(found.pairs), n_errors=len(found.errors-set(found.pairs)),
-                      lr_max=lr_max, baseline_lr_max=base_lr, n_repeated=found.n_repeated, source=', '.join(found.sources), **facts,
-                      n_epoch=record['budget'].get('n_epoch'), situation=digest({'key': situation})[:8])
+    counts = dict(n_seeds=len(found.pairs), n_errors=len(found.errors-set(found.pairs)), n_repeated=found.n_repeated)
+    return row | counts | dict(margin=found.margin, lr_max=lr_max, baseline_lr_max=base_lr,
+                               source=', '.join(found.sources), **facts, n_epoch=record['budget'].get('n_epoch'),
+                               situation=digest({'key': situation})[:8])
 
 def _judge_pairs(found, record, n_policies)->dict:
     "Return gain and verdict of the pairs of a policy in a situation"
