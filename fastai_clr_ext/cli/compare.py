@@ -58,7 +58,7 @@ def _parse_cycle(name, given, sit)->Schedule:
     try: return PRESETS[cycle](**_MOMS.get(cycle, {}) | args)
     except TypeError as e: raise ValueError(f'policy {name!r} must have parameters of {cycle}; {e}') from e
 
-# %% ../../nbs/71_cli.compare.ipynb #b23ac17a
+# %% ../../nbs/71_cli.compare.ipynb #96c9d992
 def parse_situation(
     data:str, # Name of a situation, or a folder of images
     arch:str|int|None, # Network, such as `'resnet20'`, 20 or `'rnn'`; None means the situation's
@@ -68,7 +68,8 @@ def parse_situation(
     for name,value in dict(data=data, optimizer=optimizer).items():
         check(value is None or isinstance(value, str) and value.strip(), f'--{name}', 'be a name', value)
     sit = SITUATIONS.get(data) or replace(SITUATIONS['cifar10'], data=data) # images of a folder are like CIFAR's
-    model = sit.model if arch is None else f'resnet{arch}' if str(arch).isdecimal() else str(arch)
+    model = str(sit.model if arch is None else arch)
+    if model.isdecimal(): model = f'resnet{model}'
     try: return replace(sit, model=model, optimizer=optimizer or sit.optimizer)
     except ValueError as e: raise ValueError('--' + re.sub('^(model|depth) ', 'arch ', f'{e}')) from e
 
