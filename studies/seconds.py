@@ -39,7 +39,8 @@ def measured(sit:Situation)->dict:
     "Seconds of a run, and what it was"
     is_estimate = sit.data in N_ITEMS and sit.n_train is None
     seconds,learn = timed(part_of(sit) if is_estimate else sit)
-    n_batches = N_ITEMS[sit.data]//sit.bs if is_estimate else len(learn.dls.train)
+    n_batches = len(learn.dls.train)
+    if is_estimate: n_batches = N_ITEMS[sit.data]//sit.bs if sit.drop_last else -(-N_ITEMS[sit.data]//sit.bs)
     if is_estimate: seconds *= n_batches*sit.n_epoch/N_TRIED
     score = None if is_estimate else float(f'{learn.recorder.values[-1][-1]:.4g}')
     return dict(seconds=float(f'{seconds:.2g}'), is_estimate=is_estimate, metric=learn.recorder.metric_names[-2],

@@ -211,7 +211,7 @@ def about(self:Situation)->dict: # Plain values by field
     is_pretrained = bool(self.pretrain_on) or self.model=='efficientnet-lite0'
     return facts | dict(data=data, pretrained=is_pretrained)
 
-# %% ../../nbs/52_situations.catalog.ipynb #61c68b98
+# %% ../../nbs/52_situations.catalog.ipynb #97d8a514
 SITUATIONS = {
     'digits': Situation(shift=1),
     'digits-mlp': Situation(model='mlp', shift=1, wd=1e-4, n_epoch=10, lr_max=.3),
@@ -241,7 +241,7 @@ SITUATIONS = {
     'diabetes': Situation('diabetes', 'tabular', bs=32, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
     'topics': Situation('topics', 'gru', bs=32, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
     'next-char': Situation('next-char', 'gru', bs=16, wd=1e-2, optimizer='adam', n_epoch=10, lr_max=1e-2),
-    'next-char-awd': Situation('next-char', 'awd-lstm', bs=16, wd=1e-2, optimizer='adam', n_epoch=15, lr_max=3e-2)}
+    'next-char-awd': Situation('next-char', 'awd-lstm', bs=16, wd=1e-2, optimizer='adam', n_epoch=15, lr_max=.1)}
 
 # %% ../../nbs/52_situations.catalog.ipynb #8c1f5283
 def situation(

@@ -16,7 +16,7 @@ from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.metrics import R2Score, accuracy
 from .text import bits_per_character
 
-# %% ../../nbs/51e_situations.sources.ipynb #f7b77f9e
+# %% ../../nbs/51e_situations.sources.ipynb #e770c0e9
 @dataclass(frozen=True)
 class Source:
     "Where data are from, what kind they are, and how a network for them is judged"
@@ -46,7 +46,7 @@ SOURCES = {
                             'UCI, from the package scikit-learn', _CC_BY),
     'diabetes': Source('table', '442 patients: progression in a year from 10 columns',
                        'Efron et al. 2004, from the package scikit-learn', 'not stated', MSELossFlat, R2Score),
-    'topics': Source('classes of text', 'which of 6 descriptions a piece of 64 characters is from',
+    'topics': Source('classes of text', 'which of 5 descriptions a piece of 64 characters is from',
                      'descriptions of data in scikit-learn', _BSD),
     'next-char': Source('next character', 'the next of 128 characters in pieces of 64, from 43,000',
                         'descriptions of data in scikit-learn', _BSD, metric=lambda: bits_per_character, margin=.02)}
