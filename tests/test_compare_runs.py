@@ -16,7 +16,8 @@ from fastai.test_utils import synth_dbunch
 from torch.utils.data import TensorDataset
 from compare_helpers import *
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.compare.runs import epoch_scores, run_counts
+from fastai_clr_ext.compare.runs import Run, _train_task, epoch_scores, run_counts
+from fastai_clr_ext.core.files import write_json
 from fastai_clr_ext.record import GradRecorder, HistoryRecorder, RunHistory
 from fastai_clr_ext.record.recorder import epoch_metrics
 from fastai_clr_ext.schedule import constant, one_cycle
@@ -53,6 +54,18 @@ def test_a_worker_that_cannot_write_sends_its_result(tmp_path, monkeypatch):
     assert not list((tmp_path/'out'/'runs').glob('*.npz')) and len(list((tmp_path/'out'/'runs').glob('*.json')))==2
     again = compare(make_line, POLICIES, seeds=[1], out=tmp_path/'out', **quick)
     assert again.df.seconds.tolist()==first.df.seconds.tolist()
+
+def test_what_a_dead_worker_had_written_is_not_trained_again(tmp_path):
+    "The task of a worker that died before its result was fetched is given to another one"
+    begun = []
+    def counted(seed):
+        begun.append(seed)
+        return make_line(seed)
+    run = Run('a', 3, constant(moms=.9), .05, 1, tmp_path)
+    path,result = _train_task(counted, run)
+    assert _train_task(counted, run)==(path, result) and begun==[3]
+    write_json(path, result | dict(end='error', why='RuntimeError: no memory'))
+    assert _train_task(counted, run)[1]['end']=='well' and begun==[3, 3], 'an error is no result'
 
 def test_every_policy_sees_the_same_weights_and_batches(tmp_path):
     def look(learn, name):

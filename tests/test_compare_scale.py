@@ -20,7 +20,7 @@ def marks(tmp_path):
 def test_a_killed_worker_costs_its_run(cluster, tmp_path, marks):
     found = scale.kill_worker(cluster, tmp_path/'out', marks, n_seeds)
     assert found['n_then']<N_RUNS==found['n_files']
-    assert N_RUNS<=found['n_begun']<=N_RUNS+2, 'its run, and one whose result was still on the worker'
+    assert N_RUNS<=found['n_begun']<=N_RUNS+1
 
 def test_a_killed_client_goes_on(cluster, tmp_path, marks):
     found = scale.kill_client(cluster, tmp_path/'out', marks, n_seeds)

@@ -228,7 +228,7 @@ def _check_consistent(result, n_batches, path):
     wrong = [name for name,value in last.items() if value!=result['scores'].get(name)]
     check(not wrong, f'scores of {path}', f'be those of the last epoch: {hint}', wrong)
 
-# %% ../../nbs/64_compare.runs.ipynb #48d5e34d
+# %% ../../nbs/64_compare.runs.ipynb #6d04eca7
 def check_scored(
     result:dict, # Of a run
     metric:str # What is compared
@@ -246,7 +246,11 @@ def _best_so_far(results, metric, higher)->str:
     means = df.groupby('policy').value.mean().sort_values(ascending=not higher)
     return f'best so far: {means.index[0]} {means.iloc[0]:.4g}' if len(means) else ''
 
-def _train_task(make_learner, run): return run.path, train_run(make_learner, run, must_save=False)
+def _train_task(make_learner, run)->tuple: # Where its result belongs; the result
+    "Train a run, unless it was trained by a worker that died before the result was fetched"
+    result = read_run_file(run) if run.path.exists() else None
+    if result is None or result['end']=='error': result = train_run(make_learner, run, must_save=False)
+    return run.path, result
 
 def _write_result(path, result):
     "Write a result, in case the worker has another folder by this name, or can't write there"
