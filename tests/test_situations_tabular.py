@@ -24,7 +24,6 @@ def test_another_split_and_parts():
     assert share[0]==pytest.approx(share[1], abs=.01), 'equal shares of each class'
 
 def test_diamonds():
-    pytest.importorskip('plotnine', reason='pip install plotnine')
     df = diamonds_table()
     assert len(df)==53_920 and np.exp(df.price).round().between(326, 18_823).all()
     items = table_items('diamonds-cut', 42, 1000, 500)

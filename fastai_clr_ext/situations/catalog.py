@@ -35,23 +35,21 @@ from .sources import Source, source_of
 #: Optimizers by name. fastai's Adam decouples weight decay unless told not to
 OPTIMIZERS = {'sgd': partial(SGD, mom=.9), 'adam': Adam, 'adam-l2': partial(Adam, decouple_wd=False)}
 
-# %% ../../nbs/52_situations.catalog.ipynb #58ccf260
+# %% ../../nbs/52_situations.catalog.ipynb #395b6efd
 MAX_SIZE = 2_000 # Pixels of a side; more is a mistake
-
 
 def _check_unused(sit, kind):
     "Raise a `ValueError` if a field is set that the data have no use for"
-    of_images = {'size': None, 'shift': 0, 'mirror': False, 'classes': None, 'pretrain_on': None}
-    of_parts = {'n_train': None, 'n_valid': None}
     is_given = isinstance(sit.data, DataLoaders)
-    unused = {} if kind=='images' else of_images
-    if is_given: unused = of_images | of_parts
-    elif kind not in ('images', 'table'): unused = of_images | of_parts
+    unused = {}
+    if is_given or kind!='images':
+        unused |= dict(size=None, shift=0, mirror=False, classes=None, pretrain_on=None)
+    if is_given or kind not in ('images', 'table'): unused |= dict(n_train=None, n_valid=None)
     changed = [name for name,default in unused.items() if getattr(sit, name)!=default]
     what = 'loaders of your own' if is_given else f'data of the kind {kind!r}'
     check(not changed, ', '.join(changed), f'be left out for {what}', [getattr(sit, name) for name in changed])
 
-# %% ../../nbs/52_situations.catalog.ipynb #966d2ed8
+# %% ../../nbs/52_situations.catalog.ipynb #4ee90660
 def check_situation(
     sit:object # A `Situation`, whose fields are of the kinds that they are annotated with
 ):
@@ -61,7 +59,7 @@ def check_situation(
     kind = source_of(sit.data).kind
     check_model_name(sit.model, kind)
     _check_unused(sit, kind)
-    for name in ('n_train', 'n_valid', 'size', 'n_epoch', 'pretrain_epochs'):
+    for name in ('n_train', 'n_valid', 'n_epoch', 'pretrain_epochs'):
         value = getattr(sit, name)
         check(value is None or is_count(value), name, 'be a whole number of at least 1', value)
     check_count('split_seed', sit.split_seed, least=0, most=2**32-1)
@@ -69,7 +67,7 @@ def check_situation(
     check_count('bs', sit.bs, what='items', most=MAX_BATCHES)
     check(is_number(sit.wd) and sit.wd>=0, 'wd', 'be at least 0', sit.wd)
     check_lr_max(sit.lr_max)
-    check(sit.size is None or sit.size<=MAX_SIZE, 'size', f'be at most {MAX_SIZE} pixels', sit.size)
+    if sit.size is not None: check_count('size', sit.size, what='pixels', most=MAX_SIZE)
     clr_beta_07(*tuple_07('use_clr_beta', sit.use_clr_beta, '(div, pct)'))
     for name in ('classes', 'pretrain_on'):
         chosen = getattr(sit, name)

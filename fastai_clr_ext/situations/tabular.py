@@ -79,14 +79,14 @@ def table_items(
              for part in (table.train, table.valid)]
     return Items(*parts, tuple(table.vocab) if is_class else ())
 
-# %% ../../nbs/51a_situations.tabular.ipynb #6012b014
+# %% ../../nbs/51a_situations.tabular.ipynb #bfbeb73e
 def tabular_net(
     dls:DataLoaders, # Over `table_items`
     layers:tuple=(200, 100) # Values of the hidden layers, fastai's default
 )->nn.Module: # Of categories and numbers
     "Return fastai's `TabularModel`, with embeddings sized as fastai sizes them"
     from fastai.tabular.model import TabularModel, emb_sz_rule
-    parts = [part.tensors for part in (dls.train_ds, dls.valid_ds)]
-    n_each = [int(column.max())+1 for column in torch.cat([cats for cats,*_ in parts]).T]
-    n_conts = parts[0][1].shape[1]
-    return TabularModel([(n, emb_sz_rule(n)) for n in n_each], n_conts, dls.c, list(layers))
+    cats,conts,_ = dls.train_ds.tensors
+    all_cats = torch.cat([cats, dls.valid_ds.tensors[0]])
+    sizes = [(n, emb_sz_rule(n)) for n in (int(column.max())+1 for column in all_cats.T)]
+    return TabularModel(sizes, conts.shape[1], dls.c, list(layers))
