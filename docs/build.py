@@ -221,7 +221,7 @@ def write_source(doc_url):
     texts['index'] = index_page(paths)
     texts = unlink_undocumented(texts, doc_url)
     for name,text in texts.items(): (source/f'{name}.md').write_text(text, encoding='utf-8')
-    shutil.copy(Path(__file__).parent/'conf.py', source)
+    for name in ('conf.py', 'docs.css'): shutil.copy(Path(__file__).parent/name, source)
     return len(texts)
 
 def localise(doc_url):
