@@ -1,15 +1,16 @@
 """Train what a study compares: `python -m studies STUDY [NAME…] [--runs FOLDER] [--workers N]`
 
 STUDY is b, c, d (which is g too), d-why, e or f; NAME one of its comparisons, all of them if none is given. Runs go to
-FOLDER and are not trained again; the record of each comparison goes to nbs/atlas/records. Study a is
-`python -m studies.gradients`."""
+FOLDER and are not trained again. The record of each comparison goes to nbs/atlas/records; the scores of the trials of
+study e, which chooses its rates here, go to nbs/atlas/trials. Study a is `python -m studies.gradients`."""
 import argparse, os, shutil, time, warnings
 from pathlib import Path
 
 warnings.simplefilter('ignore')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+import pandas as pd
 from fastai_clr_ext.all import *
-from studies.comparisons import FINE_TUNED, RECORDS, STUDIES, HeldOut, Spec, recipes_at
+from studies.comparisons import FINE_TUNED, RECORDS, STUDIES, TRIALS, HeldOut, Spec, recipes_at
 from studies.policies import RECIPES
 
 RUNS = Path(__file__).parents[1]/'studies_runs'
@@ -28,7 +29,7 @@ def keep(result:Comparison, name:str, seconds:float):
 def fine_tuned(name:str, command:str, out:Path, n_workers:int)->Comparison:
     "Choose rate and ratio of each recipe on held-out images, then compare the recipes"
     sit,n_trials,n_seeds = FINE_TUNED[name]
-    chosen = {}
+    chosen,tables = {},[]
     for recipe in RECIPES:
         tried = recipes_at(sit, recipe)
         trials = compare(HeldOut(sit), tried, sit.n_epoch, list(range(1000, 1000+n_trials)), None,
@@ -36,6 +37,9 @@ def fine_tuned(name:str, command:str, out:Path, n_workers:int)->Comparison:
         means = trials.summary()['mean']
         print(f'{recipe}: ' + ', '.join(f'{label.rpartition(" at ")[2]}: {mean:.3f}' for label,mean in means.items()))
         chosen[recipe] = tried[means.idxmax()]
+        tables.append(trials.df[['policy', 'seed', 'end', 'accuracy']])
+    TRIALS.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables).to_csv(TRIALS/f'e-{name}.csv', index=False)
     return train(Spec(sit, chosen, n_seeds, is_tuned=False), command, out/'runs', n_workers)
 
 def main(study:str, names:list, runs:Path, n_workers:int):

@@ -8,6 +8,7 @@ from fastai_clr_ext.compare.tuning import hold_out
 from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, Recipe, Trained, scaled
 
 RECORDS = Path(__file__).parents[1]/'nbs'/'atlas'/'records'
+TRIALS = RECORDS.parent/'trials'
 N_SEEDS = 12 # Of b and c
 HALF_DECADES = .1, .3, 1., 3., 10. # Rates tried, as multiples of the situation's; more while the best is at an edge
 
@@ -117,11 +118,16 @@ class HeldOut:
     sit:Situation
     def __call__(self, seed): return hold_out(self.sit(seed))
 
+def random_start(sit:Situation)->Situation:
+    "The same situation without pretraining"
+    is_imagenet = sit.model=='efficientnet-lite0'
+    return replace(sit, pretrain_on=None, model='efficientnet-lite0-random' if is_imagenet else sit.model)
+
 def recipes_at(sit:Situation, name:str)->dict:
     "A recipe at each rate and ratio of rates"
     optimizer = 'adam' if name=='Adam, use_clr' else sit.optimizer
-    mults = (1.,) if name=='from scratch' else LR_MULTS
-    return {f'{name} at {lr:g}, {mult:g}': Recipe(name, sit.n_epoch, lr, mult)
+    mults,start = ((1.,), random_start(sit)) if name=='from scratch' else (LR_MULTS, None)
+    return {f'{name} at {lr:g}, {mult:g}': Recipe(name, sit.n_epoch, lr, mult, start)
             for lr in E_RATES[optimizer] for mult in mults}
 
 FINE_TUNED = {'transfer-digits-sgd': (situation_of('transfer-digits', 'sgd'), 4, 20),

@@ -1,7 +1,7 @@
 "What is compared: cycles, and functions of a learner that can be sent to another process"
 from dataclasses import dataclass, field
 from functools import partial
-from torch import nn
+import torch
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 from fastai.optimizer import Adam
@@ -18,9 +18,6 @@ def scaled(cycle:Cycle, factor:float)->Cycle:
                   for phase in cycle.phases])
 
 # ---- policies that change more than the cycle
-
-def _reset(module:nn.Module):
-    if hasattr(module, 'reset_parameters'): module.reset_parameters()
 
 @dataclass(frozen=True)
 class Trained:
@@ -44,8 +41,11 @@ class Recipe:
     budget:int # Epochs in all
     lr:float
     lr_mult:float
+    start:Situation|None = None # Whose random weights the network gets first; None to keep its own
 
-    def __call__(self, learn:Learner): RECIPES[self.name](learn, self.budget, self.lr, self.lr_mult)
+    def __call__(self, learn:Learner):
+        if self.start is not None: learn.model.load_state_dict(self.start(torch.initial_seed()).model.state_dict())
+        RECIPES[self.name](learn, self.budget, self.lr, self.lr_mult)
 
 def _long(learn, budget, lr, lr_mult, **kwargs):
     learn.fit_stages(stages_long(budget=budget, base_lr=lr, lr_mult=lr_mult, **kwargs))
@@ -60,7 +60,6 @@ def _adam_use_clr(learn, budget, lr, lr_mult):
     _long(learn, budget, lr, lr_mult, sched=clr_07(10, 4))
 
 def _scratch(learn, budget, lr, lr_mult):
-    learn.model.apply(_reset)
     learn.unfreeze()
     learn.fit_one_cycle_ext(budget, lr, sched=ONE_CYCLE)
 
