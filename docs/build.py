@@ -9,12 +9,15 @@ from urllib.parse import unquote
 
 root = Path(__file__).resolve().parent.parent
 site,source,nbs = root/'_docs', root/'_proc', root/'nbs'
-repo_files = ('CHANGELOG.md', 'CONTRIBUTING.md')
+repo_files = root/'CHANGELOG.md', root/'CONTRIBUTING.md'
+protocol = nbs/'studies'/'PROTOCOL.md'
 captions = {'cli': 'Command line'} # of groups in the navigation that are not called by their name
 
 number = r'(?:\d+[a-zA-Z]?_)?' # of a notebook in the reading order: `10_` in `10_schedule.cycle.ipynb`
 # of fastai's callbacks, which every class of them takes
 event_arguments = re.compile(r'\(\n {4}\*, after_create:NoneType=None,[^)]*\n\)')
+# to a file that has a page too
+file_link = re.compile(r'\]\((?:\.{0,2}/)*(?:nbs/|studies/)*(CHANGELOG|CONTRIBUTING|PROTOCOL)\.md\)')
 notebook_link = re.compile(rf'\]\((?:\.{{0,2}}/)*(?:[\w-]+/)*{number}([\w.-]+)\.ipynb(#[^)]*)?\)')
 
 def page_name(path):
@@ -40,6 +43,10 @@ def markdown_cell(text, doc_url):
     if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
     return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
+
+def linked_to_pages(text):
+    "Markdown whose links to files that have a page go there"
+    return file_link.sub(lambda m: f']({m[1].lower()}.md)', text)
 
 def source_link(path, symbol):
     "nbdev's link to a symbol's source with the line, which nbdev doesn't find for what is taken from the module"
@@ -182,10 +189,11 @@ def pages():
     return [p for p in sorted(nbs.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and p!=nbs/'index.ipynb']
 
 def navigation(paths):
-    "The pages under their headings: first the tutorials, then the wings in their order, then what else there is"
-    groups = {'tutorials': []}
+    "The pages under their headings: first what is read from top to bottom, then the wings, then what else there is"
+    groups = {name: [] for name in ('tutorials', 'atlas', 'studies')}
     for path in paths: groups.setdefault(group_name(path), []).append(page_name(path))
-    groups['project'] = [Path(name.lower()).stem for name in repo_files]
+    groups['studies'].append(protocol.stem.lower())
+    groups['project'] = [path.stem.lower() for path in repo_files]
     return {name: pages for name,pages in groups.items() if pages}
 
 def toctree(name, pages):
@@ -196,7 +204,6 @@ def toctree(name, pages):
 def index_page(paths):
     "The first page, with the navigation of them all"
     text = to_markdown(nbs/'index.ipynb', source/'images')
-    text = re.sub(r'\]\((CHANGELOG|CONTRIBUTING)\.md\)', lambda m: f']({m[1].lower()}.md)', text)
     return '\n'.join([text, *(toctree(name, pages) for name,pages in navigation(paths).items())])
 
 def anchors(text):
@@ -213,15 +220,19 @@ def unlink_undocumented(texts, doc_url):
 
 def write_source(doc_url):
     "All pages as Markdown in `_proc`; returns how many they are"
+    from fastai_clr_ext.core.pages import SORT_CSS, SORT_SCRIPT
     shutil.rmtree(source, ignore_errors=True)
     paths = pages()
     if len({page_name(p) for p in paths})!=len(paths): raise ValueError('two notebooks would have the same page')
     texts = {page_name(p): to_markdown(p, source/'images') for p in paths}
-    texts |= {Path(name.lower()).stem: (root/name).read_text(encoding='utf-8') for name in repo_files}
+    texts |= {path.stem.lower(): path.read_text(encoding='utf-8') for path in (*repo_files, protocol)}
     texts['index'] = index_page(paths)
+    texts = {name: linked_to_pages(text) for name,text in texts.items()}
     texts = unlink_undocumented(texts, doc_url)
     for name,text in texts.items(): (source/f'{name}.md').write_text(text, encoding='utf-8')
     for name in ('conf.py', 'docs.css'): shutil.copy(Path(__file__).parent/name, source)
+    (source/'tables.js').write_text(SORT_SCRIPT, encoding='utf-8')
+    (source/'tables.css').write_text(SORT_CSS, encoding='utf-8')
     return len(texts)
 
 def localise(doc_url):

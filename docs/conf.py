@@ -6,7 +6,8 @@ project,author,release = 'fastai_clr_ext', 'The fastai_clr_ext authors', __versi
 copyright = '2026, ' + author
 extensions = ['myst_parser']
 html_theme,html_title = 'furo', f'fastai_clr_ext {release}'
-html_static_path = html_css_files = ['docs.css']
+html_css_files,html_js_files = ['docs.css', 'tables.css'], [('tables.js', {'defer': 'defer'})]
+html_static_path = ['docs.css', 'tables.css', 'tables.js']
 html_copy_source,html_show_sphinx,html_show_sourcelink = False, False, False
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 3

@@ -45,7 +45,7 @@ def train(job:tuple)->dict:
 def main(out:Path, n_workers:int):
     jobs = [(name, policy, seed) for name in TRAINED for policy in POLICIES for seed in SEEDS]
     runs = sorted(map_unordered(train, jobs, n_workers), key=lambda run: (run['situation'], run['policy'], run['seed']))
-    out.write_text(json.dumps(dict(n_parts=N_PARTS, torch=torch.__version__, runs=runs), indent=1)+'\n')
+    out.write_text(json.dumps(dict(n_parts=N_PARTS, torch=torch.__version__, runs=runs))+'\n')
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -23,6 +23,17 @@ def pytest_xdist_auto_num_workers(config):
     "Workers for `-n auto`: one for each core, four at most, because each needs about 1 GB"
     return min(4, os.cpu_count() or 1)
 
+@pytest.fixture(scope='session')
+def browser():
+    "Debian's Chromium"
+    chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
+    if chromium is None: pytest.skip('no Chromium here')
+    sync_api = pytest.importorskip('playwright.sync_api')
+    with sync_api.sync_playwright() as p:
+        running = p.chromium.launch(executable_path=str(chromium), args=['--no-sandbox'])
+        yield running
+        running.close()
+
 class Spy(Callback):
     "Reads every group's hyper-parameters from the optimizer when a training batch is about to step"
     order,run_valid = 1000,False

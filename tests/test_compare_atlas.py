@@ -29,7 +29,7 @@ def test_each_row_says_the_verdict_first_and_where_it_is_from(tmp_path):
     (tmp_path/'yours.json').write_text(json.dumps(b))
     c = made(('constant', 'wsd'))
     df = merge_records([tmp_path/'mine', str(tmp_path/'yours.json'), a, c])
-    assert list(df)[:2]==['verdict', 'policy'] and df.policy.tolist()==['1cycle', 'wsd']
+    assert list(df)[:3]==['verdict', 'direction', 'policy'] and df.policy.tolist()==['1cycle', 'wsd']
     assert df.source[0]==f'{tmp_path/"mine"/"record.json"}, {tmp_path/"yours.json"}' and df.source[1]=='record 4'
     assert df.n_seeds.tolist()==[5, 3] and df.n_repeated.tolist()==[4, 0]
     both = made(seeds=range(5))
@@ -138,6 +138,29 @@ def test_the_interval_over_situations_holds_and_so_does_the_prediction():
         inside += row['gain_lo']<.02<row['gain_hi']
         predicted += row['next_lo']<new<row['next_hi']
     assert .935<inside/2000<.965 and .935<predicted/2000<.965
+
+def test_the_direction_asks_for_less_than_the_verdict():
+    "The gain is .02, .03 and .04 on three seeds: t with 2 degrees of freedom gives an interval of .03 ± .0248"
+    half = stats.t.ppf(.975, 2)*.01/3**.5
+    table = merge_records([made(margin=.01)])
+    assert (table.gain_lo[0], table.gain_hi[0])==pytest.approx((.03-half, .03+half))
+    assert (table.verdict[0], table.direction[0])==('cannot tell', 'better'), 'above 0, but not above .01'
+    worse = made(margin=.01)
+    worse['baseline'] = '1cycle'
+    assert merge_records([worse]).direction[0]=='worse' and merge_records([made(seeds=(0, 1))]).direction[0]=='unclear'
+    row = over_situations(pd.concat([table, merge_records([elsewhere(made(), data='x')])])).iloc[0]
+    assert (row.directions, row.verdicts)==('better in 2', 'cannot tell in 1, worked in 1')
+
+def test_the_forest_shows_what_is_clear_and_what_matters():
+    table = merge_records([made(margin=.01), elsewhere(made(seeds=(0, 1), margin=.01), data='x')])
+    ax, = plot_situations(table)
+    faces = [line.get_markerfacecolor() for line in ax.lines if line.get_marker()=='o']
+    assert faces==['C0', 'white']
+    band, = ax.patches
+    assert (band.get_x(), band.get_width())==pytest.approx((-.01, .02))
+    assert not plot_situations(gains(.01, .02))[0].patches, 'no margin, no band'
+    band, = plot_situations(in_margins(table))[0].patches
+    assert (band.get_x(), band.get_width())==(-1, 2)
 
 def test_the_forest_shows_each_situation_and_the_mean():
     table = gains(.01, .03, -.01)

@@ -2,10 +2,10 @@
 from html.parser import HTMLParser
 import re, subprocess, sys
 from functools import cache
-from pathlib import Path
 import pytest
 from compare_helpers import *
 from fastai_clr_ext.compare import *
+from fastai_clr_ext.core.pages import SORT_SCRIPT
 
 @cache
 def hostile(text):
@@ -62,23 +62,35 @@ def test_hostile_pages_have_no_element_that_acts(i):
     assert (not [k for _,attrs in found for k in attrs if k.startswith('on')]
             and all(attrs['src'].startswith('data:image/') for tag,attrs in found if tag=='img'))
 
-def test_hostile_pages_do_nothing_in_a_browser(tmp_path):
-    chromium = next((p for p in map(Path, ('/usr/bin/chromium', '/usr/bin/chromium-browser')) if p.exists()), None)
-    sync_api = pytest.importorskip('playwright.sync_api')
-    if chromium is None: pytest.skip('no Chromium here')
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(chromium), args=['--no-sandbox'])
-        for text in HOSTILE:
-            (tmp_path/'r.html').write_text(hostile(text)[1], encoding='utf-8')
-            page,seen = browser.new_page(viewport=dict(width=390, height=800)),[]
-            page.on('dialog', lambda d: seen.append('dialog'))
-            page.on('request', lambda q: seen.append(q.url) if not q.url.startswith(('data:', 'file:')) else None)
-            page.goto(f'file://{tmp_path}/r.html')
-            assert not seen and page.evaluate('document.querySelectorAll("script,iframe,object,a,form").length')==0
-            assert page.evaluate('document.documentElement.scrollWidth')<=390, 'readable on a phone'
-            assert page.evaluate('[...document.images].every(i => i.complete && i.naturalWidth>0)')
-            page.close()
-        browser.close()
+def open_quietly(browser, path):
+    "A page on a phone, and what it asked for or said"
+    page,seen = browser.new_page(viewport=dict(width=390, height=800)),[]
+    page.on('dialog', lambda d: seen.append('dialog'))
+    page.on('console', lambda message: seen.append(message.text))
+    page.on('request', lambda q: seen.append(q.url) if not q.url.startswith(('data:', 'file:')) else None)
+    page.goto(f'file://{path}')
+    return page,seen
+
+def test_hostile_pages_do_nothing_in_a_browser(browser, tmp_path):
+    for text in HOSTILE:
+        (tmp_path/'r.html').write_text(hostile(text)[1], encoding='utf-8')
+        page,seen = open_quietly(browser, tmp_path/'r.html')
+        assert not seen and page.evaluate('document.querySelectorAll("script,iframe,object,a,form").length')==0
+        assert page.evaluate('document.documentElement.scrollWidth')<=390, 'readable on a phone'
+        assert page.evaluate('[...document.images].every(i => i.complete && i.naturalWidth>0)')
+        page.close()
+
+def test_hostile_records_over_situations_do_nothing_in_a_browser(browser, tmp_path):
+    "Its only script is the one that sorts"
+    for text in HOSTILE:
+        html = merged_page(merge_records([poisoned(text)]))
+        assert html.count('<script>')==1 and html.endswith(f'<script>{SORT_SCRIPT}</script></body></html>')
+        (tmp_path/'m.html').write_text(html, encoding='utf-8')
+        page,seen = open_quietly(browser, tmp_path/'m.html')
+        assert not seen and page.evaluate('document.querySelectorAll("script,iframe,object,a,form").length')==1
+        assert page.evaluate('document.documentElement.scrollWidth')<=390, 'readable on a phone'
+        assert page.locator('table.sortable th button').count()>20
+        page.close()
 
 def test_the_page_says_the_verdict_first_and_is_the_same_every_time():
     c = Comparison(made())

@@ -12,6 +12,7 @@ def said(df, **options):
 def test_no_gain_is_neither_better_nor_worse():
     df = pd.DataFrame({'a': [.5, .6, .7], 'b': [.6, .5, .7]})
     sentence, = verdict_sentences(paired_summary(df), 'accuracy')
+    assert said(df.assign(b=df.b + [6e-8, 0., 0.]))==[sentence], 'as float32 rounds'
     assert 'On average its accuracy was equal to that of a' in sentence and 'worse' not in sentence
 
 @pytest.mark.parametrize('higher,says', [(True, '0.1 worse than that of a (higher is better'),

@@ -1,7 +1,8 @@
 "Pages and pictures in one file"
 import base64, re, xml.etree.ElementTree as ET
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
-from fastai_clr_ext.core.pages import image_address, show_number, shown_rows, snippet, visible, write_page
+from fastai_clr_ext.core.pages import (CSS, END, HEAD, SORT_SCRIPT, TABLE, image_address, show_number, shown_rows, snippet,
+    template, visible, write_page)
 
 @pytest.mark.parametrize('value,text', [
     (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'),
@@ -45,3 +46,47 @@ def test_a_page_is_written_once(tmp_path):
     write_page('b', path, overwrite=True)
     assert path.read_text()=='b'
     with pytest.raises(ValueError, match='path must be a file in a folder'): write_page('b', tmp_path/'no'/'x')
+
+ROWS = [dict(name=name, gain=gain, seeds=seeds) for name,gain,seeds in
+        [('b', '0.5 [0.1, 0.9]', '10'), ('A', '-2', '9'), ('c', '–', '100'), ('Ba', '\u22121e-3', '8')]]
+
+def sortable_page(browser, path, more=''):
+    "A page with a table that can be sorted, and what its console said"
+    path.write_text(template(TABLE + HEAD + "{{ table(rows, 'sortable') }}" + more + END).render(
+        title='t', css=CSS, script=SORT_SCRIPT, rows=ROWS), encoding='utf-8')
+    page,said = browser.new_page(),[]
+    page.on('console', lambda message: said.append(message.text))
+    page.goto(f'file://{path}')
+    return page,said
+
+def first_cells(page): return page.locator('tbody tr:visible td:first-child').all_inner_texts()
+
+def test_a_table_is_sorted_by_number_or_text(browser, tmp_path):
+    "Empty cells come last both ways; the head says how it is sorted"
+    page,said = sortable_page(browser, tmp_path/'p.html')
+    sorted_by = {'name': ['A', 'b', 'Ba', 'c'], 'gain': ['A', 'Ba', 'b', 'c'], 'seeds': ['Ba', 'A', 'b', 'c']}
+    for name,names in sorted_by.items():
+        page.get_by_role('button', name=name).click()
+        assert first_cells(page)==names
+        assert page.locator('th[aria-sort=ascending]').all_inner_texts()==[name]
+    page.get_by_role('button', name='gain').click()
+    page.get_by_role('button', name='gain').click()
+    assert first_cells(page)==['b', 'Ba', 'A', 'c'] and not said
+
+def test_a_table_is_filtered_by_words(browser, tmp_path):
+    page,said = sortable_page(browser, tmp_path/'p.html')
+    field = page.get_by_label('Rows with all of these words:')
+    for words,names in {'10': ['b', 'c'], '0.1 B': ['b'], 'nothing': [], '': ['b', 'A', 'c', 'Ba']}.items():
+        field.fill(words)
+        assert first_cells(page)==names and page.locator('output').inner_text().strip()==f'{len(names)} of 4 rows'
+    assert not said
+
+def test_no_other_script_runs(browser, tmp_path):
+    page,said = sortable_page(browser, tmp_path/'p.html', '<script>window.ran = true</script><p onclick="ran = 1">x</p>')
+    page.locator('p').click()
+    assert page.evaluate('window.ran')is None and any('Content Security Policy' in text for text in said)
+    assert page.locator('th button').count()==3
+
+def test_a_page_without_the_script_allows_none():
+    html = template(TABLE + HEAD + '{{ table(rows) }}' + END).render(title='t', css=CSS, rows=ROWS)
+    assert 'script' not in html and 'sortable' not in html

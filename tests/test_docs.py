@@ -42,14 +42,21 @@ def test_links_between_notebooks_go_to_pages(build, link, page):
 def test_navigation_has_the_wings_in_their_order(build):
     names = ['00_core.checks', '10_schedule.cycle', '11_schedule.presets', 'studies/recipes', 'tutorials/first']
     assert build.navigation([build.nbs/f'{name}.ipynb' for name in names])=={
-        'tutorials': ['first'], 'core': ['core.checks'], 'schedule': ['schedule.cycle', 'schedule.presets'],
-        'studies': ['recipes'], 'project': ['changelog', 'contributing']}
-    assert list(build.navigation([build.nbs/'00_core.checks.ipynb']))==['core', 'project']
+        'tutorials': ['first'], 'studies': ['recipes', 'protocol'], 'core': ['core.checks'],
+        'schedule': ['schedule.cycle', 'schedule.presets'], 'project': ['changelog', 'contributing']}
+    assert list(build.navigation([build.nbs/'00_core.checks.ipynb']))==['studies', 'core', 'project']
 
 def test_every_notebook_has_a_page_of_its_own(build):
     paths = build.pages()
     shown = [name for names in build.navigation(paths).values() for name in names]
-    assert len(paths)>=10 and len(set(shown))==len(shown)==len(paths)+2
+    assert len(paths)>=10 and len(set(shown))==len(shown)==len(paths)+3
+
+@pytest.mark.parametrize('link,page', [
+    ('PROTOCOL.md', 'protocol.md'), ('../studies/PROTOCOL.md', 'protocol.md'), ('CONTRIBUTING.md', 'contributing.md'),
+    ('../../CHANGELOG.md', 'changelog.md'), ('https://d.org/CHANGELOG.md', 'https://d.org/CHANGELOG.md'),
+    ('x.md', 'x.md')])
+def test_links_to_files_that_are_pages(build, link, page):
+    assert build.linked_to_pages(f'See [it]({link}).')==f'See [it]({page}).'
 
 def test_callouts_and_other_divs(build):
     text = build.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n', '')

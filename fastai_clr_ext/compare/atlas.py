@@ -16,8 +16,8 @@ from pathlib import Path
 from scipy import stats
 from ..core.checks import as_list, check, checked, is_number
 from ..core.figures import given_axes
-from fastai_clr_ext.core.pages import (CSS, HEAD, TABLE, image_address, show_number, shown_rows, template, visible,
-    write_page)
+from ..core.pages import (CSS, END, HEAD, SORT_CSS, SORT_SCRIPT, TABLE, image_address, show_number,
+    shown_rows, template, visible, write_page)
 from .verdict import mean_interval, paired_summary, plural, share_interval
 from .schema import check_record
 from .identity import digest
@@ -121,8 +121,8 @@ def _gather(comparisons)->dict:
 def _merged_row(found, situation, rates, n_policies)->dict:
     "Return the row of a policy in a situation"
     record = found.comparison.record
-    row = dict(verdict='no result', policy=found.policy, baseline=found.baseline, metric=record['metric'],
-               higher=record['higher'])
+    row = dict(verdict='no result', direction='no result', policy=found.policy, baseline=found.baseline,
+               metric=record['metric'], higher=record['higher'])
     if found.pairs: row |= _judge_pairs(found, record, n_policies)
     facts = {name: record['situation'].get(name) for name in _SITUATION_COLUMNS}
     base_lr,lr_max = json.loads(rates)
@@ -137,7 +137,12 @@ def _judge_pairs(found, record, n_policies)->dict:
     row = paired_summary(outcomes, higher=record['higher'], level=1-(1-found.level)/n_policies, margin=found.margin,
                          fail_score=found.comparison.fail_score()[0], tuning_sd={'policy': found.noise}).loc['policy']
     names = 'verdict', 'why', 'gain', 'gain_lo', 'gain_hi', 'mean', 'n_better', 'n_failed'
-    return {name: row[name] for name in names}
+    return {name: row[name] for name in names} | dict(direction=_direction(row.gain_lo, row.gain_hi))
+
+def _direction(low, high)->str:
+    "Return on which side of 0 an interval lies"
+    if low>0: return 'better'
+    return 'worse' if high<0 else 'unclear'
 
 # %% ../../nbs/68_compare.atlas.ipynb #06ab98e4
 @checked
@@ -151,7 +156,7 @@ def merge_records(
     n_policies = Counter(situation for situation,*_ in gathered)
     rows = [_merged_row(found, situation, rates, n_policies[situation])
             for (situation,*_,rates),found in gathered.items()]
-    first = ['verdict', 'policy', 'gain', 'gain_lo', 'gain_hi', 'baseline', 'metric', 'n_seeds', 'n_better', 'n_failed']
+    first = ['verdict', 'direction', 'policy', 'gain', 'gain_lo', 'gain_hi', 'baseline', 'metric', 'n_seeds', 'n_better', 'n_failed']
     table = pd.DataFrame(rows)
     return table.reindex(columns=[*first, *(name for name in table if name not in first)])
 
@@ -165,19 +170,21 @@ def over_situations(
 )->pd.DataFrame: # A row for each policy, baseline and metric
     "Summarize the gains of each policy over situations"
     check(is_number(level) and 0<level<1, 'level', 'lie in (0, 1)', level)
-    missing = [name for name in (*_SAME_QUESTION, 'situation', 'gain', 'verdict') if name not in table]
+    needed = *_SAME_QUESTION, 'situation', 'gain', 'verdict', 'direction'
+    missing = [name for name in needed if name not in table]
     check(not missing, 'table', 'have the columns that merge_records gives it', missing)
     rows = []
     for (policy,baseline,metric,_),part in table.groupby(_SAME_QUESTION, sort=False):
         gains = part.groupby('situation').gain.mean().dropna().to_numpy(dtype=float) # each situation once
         row = dict(policy=policy, baseline=baseline, metric=metric, n_situations=len(gains))
         if len(gains): row |= _over_gains(gains, level)
-        words = part.verdict.value_counts()
-        row['verdicts'] = ', '.join(f'{word} in {n}' for word,n in words.items())
+        row |= dict(verdicts=_counted(part.verdict), directions=_counted(part.direction))
         rows.append(row)
     columns = ['policy', 'baseline', 'metric', 'n_situations', 'gain', 'gain_lo', 'gain_hi', 'next_lo', 'next_hi',
-               'n_better', 'better_lo', 'better_hi', 'verdicts']
+               'n_better', 'better_lo', 'better_hi', 'verdicts', 'directions']
     return pd.DataFrame(rows, columns=columns)
+
+def _counted(words)->str: return ', '.join(f'{word} in {n}' for word,n in words.value_counts().items())
 
 # %% ../../nbs/68_compare.atlas.ipynb #0ab29a38
 def _over_gains(gains, level)->dict:
@@ -203,7 +210,8 @@ def situation_sentences(
         if np.isfinite(row.gain_lo): line += f' (interval of the gain {row.gain_lo:.3g} to {row.gain_hi:.3g})'
         if np.isfinite(row.next_lo): line += f'; in one more situation between {row.next_lo:.3g} and {row.next_hi:.3g}'
         if row.n_situations: line += f'; better in {row.n_better:.0f} of {row.n_situations}'
-        lines.append(f'{line}. Verdicts: {row.verdicts}.')
+        line += f'. Intervals: {row.directions}. Verdicts: {row.verdicts}.'
+        lines.append(line)
     return lines
 
 # %% ../../nbs/68_compare.atlas.ipynb #af81a0a6
@@ -217,24 +225,28 @@ def in_margins(
     without = table.situation[~(table.margin>0)].unique().tolist()
     check(not without, 'margin', 'be above 0 in each situation', without)
     gains = {name: table[name]/table.margin for name in ('gain', 'gain_lo', 'gain_hi')}
-    return table.assign(**gains, metric='smallest differences that matter', higher=True)
+    return table.assign(**gains, margin=1., metric='smallest differences that matter', higher=True)
 
 # %% ../../nbs/68_compare.atlas.ipynb #e5f135dd
 def _situation_name(row)->str:
-    name = f'{show_number(row.model)} on {show_number(row.data)}, {show_number(row.n_epoch)} epochs'
-    return visible(name.replace('\n', ' '))[:60]
+    name = ', '.join([f'{show_number(row.model)} on {show_number(row.data)}', show_number(row.optimizer),
+                      f'{show_number(row.n_epoch)} epochs'])
+    return visible(name.replace('\n', ' '))[:70]
 
 def _draw_forest(ax, part, summary):
     "Draw the gains of one policy over situations"
     places = np.arange(len(part))
     for place,row in zip(places, part.itertuples()):
         ax.plot([row.gain_lo, row.gain_hi], [place, place], color='C0', lw=1.2)
-        ax.plot(row.gain, place, 'o', color='C0', ms=4)
+        is_open = row.direction not in ('better', 'worse')
+        ax.plot(row.gain, place, 'o', color='C0', ms=5, mfc='white' if is_open else 'C0')
     bottom = len(part)+.5
     ax.plot([summary.next_lo, summary.next_hi], [bottom, bottom], color='C3', lw=1)
     ax.plot([summary.gain_lo, summary.gain_hi], [bottom, bottom], color='C3', lw=4, solid_capstyle='butt')
     ax.plot(summary.gain, bottom, 'D', color='C3', ms=7)
     ax.axvline(0, color='grey', lw=1)
+    margins = part.margin.unique()
+    if len(margins)==1 and margins[0]>0: ax.axvspan(-margins[0], margins[0], color='grey', alpha=.15, lw=0)
     labels = [f'{_situation_name(row)}: {row.verdict}' for row in part.itertuples()]
     ax.set_yticks([*places, bottom], [*labels, 'mean, and the next situation'], parse_math=False)
     ax.set_ylim(bottom+.7, -.7)
@@ -263,16 +275,17 @@ def plot_situations(
 # %% ../../nbs/68_compare.atlas.ipynb #d40a26cc
 _ATLAS_BODY = """<ul class="say">{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 <figure><img src="{{ figure }}" alt="Gains by situation and over situations"></figure>
-<h2>Over situations</h2>{{ table(over) }}<h2>Situations</h2>{{ table(rows) }}</body></html>"""
+<h2>Over situations</h2>{{ table(over) }}<h2>Situations</h2>{{ table(rows, 'sortable') }}"""
 
 def merged_page(
     table:pd.DataFrame # As `merge_records` returns it
 )->str: # The page
     "Return what holds over situations, the figure and the tables as a self-contained page"
     summary = over_situations(table)
-    return visible(template(TABLE + HEAD + _ATLAS_BODY).render(
-        title='Where it worked and where it did not', css=CSS, lines=situation_sentences(summary),
-        figure=image_address(plot_situations(table)[0].figure), over=shown_rows(summary), rows=shown_rows(table)))
+    return visible(template(TABLE + HEAD + _ATLAS_BODY + END).render(
+        title='Where it worked and where it did not', css=CSS+SORT_CSS, script=SORT_SCRIPT,
+        lines=situation_sentences(summary), figure=image_address(plot_situations(table)[0].figure),
+        over=shown_rows(summary), rows=shown_rows(table)))
 
 @checked
 def merged_html(

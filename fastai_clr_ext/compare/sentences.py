@@ -28,7 +28,7 @@ def _interval_text(row, level)->str:
 
 def _gain_text(row, base, metric, higher, level)->str:
     "Return by how much a policy was better, and how often"
-    if row.gain==0: size = 'equal to that of'
+    if abs(row.gain)<=1e-6*abs(row['mean']): size = 'equal to that of' # up to the rounding of `float32`
     else: size = f'{_short(abs(row.gain))} {"better" if row.gain>0 else "worse"} than that of'
     direction = 'higher is better' if higher else 'lower is better'
     return (f'On average its {metric} was {size} {base} ({direction}; {_interval_text(row, level)}), and it was better '

@@ -8,7 +8,7 @@ Docs: https://fastai-clr-ext.github.io/fastai_clr_ext/core.pages.html.md"""
 __all__ = []
 
 # %% ../../nbs/06_core.pages.ipynb #424b2550
-import base64, io, matplotlib, pandas as pd
+import base64, hashlib, io, matplotlib, pandas as pd
 import matplotlib.pyplot as plt
 from functools import cache
 from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ pre{background:#f6f8fa;padding:.7rem;white-space:pre-wrap;font-size:.85rem}
 @media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}
 .wide th,.wide td{min-width:0;padding:.25rem .4rem}}
 """
-TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
+TABLE = """{% macro table(rows, kind='') %}<div class="wide"><table{% if kind %} class="{{ kind }}"{% endif %}><thead><tr>
 {% for k in rows[0] %}<th>{{ k }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in rows %}<tr>{% for v in row.values() %}<td>{{ v }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}"""
@@ -70,7 +70,8 @@ TABLE = """{% macro table(rows) %}<div class="wide"><table><thead><tr>
 # %% ../../nbs/06_core.pages.ipynb #824f6891
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'
+{%- if script %}; script-src '{{ script|fingerprint }}'{% endif %}">
 <title>{{ title }}</title><style>{{ css }}</style></head><body>
 <h1>{{ title }}</h1>
 """
@@ -80,7 +81,60 @@ def template(
 )->object: # jinja's `Template`, whose `render` escapes every value
     "Make a template when it is first used: jinja takes a while to import"
     from jinja2 import Environment
-    return Environment(autoescape=True).from_string(text)
+    environment = Environment(autoescape=True)
+    environment.filters['fingerprint'] = _fingerprint
+    return environment.from_string(text)
+
+def _fingerprint(script)->str:
+    "Return what a page's security policy calls a script that it allows"
+    return 'sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+# %% ../../nbs/06_core.pages.ipynb #235067b4
+SORT_CSS = """
+th button{all:inherit;padding:0;border:0;cursor:pointer} th button:focus-visible{outline:2px solid}
+th[aria-sort=ascending] button:after{content:" ▲"} th[aria-sort=descending] button:after{content:" ▼"}
+.filter{display:block;margin:.5rem 0} .filter input{font:inherit;max-width:100%}
+"""
+SORT_SCRIPT = r"""
+for (const table of document.querySelectorAll('table.sortable')) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows]
+  const text = (row, i) => row.cells[i].textContent.trim().replace(/^–$/, '').replace(/\u2212/g, '-')
+  const place = heads.map((_, i) => {
+    const isNumber = rows.every(row => !text(row, i) || /^[+-]?\.?\d/.test(text(row, i)))
+    return isNumber ? row => parseFloat(text(row, i)) : row => text(row, i).toLowerCase()
+  })
+  const sort = i => {
+    const sign = heads[i].ariaSort === 'ascending' ? -1 : 1
+    heads.forEach((head, j) => head.ariaSort = j !== i ? 'none' : sign > 0 ? 'ascending' : 'descending')
+    const isEmpty = row => !text(row, i), value = place[i]
+    const order = (a, b) => isEmpty(a) - isEmpty(b) || sign*(value(a) > value(b) ? 1 : value(a) < value(b) ? -1 : 0)
+    body.append(...[...rows].sort(order))
+  }
+  heads.forEach((head, i) => {
+    const button = document.createElement('button')
+    button.append(...head.childNodes)
+    button.addEventListener('click', () => sort(i))
+    head.append(button)
+    head.ariaSort = 'none'
+  })
+  const label = document.createElement('label'), field = document.createElement('input')
+  const count = document.createElement('output')
+  const filter = () => {
+    const words = field.value.toLowerCase().split(/\s+/)
+    for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word))
+    count.value = ` ${rows.filter(row => !row.hidden).length} of ${rows.length} rows`
+  }
+  field.type = 'search'
+  field.addEventListener('input', filter)
+  label.append('Rows with all of these words: ', field)
+  label.className = 'filter'
+  label.append(count)
+  const wide = table.closest('.wide') || table
+  wide.before(label)
+  filter()
+}
+"""
+END = '{% if script %}<script>{{ script|safe }}</script>{% endif %}</body></html>'
 
 # %% ../../nbs/06_core.pages.ipynb #46f19f2d
 SNIPPET = TABLE + """<div>{% for line in lines %}<p>{{ line }}</p>{% endfor %}
