@@ -1,8 +1,8 @@
 """What a run of each situation costs on one CPU core: `python -m studies.seconds [--out FILE]`
 
 Trains each situation once by its own number of epochs, with nothing beside it, and writes seconds, size and outcome to
-nbs/studies/situations.json. Where a run has all of Fashion-MNIST or CIFAR-10, three batches are trained, and the seconds
-are those of as many as a run has. CIFAR-10 is not read: random images stand for it."""
+nbs/studies/situations.json. Where a run has all of Fashion-MNIST or CIFAR-10, three batches are trained, and the
+seconds are those of as many as a run has. CIFAR-10 is not read: random images stand for it."""
 import argparse, json, os, time, warnings
 from dataclasses import replace
 from pathlib import Path

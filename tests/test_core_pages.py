@@ -1,8 +1,8 @@
 "Pages and pictures in one file"
 import base64, re, xml.etree.ElementTree as ET
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
-from fastai_clr_ext.core.pages import (CSS, END, HEAD, SORT_SCRIPT, TABLE, image_address, show_number, shown_rows, snippet,
-    template, visible, write_page)
+from fastai_clr_ext.core.pages import (CSS, END, HEAD, SORT_SCRIPT, TABLE, image_address, show_number, shown_rows,
+    snippet, template, visible, write_page)
 
 @pytest.mark.parametrize('value,text', [
     (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'),
@@ -82,7 +82,8 @@ def test_a_table_is_filtered_by_words(browser, tmp_path):
     assert not said
 
 def test_no_other_script_runs(browser, tmp_path):
-    page,said = sortable_page(browser, tmp_path/'p.html', '<script>window.ran = true</script><p onclick="ran = 1">x</p>')
+    more = '<script>window.ran = true</script><p onclick="window.ran = 1">x</p>'
+    page,said = sortable_page(browser, tmp_path/'p.html', more)
     page.locator('p').click()
     assert page.evaluate('window.ran')is None and any('Content Security Policy' in text for text in said)
     assert page.locator('th button').count()==3

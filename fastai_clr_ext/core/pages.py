@@ -62,7 +62,8 @@ pre{background:#f6f8fa;padding:.7rem;white-space:pre-wrap;font-size:.85rem}
 @media print{body{max-width:none;font-size:11pt} figure,tr,li{break-inside:avoid} .wide,figure{overflow:visible}
 .wide th,.wide td{min-width:0;padding:.25rem .4rem}}
 """
-TABLE = """{% macro table(rows, kind='') %}<div class="wide"><table{% if kind %} class="{{ kind }}"{% endif %}><thead><tr>
+TABLE = """{% macro table(rows, kind='') %}<div class="wide"><table{% if kind %} class="{{ kind }}"{% endif %}>
+<thead><tr>
 {% for k in rows[0] %}<th>{{ k }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in rows %}<tr>{% for v in row.values() %}<td>{{ v }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro %}"""
@@ -95,7 +96,7 @@ th button{all:inherit;padding:0;border:0;cursor:pointer} th button:focus-visible
 th[aria-sort=ascending] button:after{content:" ▲"} th[aria-sort=descending] button:after{content:" ▼"}
 .filter{display:block;margin:.5rem 0} .filter input{font:inherit;max-width:100%}
 """
-SORT_SCRIPT = r"""
+_SORT = r"""
 for (const table of document.querySelectorAll('table.sortable')) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows]
   const text = (row, i) => row.cells[i].textContent.trim().replace(/^–$/, '').replace(/\u2212/g, '-')
@@ -117,6 +118,13 @@ for (const table of document.querySelectorAll('table.sortable')) {
     head.append(button)
     head.ariaSort = 'none'
   })
+}
+"""
+
+# %% ../../nbs/06_core.pages.ipynb #1d68ad99
+_FILTER = r"""
+for (const table of document.querySelectorAll('table.sortable')) {
+  const rows = [...table.tBodies[0].rows]
   const label = document.createElement('label'), field = document.createElement('input')
   const count = document.createElement('output')
   const filter = () => {
@@ -126,14 +134,14 @@ for (const table of document.querySelectorAll('table.sortable')) {
   }
   field.type = 'search'
   field.addEventListener('input', filter)
-  label.append('Rows with all of these words: ', field)
   label.className = 'filter'
-  label.append(count)
+  label.append('Rows with all of these words: ', field, count)
   const wide = table.closest('.wide') || table
   wide.before(label)
   filter()
 }
 """
+SORT_SCRIPT = _SORT + _FILTER
 END = '{% if script %}<script>{{ script|safe }}</script>{% endif %}</body></html>'
 
 # %% ../../nbs/06_core.pages.ipynb #46f19f2d
