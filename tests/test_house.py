@@ -157,7 +157,8 @@ def test_notebook_runs(path):
 
 def test_lines_are_not_too_long():
     code = [cell.source for p in notebooks for cell in read_nb(p).cells if cell.cell_type=='code']
-    code += [p.read_text(encoding='utf-8') for d in ('tests', 'bench', 'studies', 'docs') for p in (root/d).glob('*.py')]
+    folders = 'tests', 'bench', 'studies', 'docs'
+    code += [p.read_text(encoding='utf-8') for folder in folders for p in (root/folder).glob('*.py')]
     lines = [line for text in code for line in text.splitlines() if not line.startswith('#|')] # options are one line
     assert not [line for line in lines if len(line)>120]
 
