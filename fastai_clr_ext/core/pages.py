@@ -32,7 +32,7 @@ SVG_STYLE = {'svg.hashsalt': 'fastai_clr_ext', 'font.size': 11}
 
 def image_address(
     figure:Figure, # Closed by this
-    is_small:bool=False # Whether letters are left to the reader's font, which takes a quarter of the bytes
+    is_small:bool=False # Whether letters are left to the reader's font, which makes the file smaller
 )->str: # Address of an SVG image
     "Return a figure as the address of an image"
     file = io.BytesIO()

@@ -54,7 +54,7 @@ def window_medians(
     "Return the median of each window, shorter at the ends"
     return pd.Series(y).rolling(CentredWindow(window_size=size), min_periods=1).median().to_numpy()
 
-LONG_CURVE = 20_000 # Steps from which scipy's filter is used; it is six times as fast, but knows no gaps and no ends
+LONG_CURVE = 20_000 # Steps from which scipy's filter is used, which knows no gaps and no ends
 
 def running_median(
     y:np.ndarray, # Values in order; those that are not finite are left out

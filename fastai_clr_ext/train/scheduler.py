@@ -140,7 +140,7 @@ def before_batch(self:CycleScheduler):
     now.epoch = running_epoch(learn, now.epoch)
     row = min(now.epoch*plan.n_iter + learn.iter, plan.n-1) # a loader may give more than its length says
     now.planned = [(name, values[row].tolist()) for name,values in now.tables]
-    for name,values in now.planned: learn.opt._set_hyper(name, values) # `set_hyper` does, after 2 µs of checks
+    for name,values in now.planned: learn.opt._set_hyper(name, values) # `set_hyper` does, after checks
     now.add(learn.train_iter, row)
     now.n_beyond += learn.iter>=plan.n_iter
 
