@@ -2,6 +2,8 @@
 import json, subprocess, sys
 from pathlib import Path
 import pytest
+from execnb.shell import CaptureShell
+from fastcore.nbio import read_nb
 from compare_helpers import made
 from studies.check import problems
 from studies.comparisons import RECORDS, STUDIES
@@ -85,3 +87,18 @@ def test_a_record_is_trained_again(tmp_path):
     summary = Comparison(again.record | dict(tuning=known.record['tuning'])).summary()
     assert summary['mean'].to_dict()==pytest.approx(known.summary()['mean'].to_dict(), abs=.005)
     assert summary.verdict.to_dict()==known.summary().verdict.to_dict()
+
+def texts(nb)->list:
+    "What a notebook shows in words and tables"
+    shown = [out.get('data', {}) for cell in nb.cells for out in cell.get('outputs', [])]
+    return [''.join(data.get('text/markdown') or data.get('text/html') or '') for data in shown]
+
+PAGES = sorted(RECORDS.parent.glob('*.ipynb')) + sorted((RECORDS.parents[1]/'studies').glob('[a-g]_*.ipynb'))
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_a_page_says_what_the_records_say(path, monkeypatch):
+    "A record that was added without running the pages again would not be on them"
+    monkeypatch.chdir(path.parent)
+    nb,committed = read_nb(path),read_nb(path)
+    CaptureShell().run_all(nb, exc_stop=True)
+    assert texts(nb)==texts(committed)

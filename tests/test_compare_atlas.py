@@ -5,7 +5,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from compare_helpers import *
 from fastai_clr_ext.compare import *
-from fastai_clr_ext.compare.atlas import _over_gains
+from fastai_clr_ext.compare.atlas import _direction, _over_gains
 
 def test_merge_is_one_row_a_situation_and_policy(tmp_path):
     a,b = made(),made(('constant', '1cycle', 'wsd'))
@@ -150,6 +150,11 @@ def test_the_direction_asks_for_less_than_the_verdict():
     assert merge_records([worse]).direction[0]=='worse' and merge_records([made(seeds=(0, 1))]).direction[0]=='unclear'
     row = over_situations(pd.concat([table, merge_records([elsewhere(made(), data='x')])])).iloc[0]
     assert (row.directions, row.verdicts)==('better in 2', 'cannot tell in 1, worked in 1')
+
+@pytest.mark.parametrize('low,high,direction', [
+    (1e-9, 1, 'better'), (0, 1, 'unclear'), (-1e-9, 1, 'unclear'), (-1, 0, 'unclear'), (-1, -1e-9, 'worse'),
+    (np.nan, np.nan, 'unclear')])
+def test_an_interval_leaves_out_0_or_not(low, high, direction): assert _direction(low, high)==direction
 
 def test_the_forest_shows_what_is_clear_and_what_matters():
     table = merge_records([made(margin=.01), elsewhere(made(seeds=(0, 1), margin=.01), data='x')])
