@@ -1,8 +1,8 @@
 "Pages and pictures in one file"
 import base64, re, xml.etree.ElementTree as ET
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
-from fastai_clr_ext.core.pages import (CSS, END, HEAD, SORT_SCRIPT, TABLE, image_address, show_number, shown_rows,
-    snippet, template, visible, write_page)
+from fastai_clr_ext.core.pages import (CSS, END, HEAD, SORT_CSS, SORT_SCRIPT, TABLE, image_address, show_number,
+    shown_rows, snippet, template, visible, write_page)
 
 @pytest.mark.parametrize('value,text', [
     (None, '–'), (float('nan'), '–'), (pd.NA, '–'), (1/3, '0.3333'), (np.float64(1e-9), '1e-09'),
@@ -53,7 +53,7 @@ ROWS = [dict(name=name, gain=gain, seeds=seeds) for name,gain,seeds in
 def sortable_page(browser, path, more=''):
     "A page with a table that can be sorted, and what its console said"
     path.write_text(template(TABLE + HEAD + "{{ table(rows, 'sortable') }}" + more + END).render(
-        title='t', css=CSS, script=SORT_SCRIPT, rows=ROWS), encoding='utf-8')
+        title='t', css=CSS+SORT_CSS, script=SORT_SCRIPT, rows=ROWS), encoding='utf-8')
     page,said = browser.new_page(),[]
     page.on('console', lambda message: said.append(message.text))
     page.goto(f'file://{path}')
@@ -69,6 +69,8 @@ def test_a_table_is_sorted_by_number_or_text(browser, tmp_path):
         page.get_by_role('button', name=name).click()
         assert first_cells(page)==names
         assert page.locator('th[aria-sort=ascending]').all_inner_texts()==[name]
+        arrow = "button => getComputedStyle(button, '::after').content"
+        assert page.get_by_role('button', name=name).evaluate(arrow)=='" ▲"'
     page.get_by_role('button', name='gain').click()
     page.get_by_role('button', name='gain').click()
     assert first_cells(page)==['b', 'Ba', 'A', 'c'] and not said

@@ -156,8 +156,8 @@ def merge_records(
     n_policies = Counter(situation for situation,*_ in gathered)
     rows = [_merged_row(found, situation, rates, n_policies[situation])
             for (situation,*_,rates),found in gathered.items()]
-    first = ['verdict', 'direction', 'policy', 'gain', 'gain_lo', 'gain_hi', 'baseline', 'metric', 'n_seeds',
-             'n_better', 'n_failed']
+    first = ['verdict', 'direction', 'policy', 'data', 'model', 'optimizer', 'gain', 'gain_lo', 'gain_hi', 'baseline',
+             'metric', 'n_seeds', 'n_better', 'n_failed']
     table = pd.DataFrame(rows)
     return table.reindex(columns=[*first, *(name for name in table if name not in first)])
 

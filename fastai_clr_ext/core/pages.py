@@ -73,7 +73,7 @@ HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'
 {%- if script %}; script-src '{{ script|fingerprint }}'{% endif %}">
-<title>{{ title }}</title><style>{{ css }}</style></head><body>
+<title>{{ title }}</title><style>{{ css|safe }}</style></head><body>
 <h1>{{ title }}</h1>
 """
 @cache
@@ -94,6 +94,7 @@ def _fingerprint(script)->str:
 SORT_CSS = """
 th button{all:inherit;padding:0;border:0;cursor:pointer} th button:focus-visible{outline:2px solid}
 th[aria-sort=ascending] button:after{content:" ▲"} th[aria-sort=descending] button:after{content:" ▼"}
+.wide table.sortable{width:max-content} .sortable td{max-width:min(20rem,60vw)}
 .filter{display:block;margin:.5rem 0} .filter input{font:inherit;max-width:100%}
 """
 _SORT = r"""
