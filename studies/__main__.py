@@ -10,7 +10,8 @@ warnings.simplefilter('ignore')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pandas as pd
 from fastai_clr_ext.all import *
-from studies.comparisons import FINE_TUNED, RECORDS, STUDIES, TRIALS, HeldOut, Spec, recipes_at
+from studies.comparisons import (FINE_TUNED, RECORDS, STUDIES, TRIALS, HeldOut, Spec, rates_beyond, rates_of,
+    recipes_at)
 from studies.policies import RECIPES
 
 RUNS = Path(__file__).parents[1]/'studies_runs'
@@ -26,18 +27,30 @@ def keep(result:Comparison, name:str, seconds:float):
     shutil.copyfile(result.path/'record.json', RECORDS/f'{name}.json')
     print(f'== {name}: {seconds:.0f} s\n' + '\n'.join(result.verdicts()), flush=True)
 
+def tried(sit:Situation, recipe:str, rates:list, n_trials:int, out:Path, n_workers:int)->pd.DataFrame:
+    "Train a recipe at some rates, judged on held-out images; a row for each policy, with its `rate` and `mean`"
+    policies = recipes_at(sit, recipe, rates)
+    trials = compare(HeldOut(sit), policies, sit.n_epoch, list(range(1000, 1000+n_trials)), None, out,
+                     n_workers=n_workers, grads=False, with_bar=False)
+    scores = trials.df[['policy', 'seed', 'end', 'accuracy']].merge(trials.summary()['mean'], on='policy')
+    return scores.assign(rate=[policies[name].lr for name in scores.policy])
+
 def fine_tuned(name:str, command:str, out:Path, n_workers:int)->Comparison:
     "Choose rate and ratio of each recipe on held-out images, then compare the recipes"
     sit,n_trials,n_seeds = FINE_TUNED[name]
     chosen,tables = {},[]
     for recipe in RECIPES:
-        tried = recipes_at(sit, recipe)
-        trials = compare(HeldOut(sit), tried, sit.n_epoch, list(range(1000, 1000+n_trials)), None,
-                         out/f'trials {recipe}', n_workers=n_workers, grads=False, with_bar=False)
-        means = trials.summary()['mean']
-        print(f'{recipe}: ' + ', '.join(f'{label.rpartition(" at ")[2]}: {mean:.3f}' for label,mean in means.items()))
-        chosen[recipe] = tried[means.idxmax()]
-        tables.append(trials.df[['policy', 'seed', 'end', 'accuracy']])
+        rates = rates_of(sit, recipe)
+        table = tried(sit, recipe, rates, n_trials, out/f'trials {recipe}', n_workers)
+        best = table.loc[table['mean'].idxmax()]
+        more = rates_beyond(rates, best.rate)
+        if more:
+            further = tried(sit, recipe, more, n_trials, out/f'more trials {recipe}', n_workers)
+            table = pd.concat([table, further], ignore_index=True)
+            best = table.loc[table['mean'].idxmax()]
+        print(table.groupby('policy', sort=False)['mean'].first().round(3).to_dict(), flush=True)
+        chosen[recipe] = recipes_at(sit, recipe, [best.rate])[best.policy]
+        tables.append(table)
     TRIALS.mkdir(parents=True, exist_ok=True)
     pd.concat(tables).to_csv(TRIALS/f'e-{name}.csv', index=False)
     return train(Spec(sit, chosen, n_seeds, is_tuned=False), command, out/'runs', n_workers)

@@ -123,12 +123,20 @@ def random_start(sit:Situation)->Situation:
     is_imagenet = sit.model=='efficientnet-lite0'
     return replace(sit, pretrain_on=None, model='efficientnet-lite0-random' if is_imagenet else sit.model)
 
-def recipes_at(sit:Situation, name:str)->dict:
+def rates_of(sit:Situation, recipe:str)->list:
+    "The rates that a recipe is tried at"
+    return list(E_RATES['adam' if recipe=='Adam, use_clr' else sit.optimizer])
+
+def rates_beyond(rates:list, best:float)->list:
+    "Two more half-decades beyond the edge that the best rate lies at; none if it lies between"
+    if best==max(rates): return [float(f'{k*best:.2g}') for k in (10/3, 10)]
+    return [float(f'{best/k:.2g}') for k in (10/3, 10)] if best==min(rates) else []
+
+def recipes_at(sit:Situation, name:str, rates:list)->dict:
     "A recipe at each rate and ratio of rates"
-    optimizer = 'adam' if name=='Adam, use_clr' else sit.optimizer
     mults,start = ((1.,), random_start(sit)) if name=='from scratch' else (LR_MULTS, None)
     return {f'{name} at {lr:g}, {mult:g}': Recipe(name, sit.n_epoch, lr, mult, start)
-            for lr in E_RATES[optimizer] for mult in mults}
+            for lr in rates for mult in mults}
 
 FINE_TUNED = {'transfer-digits-sgd': (situation_of('transfer-digits', 'sgd'), 4, 20),
               'transfer-digits-adam': (situation_of('transfer-digits', 'adam'), 4, 20),
