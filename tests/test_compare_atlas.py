@@ -82,6 +82,26 @@ def test_policies_of_one_name_and_several_contents_are_told_apart():
     other['policies'][0]['what'] = 'Cycle(another)'
     assert merge_records([made(), other]).baseline.tolist()==['constant', 'constant (2)']
 
+def test_policies_of_one_name_may_be_one():
+    other = made()
+    other['policies'][1]['what'] = 'Cycle(another)'
+    df = merge_records([made(), elsewhere(other, data='x')], by_name=True)
+    assert df.policy.tolist()==['1cycle', '1cycle'] and over_situations(df).n_situations.tolist()==[2]
+    with pytest.raises(ValueError, match='by_name must be True or False'): merge_records([made()], by_name='no')
+
+def test_another_baseline(tmp_path):
+    "The gain of wsd over 1cycle is .02, .03 and .04 on three seeds"
+    record = made(('constant', '1cycle', 'wsd'))
+    (tmp_path/'a.json').write_text(json.dumps(record))
+    df = merge_records([tmp_path/'a.json', elsewhere(record, data='x')], baseline='1cycle')
+    assert df.policy.tolist()==['constant', 'wsd']*2 and set(df.baseline)=={'1cycle'}
+    wsd = df[df.policy=='wsd']
+    assert wsd.gain.tolist()==pytest.approx([.03, .03])
+    same = Comparison(record).read(baseline='1cycle').summary().loc['wsd']
+    assert (wsd.gain_lo[1], wsd.gain_hi[1])==pytest.approx((same.gain_lo, same.gain_hi))
+    with pytest.raises(ValueError, match="baseline must be a policy of record 2, which has .'constant', '1cycle'.; got"):
+        merge_records([record, made()], baseline='wsd')
+
 def test_rates_are_told_apart_and_a_situation_counts_once():
     other = made()
     other['policies'][1]['lr_max'] = 3.

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from scipy import stats
-from ..core.checks import as_list, check, checked, is_number
+from ..core.checks import as_list, check, check_flag, checked, is_number
 from ..core.figures import given_axes
 from ..core.pages import (CSS, END, HEAD, SORT_CSS, SORT_SCRIPT, TABLE, image_address, show_number,
     shown_rows, template, visible, write_page)
@@ -72,6 +72,13 @@ def _as_comparison(x)->Comparison:
     if isinstance(x, (str, Path)): return read_record(x)
     return Comparison(check_record(x.record if isinstance(x, Comparison) else x))
 
+def _against(comparison, baseline, source)->Comparison:
+    "Let the other policies be compared with this one"
+    if baseline is None: return comparison
+    names = [policy['name'] for policy in comparison.record['policies']]
+    check(baseline in names, 'baseline', f'be a policy of {source}, which has {names}', baseline)
+    return Comparison(comparison.record | dict(baseline=baseline))
+
 def _source_name(x, i)->str:
     "Return where a record is from: its file, or its place among those that were given"
     if not isinstance(x, (str, Path)): return f'record {i+1}'
@@ -90,20 +97,24 @@ def _read_like(comparison, first)->Comparison:
 # %% ../../nbs/68_compare.atlas.ipynb #f416df9f
 class Names:
     "Names that tell policies apart: 'a', and 'a (2)' for another policy of that name"
-    def __init__(self): self.known = {}
+    def __init__(self,
+        by_name:bool # Whether all policies of a name are one
+    ):
+        self.by_name,self.known = by_name,{}
 
     def name(self,
         policy:dict # As in `PolicyRecord`
     )->str:
         "Return the name of a policy"
+        if self.by_name: return policy['name']
         contents = self.known.setdefault(policy['name'], [])
         if policy['what'] not in contents: contents.append(policy['what'])
         n = contents.index(policy['what'])+1
         return policy['name'] if n==1 else f'{policy["name"]} ({n})'
 
-def _gather(comparisons)->dict:
+def _gather(comparisons, by_name)->dict:
     "Sort the runs of comparisons and their sources by situation and policy"
-    first,gathered,names = {},{},Names()
+    first,gathered,names = {},{},Names(by_name)
     for given,source in comparisons:
         key = _situation_key(given.record)
         comparison = _read_like(given, first.setdefault(key, given))
@@ -147,12 +158,17 @@ def _direction(low, high)->str:
 # %% ../../nbs/68_compare.atlas.ipynb #06ab98e4
 @checked
 def merge_records(
-    records:list # `Comparison`s, records, files or folders; one or more
+    records:list, # `Comparison`s, records, files or folders; one or more
+    baseline:str|None=None, # Policy that the others are compared with; None means each record's own
+    by_name:bool=False # Whether policies of one name are one, such as a recipe whose rate was chosen in each situation
 )->pd.DataFrame: # A row for each policy and rate but the baseline in each situation, the verdict first
     "Put records together in one table over situations"
     given = as_list(records)
     check(bool(given), 'records', 'be a list of one or more', records)
-    gathered = _gather([(_as_comparison(x), _source_name(x, i)) for i,x in enumerate(given)])
+    check_flag('by_name', by_name)
+    sources = [_source_name(x, i) for i,x in enumerate(given)]
+    gathered = _gather([(_against(_as_comparison(x), baseline, source), source) for x,source in zip(given, sources)],
+                       by_name)
     n_policies = Counter(situation for situation,*_ in gathered)
     rows = [_merged_row(found, situation, rates, n_policies[situation])
             for (situation,*_,rates),found in gathered.items()]
