@@ -42,11 +42,15 @@ def markdown_cell(text, doc_url):
                   lambda m: f':::{{{m[1]}}}\n{m[2]}:::', text, flags=re.M|re.S)
     if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
+    return with_notebook_links(text, doc_url)
+
+def with_notebook_links(text, doc_url):
+    "Markdown whose links to notebooks go to their pages"
     return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
 
-def linked_to_pages(text):
-    "Markdown whose links to files that have a page go there"
-    return file_link.sub(lambda m: f']({m[1].lower()}.md)', text)
+def linked_to_pages(text, doc_url):
+    "Markdown whose links to files and notebooks that have a page go there"
+    return file_link.sub(lambda m: f']({m[1].lower()}.md)', with_notebook_links(text, doc_url))
 
 def source_link(path, symbol):
     "nbdev's link to a symbol's source with the line, which nbdev doesn't find for what is taken from the module"
@@ -227,7 +231,7 @@ def write_source(doc_url):
     texts = {page_name(p): to_markdown(p, source/'images') for p in paths}
     texts |= {path.stem.lower(): path.read_text(encoding='utf-8') for path in (*repo_files, protocol)}
     texts['index'] = index_page(paths)
-    texts = {name: linked_to_pages(text) for name,text in texts.items()}
+    texts = {name: linked_to_pages(text, doc_url) for name,text in texts.items()}
     texts = unlink_undocumented(texts, doc_url)
     for name,text in texts.items(): (source/f'{name}.md').write_text(text, encoding='utf-8')
     for name in ('conf.py', 'docs.css'): shutil.copy(Path(__file__).parent/name, source)
@@ -248,6 +252,7 @@ def dead_links():
     def dead(name, href):
         page,_,anchor = href.partition('#')
         page = page or name
+        if page.endswith('.json'): return not (site/page).is_file()
         return page.endswith('.html') and (page not in pages or (anchor and unquote(anchor) not in ids[page]))
     return sorted(l for l in links if dead(*l))
 
@@ -273,6 +278,7 @@ def build():
     n_pages = write_source(doc_url)
     shutil.rmtree(site, ignore_errors=True)
     if sphinx(['-q', '-W', '--keep-going', '-b', 'html', str(source), str(site)]): return False
+    shutil.copytree(nbs/'atlas'/'records', site/'records')
     localise(doc_url)
     copy_markdown()
     dead = dead_links() + dead_docstrings(doc_url)

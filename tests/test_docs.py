@@ -54,9 +54,9 @@ def test_every_notebook_has_a_page_of_its_own(build):
 @pytest.mark.parametrize('link,page', [
     ('PROTOCOL.md', 'protocol.md'), ('../studies/PROTOCOL.md', 'protocol.md'), ('CONTRIBUTING.md', 'contributing.md'),
     ('../../CHANGELOG.md', 'changelog.md'), ('https://d.org/CHANGELOG.md', 'https://d.org/CHANGELOG.md'),
-    ('x.md', 'x.md')])
+    ('x.md', 'x.md'), ('../studies/b_from_scratch.ipynb#x', 'https://d.org/b_from_scratch.html#x')])
 def test_links_to_files_that_are_pages(build, link, page):
-    assert build.linked_to_pages(f'See [it]({link}).')==f'See [it]({page}).'
+    assert build.linked_to_pages(f'See [it]({link}).', 'https://d.org/')==f'See [it]({page}).'
 
 def test_callouts_and_other_divs(build):
     text = build.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n', '')
