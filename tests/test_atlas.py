@@ -1,12 +1,12 @@
 "The records of the atlas, and the commands that made them"
 import json, subprocess, sys
 from pathlib import Path
-import pytest
+import pandas as pd, pytest
 from execnb.shell import CaptureShell
 from fastcore.nbio import read_nb
 from compare_helpers import made
 from studies.check import problems
-from studies.comparisons import RECORDS, STUDIES
+from studies.comparisons import RECORDS, STUDIES, TRIALS
 from fastai_clr_ext.compare import Comparison, compare, read_record
 
 FILES = sorted(RECORDS.glob('*.json'))
@@ -87,6 +87,16 @@ def test_a_record_is_trained_again(tmp_path):
     summary = Comparison(again.record | dict(tuning=known.record['tuning'])).summary()
     assert summary['mean'].to_dict()==pytest.approx(known.summary()['mean'].to_dict(), abs=.005)
     assert summary.verdict.to_dict()==known.summary().verdict.to_dict()
+
+@pytest.mark.parametrize('path', [path for path in FILES if path.stem.startswith('e-')], ids=lambda path: path.stem)
+def test_a_recipe_has_the_rate_that_its_trials_chose(path):
+    trials = pd.read_csv(TRIALS/f'{path.stem}.csv')
+    for policy in read_record(path).record['policies']:
+        tried = trials[trials.policy.str.startswith(f'{policy["name"]} at ')]
+        lr,mult = tried.policy[tried['mean'].idxmax()].partition(' at ')[2].split(', ')
+        assert f'lr={float(lr)!r}' in policy['what'] and f'lr_mult={float(mult)!r}' in policy['what']
+        well = tried.groupby('policy').filter(lambda part: (part.end=='well').all()).groupby('policy')
+        assert well['mean'].first().to_dict()==pytest.approx(well.accuracy.mean().to_dict())
 
 def texts(nb)->list:
     "What a notebook shows in words and tables"
