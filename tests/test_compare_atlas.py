@@ -99,7 +99,8 @@ def test_another_baseline(tmp_path):
     assert wsd.gain.tolist()==pytest.approx([.03, .03])
     same = Comparison(record).read(baseline='1cycle').summary().loc['wsd']
     assert (wsd.gain_lo[1], wsd.gain_hi[1])==pytest.approx((same.gain_lo, same.gain_hi))
-    with pytest.raises(ValueError, match="baseline must be a policy of record 2, which has .'constant', '1cycle'.; got"):
+    says = "baseline must be a policy of record 2, which has .'constant', '1cycle'.; got"
+    with pytest.raises(ValueError, match=says):
         merge_records([record, made()], baseline='wsd')
 
 def test_rates_are_told_apart_and_a_situation_counts_once():

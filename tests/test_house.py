@@ -149,7 +149,8 @@ def test_every_caption_has_its_figure(path):
         if cell.cell_type!='code' or '#| fig-cap' not in cell.source or '#| eval: false' in cell.source: continue
         assert any('image/png' in out.get('data', {}) for out in cell.outputs), cell.source
 
-def is_page_of_records(path): return path.parent.name=='atlas' or path.match('studies/[a-g]_*') # test_atlas.py runs them
+def is_page_of_records(path): # test_atlas.py runs these
+    return path.parent.name=='atlas' or path.match('studies/[a-g]_*')
 
 @pytest.mark.parametrize('path', [p for p in notebooks if not is_page_of_records(p)], ids=lambda p: p.stem)
 def test_notebook_runs(path):

@@ -238,7 +238,7 @@ def before_batch(self:HistoryRecorder):
 def after_loss(self:HistoryRecorder):
     "Fill in the loss and the hyper-parameters"
     learn,now = self.learn,self.now
-    loss = learn.loss.as_subclass(torch.Tensor).detach() # fastai's own class of tensors looks up a function for each operation
+    loss = learn.loss.as_subclass(torch.Tensor).detach() # fastai's own class costs a lookup each time
     now.loss.copy_(loss.mean() if loss.ndim else loss)
     self.history.batch_log.rows[-1][1] = now.read(learn.opt.hypers)
     if now.is_lazy:
