@@ -7,7 +7,10 @@ from pathlib import Path
 
 warnings.simplefilter('ignore')
 from fastai_clr_ext.all import *
+from fastai_clr_ext.compare.identity import policy_text
+from fastai_clr_ext.compare.schema import MAX_TEXT
 from studies.comparisons import FINE_TUNED, STUDIES
+from studies.policies import RECIPES
 
 LEAST_SEEDS,MOST_BYTES = 5, 1_000_000
 _FACTS = 'data', 'model', 'optimizer', 'again' # What a situation must say of itself; the last is how to train it again
@@ -24,7 +27,7 @@ def problems(path:Path)->list:
     if n_seeds<LEAST_SEEDS: found.append(f'It must have at least {LEAST_SEEDS} seeds, and has {n_seeds}.')
     n_errors = int(comparison.errors.to_numpy().sum())
     if n_errors: found.append(f'An exception ended {n_errors} of its runs: mend that, and train them again.')
-    n_bytes = path.stat().st_size
+    n_bytes = (path/'record.json' if path.is_dir() else path).stat().st_size
     if n_bytes>MOST_BYTES: found.append(f'It must have at most {MOST_BYTES:,} bytes: train with grads=False.')
     return found + _other_than_its_study(path, comparison)
 
@@ -35,15 +38,23 @@ def _other_than_its_study(path, comparison)->list:
     name = path.stem.removeprefix(f'{study}-')
     specs = FINE_TUNED if study=='e' else STUDIES[study]()
     if name not in specs: return [f'Study {study} has no comparison {name}.']
-    if study=='e': sit,_,n_seeds = specs[name]
-    else: sit,n_seeds = specs[name].sit,specs[name].n_seeds
+    sit,policies,n_seeds = _planned(study, specs[name])
     record = comparison.record
     about = {key: list(value) if isinstance(value, tuple) else value for key,value in sit.about().items()}
-    same = {'command': record['situation']['again']==f'python -m studies {study} {name}',
+    has = {policy['name']: policy['what'] for policy in record['policies']}
+    same = {'command': record['situation'].get('again')==f'python -m studies {study} {name}',
             'situation': all(record['situation'].get(key)==value for key,value in about.items()),
-            'margin': record['margin']==sit.source.margin, 'seeds': len(comparison.outcomes)==n_seeds}
-    if study!='e': same['policies'] = [policy['name'] for policy in record['policies']]==list(specs[name].policies)
+            'number of epochs': record['budget'].get('n_epoch')==sit.n_epoch,
+            'margin': record['margin']==sit.source.margin, 'seeds': list(comparison.outcomes.index)==list(range(n_seeds)),
+            'policies': list(has)==list(policies) and all(text in (None, has[each]) for each,text in policies.items())}
     return [f'The {what} must be as study {study} has it.' for what,is_same in same.items() if not is_same]
+
+def _planned(study, spec)->tuple:
+    "Return situation, policies by name with their text, and number of seeds; None where trials choose the policy"
+    if study=='e':
+        sit,_,n_seeds = spec
+        return sit, dict.fromkeys(RECIPES), n_seeds
+    return spec.sit, {name: policy_text(policy)[:MAX_TEXT] for name,policy in spec.policies.items()}, spec.n_seeds
 
 def main(paths:list)->int:
     n_bad = 0

@@ -1,5 +1,5 @@
 "The records of the atlas, and the commands that made them"
-import json, subprocess, sys
+import json, shutil, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
 from execnb.shell import CaptureShell
@@ -55,6 +55,9 @@ def test_a_record_of_few_seeds_or_many_bytes_is_kept_out(tmp_path):
     ('b-diabetes-sgd', lambda r: r.update(margin=.02), 'The margin must be as study b has it.'),
     ('b-diabetes-sgd', lambda r: r['situation'].update(wd=.1), 'The situation must be as study b has it.'),
     ('b-diabetes-sgd', lambda r: r['situation'].update(again='x'), 'The command must be as study b has it.'),
+    ('b-diabetes-sgd', lambda r: r['situation'].pop('again'), 'The command must be as study b has it.'),
+    ('b-diabetes-sgd', lambda r: r['budget'].update(n_epoch=1), 'The number of epochs must be as study b has it.'),
+    ('b-diabetes-sgd', lambda r: r['policies'][1].update(what='x'), 'The policies must be as study b has it.'),
     ('b-diabetes-adam', lambda r: None, 'The situation must be as study b has it.'),
     ('c-diabetes-sgd', lambda r: None, 'Study c has no comparison diabetes-sgd.'),
     ('b-diabetes-sgd', lambda r: None, ''), ('mine', lambda r: r.update(margin=.02), '')])
@@ -112,3 +115,22 @@ def test_a_page_says_what_the_records_say(path, monkeypatch):
     nb,committed = read_nb(path),read_nb(path)
     CaptureShell().run_all(nb, exc_stop=True)
     assert texts(nb)==texts(committed)
+
+def test_the_page_shows_records_of_others_as_text(tmp_path, monkeypatch):
+    "Two people's records of one situation, one that only repeats another, and one whose texts would act on a page"
+    shutil.copytree(RECORDS, tmp_path/'records')
+    text = '<img src=x onerror=alert(1)>'
+    hostile = good(policies=[dict(policy, name=policy['name'].replace('1cycle', text)) for policy in made()['policies']])
+    hostile['situation'] |= dict(model=text)
+    for run in hostile['runs']: run['policy'] = run['policy'].replace('1cycle', text)
+    others = dict(alice=good(), bob=good() | dict(runs=made(seeds=range(9))['runs'], seeds=list(range(9))), carol=good())
+    for name,record in (others | dict(hostile=hostile)).items():
+        (tmp_path/'records'/f'{name}.json').write_text(json.dumps(record))
+        assert not problems(tmp_path/'records'/f'{name}.json')
+    monkeypatch.chdir(tmp_path)
+    nb = read_nb(RECORDS.parent/'where_it_worked.ipynb')
+    CaptureShell().run_all(nb, exc_stop=True)
+    table,note = texts(nb)[-2:]
+    assert '<img' not in table and '&lt;img src=x onerror=alert(1)&gt;' in table
+    assert '<a href="records/alice.json">alice</a>, <a href="records/bob.json">bob</a>' in table
+    assert note=='Records that only repeat runs of others: carol.'

@@ -1,6 +1,7 @@
 """Each sentence that states what was measured or observed has its evidence in claims.json: a command, a record, the
 cell that follows, or a source. A sentence that sounds like one but states a definition, a limit or a default is a
-`rule`. The pages of studies and of the atlas are evidence themselves, and are not searched."""
+`rule`. Rows of a table that begin with `|` are one claim, with their number. The pages of studies and of the atlas are
+evidence themselves, and are not searched."""
 import configparser, json, re
 from pathlib import Path
 import pytest
@@ -20,7 +21,7 @@ def sentences(path):
         if cell.cell_type=='markdown': yield from re.split(r'(?<=[.!?:])\s+|\n', cell.source)
         elif cell.source.startswith('#| export'):
             for line in cell.source.splitlines():
-                text = re.search(r'#(?!\|).*|"""?.*', line)
+                text = re.search(r'#(?!\|).*|"{1,3}[^"].*', line)
                 if text: yield text[0].strip('#" ')
 
 def found():
@@ -32,15 +33,23 @@ def found():
 FOUND = found()
 
 def test_every_sentence_that_sounds_measured_is_listed():
-    known = [(page, start) for page,start,_ in CLAIMS]
+    known = [(page, start) for page,start,*_ in CLAIMS]
     assert not [(page, text) for page,text in FOUND
                 if not any(page==known_page and text.startswith(start) for known_page,start in known)]
 
+def test_rows_of_tables_are_counted():
+    "Rows that one command measured are one claim, with their number: a further row is a further claim"
+    starts = [(page, start) for page,start,*_ in CLAIMS if start.startswith('|') and start!='|']
+    for page,start,_,n in (claim for claim in CLAIMS if claim[1]=='|'):
+        rows = [text for found_page,text in FOUND if found_page==page and text.startswith('|')
+                and not any(page==named_page and text.startswith(named) for named_page,named in starts)]
+        assert len(rows)==n, page
+
 def test_every_claim_is_still_there():
-    assert not [(page, start) for page,start,_ in CLAIMS
+    assert not [(page, start) for page,start,*_ in CLAIMS
                 if not any(page==found_page and text.startswith(start) for found_page,text in FOUND)]
 
-@pytest.mark.parametrize('evidence', sorted({evidence for *_,evidence in CLAIMS}))
+@pytest.mark.parametrize('evidence', sorted({claim[2] for claim in CLAIMS}))
 def test_evidence_exists(evidence):
     settings = configparser.ConfigParser()
     settings.read(root/'settings.ini')

@@ -89,6 +89,19 @@ def test_policies_of_one_name_may_be_one():
     assert df.policy.tolist()==['1cycle', '1cycle'] and over_situations(df).n_situations.tolist()==[2]
     with pytest.raises(ValueError, match='by_name must be True or False'): merge_records([made()], by_name='no')
 
+def test_one_situation_has_one_policy_of_a_name():
+    other = made(seeds=(3, 4, 5))
+    other['policies'][1]['what'] = 'Cycle(another)'
+    with pytest.raises(ValueError, match="'1cycle' or 'constant' in record 2 is not what it is in record 1, whose sit"):
+        merge_records([made(), other], by_name=True)
+    assert merge_records([made(), other]).policy.tolist()==['1cycle', '1cycle (2)']
+
+@pytest.mark.parametrize('f,column', [(in_margins, 'situation'), (in_margins, 'gain_lo'), (plot_situations, 'margin'),
+                                      (plot_situations, 'model'), (over_situations, 'direction')])
+def test_a_table_without_a_column_is_refused(f, column):
+    with pytest.raises(ValueError, match=f"table must have the columns that merge_records gives it; got .'{column}'"):
+        f(merge_records([made(margin=.1)]).drop(columns=column))
+
 def test_another_baseline(tmp_path):
     "The gain of wsd over 1cycle is .02, .03 and .04 on three seeds"
     record = made(('constant', '1cycle', 'wsd'))

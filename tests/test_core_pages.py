@@ -50,10 +50,10 @@ def test_a_page_is_written_once(tmp_path):
 ROWS = [dict(name=name, gain=gain, seeds=seeds) for name,gain,seeds in
         [('c', '–', '100'), ('b', '0.5 [0.1, 0.9]', '10'), ('A', '-2', '9'), ('Ba', '\u22121e-3', '8')]]
 
-def sortable_page(browser, path, more=''):
+def sortable_page(browser, path, more='', rows=ROWS):
     "A page with a table that can be sorted, and what its console said"
     path.write_text(template(TABLE + HEAD + "{{ table(rows, 'sortable') }}" + more + END).render(
-        title='t', css=CSS+SORT_CSS, script=SORT_SCRIPT, rows=ROWS), encoding='utf-8')
+        title='t', css=CSS+SORT_CSS, script=SORT_SCRIPT, rows=rows), encoding='utf-8')
     page,said = browser.new_page(),[]
     page.on('console', lambda message: said.append(message.text))
     page.goto(f'file://{path}')
@@ -74,6 +74,17 @@ def test_a_table_is_sorted_by_number_or_text(browser, tmp_path):
     page.get_by_role('button', name='gain').click()
     page.get_by_role('button', name='gain').click()
     assert first_cells(page)==['b', 'Ba', 'A', 'c'] and not said
+
+def test_numbers_that_are_none_or_infinite_are_sorted(browser, tmp_path):
+    rows = [dict(x=x) for x in ('inf', '10', 'nan', '9', '-inf')]
+    page,said = sortable_page(browser, tmp_path/'p.html', rows=rows)
+    page.get_by_role('button', name='x').click()
+    assert first_cells(page)==['-inf', '9', '10', 'inf', 'nan'] and not said
+
+def test_a_word_is_found_in_one_cell(browser, tmp_path):
+    page,_ = sortable_page(browser, tmp_path/'p.html', rows=[dict(a='7', b='1', c='0'), dict(a='10', b='', c='')])
+    page.get_by_label('Rows with all of these words:').fill('10')
+    assert first_cells(page)==['10']
 
 def test_a_table_is_filtered_by_words(browser, tmp_path):
     page,said = sortable_page(browser, tmp_path/'p.html')

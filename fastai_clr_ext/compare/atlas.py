@@ -37,6 +37,7 @@ class Gathered:
     "The pairs of runs of one policy and its baseline in one situation, from all records that have them"
     policy:str # Name, told apart from others of that name
     baseline:str # The same for the baseline
+    contents:list # Of baseline and policy, in words
     comparison:Comparison # Of the first record
     pairs:dict=field(default_factory=dict) # Outcomes of baseline and policy by seed, NaN for a failed run
     errors:set=field(default_factory=set) # Seeds of pairs that an exception left without a result
@@ -124,9 +125,16 @@ def _gather(comparisons, by_name)->dict:
         for policy in policies.values():
             rates = json.dumps([base['lr_max'], policy['lr_max']])
             group = key, record['metric'], names.name(base), names.name(policy), rates
-            found = gathered.setdefault(group, Gathered(names.name(policy), names.name(base), comparison))
+            contents = [base['what'], policy['what']]
+            new = Gathered(names.name(policy), names.name(base), contents, comparison)
+            found = gathered.setdefault(group, new)
+            if found.contents!=contents: raise ValueError(_mixed_text(found, source))
             found.add(comparison, source, policy['name'])
     return gathered
+
+def _mixed_text(found, source)->str:
+    return (f'{found.policy!r} or {found.baseline!r} in {source} is not what it is in {", ".join(found.sources)}, whose '
+            'situation is the same; by_name=True can\'t put them together')
 
 # %% ../../nbs/68_compare.atlas.ipynb #bdeb04e7
 def _merged_row(found, situation, rates, n_policies)->dict:
@@ -180,6 +188,11 @@ def merge_records(
 # %% ../../nbs/68_compare.atlas.ipynb #3a4a10e5
 _SAME_QUESTION = ['policy', 'baseline', 'metric', 'higher'] # Columns of `merge_records`
 
+def _check_columns(table, *names):
+    "Raise a `ValueError` unless a table has these columns, and those that tell questions apart"
+    missing = [name for name in (*_SAME_QUESTION, *names) if name not in table]
+    check(not missing, 'table', 'have the columns that merge_records gives it', missing)
+
 @checked
 def over_situations(
     table:pd.DataFrame, # As `merge_records` returns it
@@ -187,9 +200,7 @@ def over_situations(
 )->pd.DataFrame: # A row for each policy, baseline and metric
     "Summarize the gains of each policy over situations"
     check(is_number(level) and 0<level<1, 'level', 'lie in (0, 1)', level)
-    needed = *_SAME_QUESTION, 'situation', 'gain', 'verdict', 'direction'
-    missing = [name for name in needed if name not in table]
-    check(not missing, 'table', 'have the columns that merge_records gives it', missing)
+    _check_columns(table, 'situation', 'gain', 'verdict', 'direction')
     rows = []
     for (policy,baseline,metric,_),part in table.groupby(_SAME_QUESTION, sort=False):
         gains = part.groupby('situation').gain.mean().dropna().to_numpy(dtype=float) # each situation once
@@ -237,8 +248,7 @@ def in_margins(
     table:pd.DataFrame # As `merge_records` returns it, with a margin above 0 in every row
 )->pd.DataFrame: # The same rows; 1 is a gain of just the smallest difference that matters
     "Count gains in the smallest differences that matter"
-    missing = [name for name in (*_SAME_QUESTION, 'margin', 'gain', 'gain_lo', 'gain_hi') if name not in table]
-    check(not missing, 'table', 'have the columns that merge_records gives it', missing)
+    _check_columns(table, 'situation', 'margin', 'gain', 'gain_lo', 'gain_hi')
     without = table.situation[~(table.margin>0)].unique().tolist()
     check(not without, 'margin', 'be above 0 in each situation', without)
     gains = {name: table[name]/table.margin for name in ('gain', 'gain_lo', 'gain_hi')}
@@ -277,6 +287,7 @@ def plot_situations(
     axs:np.ndarray|None=None # An axes for each row of `over_situations`; a new figure if None
 )->np.ndarray: # The axes drawn on
     "Draw the gain of each policy in each situation, and over all of them"
+    _check_columns(table, 'margin', 'gain_lo', 'gain_hi', *_SITUATION_COLUMNS, 'n_epoch')
     summary = over_situations(table)
     check(len(summary), 'table', 'have a row for each policy and situation', len(table))
     n = len(summary)

@@ -100,9 +100,10 @@ th[aria-sort=ascending] button:after{content:" ▲"} th[aria-sort=descending] bu
 _SORT = r"""
 for (const table of document.querySelectorAll('table.sortable')) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows]
-  const text = (row, i) => row.cells[i].textContent.trim().replace(/^–$/, '').replace(/\u2212/g, '-')
+  const text = (row, i) => row.cells[i].textContent.trim()
+    .replace(/^(–|nan)$/, '').replace(/\u2212/g, '-').replace(/inf$/, 'Infinity')
   const place = heads.map((_, i) => {
-    const isNumber = rows.every(row => !text(row, i) || /^[+-]?\.?\d/.test(text(row, i)))
+    const isNumber = rows.every(row => !text(row, i) || /^[+-]?(\.?\d|Infinity)/.test(text(row, i)))
     return isNumber ? row => parseFloat(text(row, i)) : row => text(row, i).toLowerCase()
   })
   const sort = i => {
@@ -130,7 +131,10 @@ for (const table of document.querySelectorAll('table.sortable')) {
   const count = document.createElement('output')
   const filter = () => {
     const words = field.value.toLowerCase().split(/\s+/)
-    for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word))
+    for (const row of rows) {
+      const text = [...row.cells].map(cell => cell.textContent.toLowerCase()).join(' ')
+      row.hidden = !words.every(word => text.includes(word))
+    }
     count.value = ` ${rows.filter(row => !row.hidden).length} of ${rows.length} rows`
   }
   field.type = 'search'

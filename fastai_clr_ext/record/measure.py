@@ -109,7 +109,7 @@ def count_where(
     a:torch.Tensor, # Part of |g|
     x:float # What to compare with
 )->torch.Tensor: # 0-d
-    "Count the entries for which a comparison holds; as numbers, because a CPU counts booleans several times as slowly"
+    "Count the entries for which a comparison holds; as numbers, which a CPU adds up sooner than booleans"
     return compare(a, x, out=torch.empty_like(a)).sum()
 
 def count_nonzero(
