@@ -83,13 +83,13 @@ def test_numbers_that_are_none_or_infinite_are_sorted(browser, tmp_path):
 
 def test_a_word_is_found_in_one_cell(browser, tmp_path):
     page,_ = sortable_page(browser, tmp_path/'p.html', rows=[dict(a='7', b='1', c='0'), dict(a='10', b='', c='')])
-    page.get_by_label('Rows with all of these words:').fill('10')
+    page.get_by_label('Rows with words that begin so:').fill('10')
     assert first_cells(page)==['10']
 
 def test_a_table_is_filtered_by_words(browser, tmp_path):
     page,said = sortable_page(browser, tmp_path/'p.html')
-    field = page.get_by_label('Rows with all of these words:')
-    for words,names in {'10': ['c', 'b'], '0.1 B': ['b'], 'nothing': [], '': ['c', 'b', 'A', 'Ba']}.items():
+    field = page.get_by_label('Rows with words that begin so:')
+    for words,names in {'10': ['c', 'b'], '0.1 B': ['b'], '9 A': ['A'], 'a': ['A'], '.5': [], 'nothing': [], '': ['c', 'b', 'A', 'Ba']}.items():
         field.fill(words)
         assert first_cells(page)==names and page.locator('output').inner_text().strip()==f'{len(names)} of 4 rows'
     assert not said

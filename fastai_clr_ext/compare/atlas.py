@@ -133,8 +133,8 @@ def _gather(comparisons, by_name)->dict:
     return gathered
 
 def _mixed_text(found, source)->str:
-    return (f'{found.policy!r} or {found.baseline!r} in {source} is not what it is in {", ".join(found.sources)}, whose '
-            'situation is the same; by_name=True can\'t put them together')
+    return (f'{found.policy!r} or {found.baseline!r} in {source} is not what it is in {", ".join(found.sources)}, '
+            "whose situation is the same; by_name=True can't put them together")
 
 # %% ../../nbs/68_compare.atlas.ipynb #bdeb04e7
 def _merged_row(found, situation, rates, n_policies)->dict:

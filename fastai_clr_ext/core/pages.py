@@ -92,7 +92,7 @@ def _fingerprint(script)->str:
 
 # %% ../../nbs/06_core.pages.ipynb #235067b4
 SORT_CSS = """
-th button{all:inherit;padding:0;border:0;cursor:pointer} th button:focus-visible{outline:2px solid}
+th button{all:inherit;width:100%;padding:0;border:0;cursor:pointer} th button:focus-visible{outline:2px solid}
 th[aria-sort=ascending] button:after{content:" ▲"} th[aria-sort=descending] button:after{content:" ▼"}
 .wide table.sortable{width:max-content} .sortable td{max-width:min(20rem,60vw)}
 .filter{display:block;margin:.5rem 0} .filter input{font:inherit;max-width:100%}
@@ -133,14 +133,15 @@ for (const table of document.querySelectorAll('table.sortable')) {
     const words = field.value.toLowerCase().split(/\s+/)
     for (const row of rows) {
       const text = [...row.cells].map(cell => cell.textContent.toLowerCase()).join(' ')
-      row.hidden = !words.every(word => text.includes(word))
+      const begins = ' ' + text.replace(/[\s,;:()\[\]]+/g, ' ')
+      row.hidden = !words.every(word => begins.includes(' ' + word))
     }
     count.value = ` ${rows.filter(row => !row.hidden).length} of ${rows.length} rows`
   }
   field.type = 'search'
   field.addEventListener('input', filter)
   label.className = 'filter'
-  label.append('Rows with all of these words: ', field, count)
+  label.append('Rows with words that begin so: ', field, count)
   const wide = table.closest('.wide') || table
   wide.before(label)
   filter()
