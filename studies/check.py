@@ -45,7 +45,8 @@ def _other_than_its_study(path, comparison)->list:
     same = {'command': record['situation'].get('again')==f'python -m studies {study} {name}',
             'situation': all(record['situation'].get(key)==value for key,value in about.items()),
             'number of epochs': record['budget'].get('n_epoch')==sit.n_epoch,
-            'margin': record['margin']==sit.source.margin, 'seeds': list(comparison.outcomes.index)==list(range(n_seeds)),
+            'margin': record['margin']==sit.source.margin,
+            'seeds': list(comparison.outcomes.index)==list(range(n_seeds)),
             'policies': list(has)==list(policies) and all(text in (None, has[each]) for each,text in policies.items())}
     return [f'The {what} must be as study {study} has it.' for what,is_same in same.items() if not is_same]
 

@@ -120,7 +120,8 @@ def test_the_page_shows_records_of_others_as_text(tmp_path, monkeypatch):
     "Two people's records of one situation, one that only repeats another, and one whose texts would act on a page"
     shutil.copytree(RECORDS, tmp_path/'records')
     text = '<img src=x onerror=alert(1)>'
-    hostile = good(policies=[dict(policy, name=policy['name'].replace('1cycle', text)) for policy in made()['policies']])
+    hostile = good()
+    for policy in hostile['policies']: policy['name'] = policy['name'].replace('1cycle', text)
     hostile['situation'] |= dict(model=text)
     for run in hostile['runs']: run['policy'] = run['policy'].replace('1cycle', text)
     longer = good() | dict(runs=made(seeds=range(9))['runs'], seeds=list(range(9)))
