@@ -1,12 +1,12 @@
 "The records of the atlas, and the commands that made them"
-import json, shutil, subprocess, sys
+import json, re, shutil, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
 from execnb.shell import CaptureShell
 from fastcore.nbio import read_nb
 from compare_helpers import made
 from studies.check import problems
-from studies.comparisons import RECORDS, STUDIES, TRIALS
+from studies.comparisons import FINE_TUNED, RECORDS, STUDIES, TRIALS
 from fastai_clr_ext.compare import Comparison, compare, read_record
 
 FILES = sorted(RECORDS.glob('*.json'))
@@ -100,6 +100,13 @@ def test_a_recipe_has_the_rate_that_its_trials_chose(path):
         assert f'lr={float(lr)!r}' in policy['what'] and f'lr_mult={float(mult)!r}' in policy['what']
         well = tried.groupby('policy').filter(lambda part: (part.end=='well').all()).groupby('policy')
         assert well['mean'].first().to_dict()==pytest.approx(well.accuracy.mean().to_dict())
+
+def test_the_page_names_what_is_planned_and_not_trained():
+    planned = {f'{study}-{name}' for study,specs in STUDIES.items() for name in specs()}
+    planned |= {f'e-{name}' for name in FINE_TUNED}
+    limits = read_nb(RECORDS.parent/'where_it_worked.ipynb').cells[-1].source
+    line, = re.findall(r'Planned, and not trained yet: (.*?)\. Time', limits)
+    assert set(re.findall('`([^`]+)`', line))==planned-{path.stem for path in FILES}
 
 def texts(nb)->list:
     "What a notebook shows in words and tables"
