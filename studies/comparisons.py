@@ -6,6 +6,7 @@ from fastai.optimizer import Adam
 from fastai_clr_ext.all import *
 from fastai_clr_ext.compare.tuning import hold_out
 from studies.policies import CONSTANT, CYCLE_MOMS, ONE_CYCLE, Recipe, Trained, scaled
+from studies.reading import lowest_failing, rates_tried
 
 RECORDS = Path(__file__).parents[1]/'nbs'/'atlas'/'records'
 TRIALS = RECORDS.parent/'trials'
@@ -83,10 +84,8 @@ def rates_taken()->dict:
 
 def failing_rate(name:str)->float|None:
     "The lowest rate at which at least 3 of 8 runs of the 1cycle with Adam failed in study d; None if there is none"
-    df = read_record(RECORDS/f'd-{name}-adam.json').df
-    n_failed = df[df.policy.str.startswith('1cycle')].groupby('policy').end.agg(lambda ends: (ends=='failed').sum())
-    rates = sorted(float(policy.rpartition(' ')[2]) for policy,n in n_failed.items() if n>=3)
-    return rates[0] if rates else None
+    failing = lowest_failing(rates_tried([RECORDS/f'd-{name}-adam.json']))
+    return float(failing.lr.iloc[0]) if len(failing) else None
 
 def why_adam()->dict:
     "What changes how often Adam fails, at the rate where it does"

@@ -14,8 +14,8 @@ from fastai_clr_ext.all import *
 from fastai_clr_ext.compare.workers import map_unordered
 from studies.comparisons import situation_of
 from studies.policies import CONSTANT, ONE_CYCLE
+from studies.reading import GRADIENTS
 
-OUT = Path(__file__).parents[1]/'nbs'/'studies'/'gradients.json'
 N_PARTS,SEEDS = 100, range(8)
 #: By situation: a rate that a constant policy can take, and the peak of the cycle
 TRAINED = {'digits-rnn': ('sgd', .03, .1), 'digits-mlp': ('sgd', .1, .3), 'digits-pre-norm': ('adam', 1e-3, 3e-3),
@@ -49,7 +49,7 @@ def main(out:Path, n_workers:int):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--out', type=Path, default=OUT)
+    p.add_argument('--out', type=Path, default=GRADIENTS)
     p.add_argument('--workers', type=int, default=os.cpu_count())
     a = p.parse_args()
     main(a.out, a.workers)

@@ -1,12 +1,17 @@
 "What the studies train"
+import json, matplotlib.pyplot as plt, numpy as np, pandas as pd
 from dataclasses import replace
 import pytest, torch
+from scipy import stats
 from fastai.torch_core import no_random
+from compare_helpers import made
 from fastai_clr_ext.all import *
 from studies import policies
 from studies.comparisons import (FINE_TUNED, STUDIES, failing_rate, random_start, rates_beyond, rates_of, recipes_at,
     situation_of)
 from studies.policies import ONE_CYCLE, RECIPES, Recipe, scaled
+from studies.reading import (END, PLATEAU, counts_text, data_set, ends_over_plateau, forest, half_decades, judged,
+    lowest_failing, one_policy, over_text, rates_taken, rates_tried, ratio, room_above_best, study_paths)
 
 @pytest.mark.parametrize('best,more', [(.1, []), (.03, []), (.3, [1., 3.]), (.01, [.003, .001])])
 def test_more_rates_are_tried_beyond_an_edge(best, more): assert rates_beyond([.01, .03, .1, .3], best)==more
@@ -50,3 +55,77 @@ def test_no_two_comparisons_of_a_study_are_of_one_situation(study):
     specs = STUDIES[study]()
     assert len({repr(spec.sit) for spec in specs.values()})==len(specs)
     assert all(len(spec.policies)>=2 for spec in specs.values()) and policies.CONSTANT.table(5, 1.)['lr'].min()==1
+
+# ---- what the pages read
+
+def files(folder, **records):
+    for name,record in records.items(): (folder/f'{name}.json').write_text(json.dumps(record))
+    return [folder/f'{name}.json' for name in records]
+
+def at_rates(failed):
+    "A record of study d: eight seeds, accuracy .9 at the second rate and .8 elsewhere; so many first seeds failed"
+    names = [f'{kind} at {lr:g}' for kind in ('constant', '1cycle') for lr in (.1, 1., 10.)]
+    record = made(names, range(8), margin=.01)
+    for run in record['runs']:
+        run['scores']['accuracy'] = .9 if run['policy'].endswith(' at 1') else .8
+        if run['seed']<failed[run['policy']]: run.update(end='failed', why='its loss is not finite')
+    return record
+
+def test_rates_that_are_taken_and_rates_that_fail(tmp_path):
+    failed = {'constant at 0.1': 0, 'constant at 1': 3, 'constant at 10': 8, '1cycle at 0.1': 0, '1cycle at 1': 2,
+              '1cycle at 10': 3}
+    rates = rates_tried(files(tmp_path, **{'d-net-adam': at_rates(failed)}))
+    assert {f'{kind} at {row.lr:g}': row.failed for (*_,kind),row in rates.iterrows()}==failed and (rates.runs==8).all()
+    assert rates_taken(rates).loc[('net', 'adam')].to_dict()=={'constant': .1, '1cycle': 1.}
+    room = room_above_best(rates).loc[('net', 'adam')]
+    assert (room.best, room['failed at the best'], room['highest taken'], room.factor)==(1, 2, 1, 1)
+    row = lowest_failing(rates).loc[('net', 'adam')]
+    assert (row.lr, row.failed_below)==(10, 2)
+    assert half_decades(pd.Series([1., 3., 10/3, 10., 30.])).tolist()==[0, 1, 1, 2, 3]
+
+def test_no_rate_fails(tmp_path):
+    names = [f'{kind} at {lr:g}' for kind in ('constant', '1cycle') for lr in (.1, 1., 10.)]
+    rates = rates_tried(files(tmp_path, **{'d-net-sgd': at_rates(dict.fromkeys(names, 0))}))
+    assert not len(lowest_failing(rates)) and rates_taken(rates)['1cycle'].tolist()==[10]
+
+def test_the_records_of_a_study(tmp_path):
+    names = 'd-a', 'd-b', 'd-why-a', 'e-a'
+    files(tmp_path, **dict.fromkeys(names, made()))
+    assert [path.stem for path in study_paths('d', tmp_path)]==['d-a', 'd-b']
+    assert [path.stem for path in study_paths('d-why', tmp_path)]==['d-why-a']
+
+def test_gains_in_words(tmp_path):
+    other = made(margin=.01)
+    other['situation'] = other['situation'] | dict(data='diamonds-cut')
+    for run in other['runs']: run['scores']['accuracy'] += .02*(run['policy']=='1cycle')
+    table = judged(files(tmp_path, a=made(margin=.01), b=made(margin=.01), c=other))
+    assert table.records.tolist()==[['a'], ['c']], 'b only repeats a'
+    assert over_text(table)=='+4.0 [-8.7, 16.7], better in 2 of 2' and counts_text(table)=='2 situations, 2 data sets'
+    assert over_text(table[:1])=='+3.0, better in 1 of 1' and data_set(table).tolist()==['digits', 'diamonds']
+
+def test_a_forest_has_the_same_lines_in_every_panel(tmp_path):
+    records = [made(('constant', '1cycle', 'wsd'), margin=.01) for _ in range(2)]
+    records[1]['situation'] = records[1]['situation'] | dict(data='x')
+    for run in records[1]['runs']: run['scores']['accuracy'] += .1*(run['policy']=='1cycle')
+    table = judged(files(tmp_path, a=records[0], b=records[1]))
+    forest([one_policy(table, '1cycle'), one_policy(table, 'wsd')], ['one', 'two'])
+    left,right = plt.gcf().axes
+    assert [text.get_text() for text in left.get_yticklabels()]==[
+        'resnet8 on x, sgd, 2 epochs', 'resnet8 on digits, sgd, 2 epochs', 'mean, and the next situation']
+    points = [[line.get_xdata()[0] for line in ax.lines if line.get_marker()=='o'] for ax in (left, right)]
+    assert points==[pytest.approx([13, 3]), pytest.approx([6, 6])] and right.get_title()=='two'
+    plt.close('all')
+
+def test_parts_of_a_training_over_others():
+    "Two seeds whose last hundredth is a quarter and the whole of the middle: the geometric mean is a half"
+    lines = np.ones((2, 100))
+    lines[0,98:] = .25
+    mean,low,high = ratio(lines, END, PLATEAU)
+    half = stats.t.ppf(.975, 1)*np.std(np.log([.25, 1]), ddof=1)/2**.5
+    assert (mean, low, high)==pytest.approx((.5, .5*np.exp(-half), .5*np.exp(half)))
+
+def test_gradients_over_the_plateau():
+    runs = [dict(situation=name, policy='1cycle', seed=seed, mean_abs=[4., 4.] + [2.]*96 + [1.*n]*2)
+            for name,n in (('a', 1), ('b', 4)) for seed in range(3)]
+    table = ends_over_plateau(runs, '1cycle')
+    assert table.start.tolist()==pytest.approx([2, 2]) and table.end.tolist()==pytest.approx([.5, 2])
