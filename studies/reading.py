@@ -44,6 +44,18 @@ def over_text(table:pd.DataFrame)->str:
 def counts_text(table:pd.DataFrame)->str:
     return f'{plural(table.situation.nunique(), "situation")}, {plural(data_set(table).nunique(), "data set")}'
 
+def over_table(tables:dict)->pd.DataFrame:
+    "What holds over situations, and over data sets, for people; `tables` have one policy each"
+    rows = {}
+    for name,table in tables.items():
+        row,by_data = mean_over(table),mean_over(table.assign(situation=data_set(table)))
+        rows[name] = {'mean gain': interval_text(row, 2),
+                      'one more situation': f'{row.next_lo:.1f} to {row.next_hi:.1f}',
+                      'mean over data sets': interval_text(by_data, 2),
+                      'better in': f'{row.n_better} of {row.n_situations}', 'intervals': row.directions,
+                      'verdicts': row.verdicts}
+    return pd.DataFrame(rows).T
+
 def situation_text(data:str, model:str, optimizer:str, n_epoch:int)->str:
     return f'{model} on {data}, {optimizer}, {n_epoch} epochs'
 

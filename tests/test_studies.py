@@ -11,7 +11,7 @@ from studies.comparisons import (FINE_TUNED, STUDIES, failing_rate, random_start
     situation_of)
 from studies.policies import ONE_CYCLE, RECIPES, Recipe, scaled
 from studies.reading import (END, PLATEAU, counts_text, data_set, ends_over_plateau, forest, half_decades, judged,
-    lowest_failing, one_policy, over_text, rates_taken, rates_tried, ratio, room_above_best, study_paths)
+    lowest_failing, one_policy, over_table, over_text, rates_taken, rates_tried, ratio, room_above_best, study_paths)
 
 @pytest.mark.parametrize('best,more', [(.1, []), (.03, []), (.3, [1., 3.]), (.01, [.003, .001])])
 def test_more_rates_are_tried_beyond_an_edge(best, more): assert rates_beyond([.01, .03, .1, .3], best)==more
@@ -101,6 +101,8 @@ def test_gains_in_words(tmp_path):
     table = judged(files(tmp_path, a=made(margin=.01), b=made(margin=.01), c=other))
     assert table.records.tolist()==[['a'], ['c']], 'b only repeats a'
     assert over_text(table)=='+4.0 [-8.7, 16.7], better in 2 of 2' and counts_text(table)=='2 situations, 2 data sets'
+    shown = over_table({'it': table}).loc['it']
+    assert (shown['mean gain'], shown['better in'], shown.intervals)==('+4.00 [-8.71, 16.71]', '2 of 2', 'better in 2')
     assert over_text(table[:1])=='+3.0, better in 1 of 1' and data_set(table).tolist()==['digits', 'diamonds']
 
 def test_a_forest_has_the_same_lines_in_every_panel(tmp_path):
