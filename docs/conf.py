@@ -11,6 +11,8 @@ html_static_path = ['docs.css', 'tables.css', 'tables.js']
 html_copy_source,html_show_sphinx,html_show_sourcelink = False, False, False
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 3
+smartquotes = False # they would change the quotes of defaults
+toc_object_entries_show_parents = 'hide'
 suppress_warnings = ['myst.header', 'misc.highlighting_failure']
 
 def mathml(block):

@@ -1,98 +1,142 @@
-"How docs/build.py makes pages out of notebooks: their names, the links between them, the navigation"
-import importlib.util, re
-from pathlib import Path
+"How the docs make pages out of notebooks: their names, the links between them, the navigation, the reference"
+import re
 import pytest
+from docs import look, pages, reference, site
+from docs.reference import doc_url, nbs, root
 
-root = Path(__file__).parent.parent
-
-@pytest.fixture
-def build():
-    "docs/build.py as a fresh module"
-    spec = importlib.util.spec_from_file_location('build', root/'docs'/'build.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-@pytest.mark.parametrize('path,name,group', [
-    ('10_schedule.cycle.ipynb', 'schedule.cycle', 'schedule'),
-    ('30a_train.one_cycle.ipynb', 'train.one_cycle', 'train'),
-    ('08a_core.files.ipynb', 'core.files', 'core'),
-    ('tutorials/finetune_pretrained.ipynb', 'finetune_pretrained', 'tutorials'),
-    ('studies/02_many.ipynb', 'many', 'studies')])
-def test_page_and_group_of_a_notebook(build, path, name, group):
-    assert build.page_name(build.nbs/path)==name
-    assert build.group_name(build.nbs/path)==group
+@pytest.mark.parametrize('path,name', [
+    ('10_schedule.cycle.ipynb', 'schedule.cycle'),
+    ('30a_train.one_cycle.ipynb', 'train.one_cycle'),
+    ('tutorials/finetune_pretrained.ipynb', 'finetune_pretrained'),
+    ('studies/02_many.ipynb', 'many')])
+def test_page_of_a_notebook(path, name): assert reference.page_name(nbs/path)==name
 
 @pytest.mark.parametrize('link,page', [
-    ('10_schedule.cycle.ipynb', 'https://d.org/schedule.cycle.html'),
-    ('10_schedule.cycle.ipynb#the-phases', 'https://d.org/schedule.cycle.html#the-phases'),
-    ('./10_schedule.cycle.ipynb', 'https://d.org/schedule.cycle.html'),
-    ('../10_schedule.cycle.ipynb#x', 'https://d.org/schedule.cycle.html#x'),
-    ('../../nbs/10_schedule.cycle.ipynb', 'https://d.org/schedule.cycle.html'),
-    ('tutorials/finetune_pretrained.ipynb', 'https://d.org/finetune_pretrained.html'),
-    ('../studies/recipes.ipynb#limits', 'https://d.org/recipes.html#limits'),
-    ('index.ipynb', 'https://d.org/index.html'),
+    ('10_schedule.cycle.ipynb', '{doc}schedule.cycle.html'),
+    ('10_schedule.cycle.ipynb#the-phases', '{doc}schedule.cycle.html#the-phases'),
+    ('./10_schedule.cycle.ipynb', '{doc}schedule.cycle.html'),
+    ('../10_schedule.cycle.ipynb#x', '{doc}schedule.cycle.html#x'),
+    ('../../nbs/10_schedule.cycle.ipynb', '{doc}schedule.cycle.html'),
+    ('tutorials/finetune_pretrained.ipynb', '{doc}finetune_pretrained.html'),
+    ('../studies/recipes.ipynb#limits', '{doc}recipes.html#limits'),
+    ('index.ipynb', '{doc}index.html'),
     ('schedule.cycle.html#cycle', 'schedule.cycle.html#cycle'),
     ('https://example.org/10_a.ipynb', 'https://example.org/10_a.ipynb'),
     ('https://example.org/10_a.html', 'https://example.org/10_a.html')])
-def test_links_between_notebooks_go_to_pages(build, link, page):
-    text = build.markdown_cell(f'Read [this]({link}), [that](x.md).', 'https://d.org/')
-    assert text==f'Read [this]({page}), [that](x.md).'
+def test_links_between_notebooks_go_to_pages(link, page):
+    text = pages.markdown_cell(f'Read [this]({link}), [that](x.md).')
+    assert text==f'Read [this]({page.format(doc=doc_url)}), [that](x.md).'
 
-def test_navigation_has_the_wings_in_their_order(build):
-    names = ['00_core.checks', '10_schedule.cycle', '11_schedule.presets', 'studies/recipes', 'tutorials/first']
-    assert build.navigation([build.nbs/f'{name}.ipynb' for name in names])=={
-        'tutorials': ['first'], 'studies': ['recipes', 'protocol'], 'core': ['core.checks'],
-        'schedule': ['schedule.cycle', 'schedule.presets'], 'project': ['changelog', 'contributing']}
-    assert list(build.navigation([build.nbs/'00_core.checks.ipynb']))==['studies', 'core', 'project']
+def test_every_page_is_in_one_place_of_the_navigation():
+    sections = site.navigation()
+    assert list(sections)==['Start here', 'How to', 'Studies and atlas', 'Reference', 'For contributors']
+    modules = [module for _,names in site.wings(sections) for module in names]
+    own = [name for items in sections.values() for name in items if isinstance(name, str)]
+    files = [path.stem.lower() for path in (*site.repo_files, site.protocol)]
+    assert sorted(['index', *own, *modules])==sorted([*site.all_notebooks(), *files])
 
-def test_every_notebook_has_a_page_of_its_own(build):
-    paths = build.pages()
-    shown = [name for names in build.navigation(paths).values() for name in names]
-    assert len(paths)>=10 and len(set(shown))==len(shown)==len(paths)+3
+def test_a_wing_holds_its_modules_in_reading_order():
+    for wing,modules in site.wings(site.navigation()): assert modules==reference.modules(f'{wing}.')
 
 @pytest.mark.parametrize('link,page', [
     ('PROTOCOL.md', 'protocol.md'), ('../studies/PROTOCOL.md', 'protocol.md'), ('CONTRIBUTING.md', 'contributing.md'),
-    ('../../CHANGELOG.md', 'changelog.md'), ('https://d.org/CHANGELOG.md', 'https://d.org/CHANGELOG.md'),
-    ('x.md', 'x.md'), ('../studies/b_from_scratch.ipynb#x', 'https://d.org/b_from_scratch.html#x')])
-def test_links_to_files_that_are_pages(build, link, page):
-    assert build.linked_to_pages(f'See [it]({link}).', 'https://d.org/')==f'See [it]({page}).'
+    ('../../CHANGELOG.md', 'changelog.md'), ('{doc}CHANGELOG.md', '{doc}CHANGELOG.md'),
+    ('x.md', 'x.md'), ('../studies/b_from_scratch.ipynb#x', '{doc}b_from_scratch.html#x')])
+def test_links_to_files_that_are_pages(link, page):
+    link,page = link.format(doc=doc_url),page.format(doc=doc_url)
+    assert pages.linked_to_pages(f'See [it]({link}).')==f'See [it]({page}).'
 
-def test_callouts_and_other_divs(build):
-    text = build.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n', '')
+def test_callouts_and_other_divs():
+    text = pages.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n')
     assert text.strip()==':::{note}\nAn aside.\n:::'
     with pytest.raises(ValueError, match=re.escape('a div that has no MyST form: ::: {.column-margin}')):
-        build.markdown_cell('::: {.column-margin}\nA note.\n:::\n', '')
+        pages.markdown_cell('::: {.column-margin}\nA note.\n:::\n')
 
-def test_only_documented_names_are_linked(build):
-    cycle = '[`Cycle`](https://d.org/a.b.html#cycle)'
-    table = '[`Cycle.table`](https://d.org/a.b.html#cycle.table)'
-    helper = '[`check`](https://d.org/a.b.html#check)'
-    by_hand = '[check](https://d.org/a.b.html#check)'
+def test_only_documented_names_are_linked():
+    cycle = f'[`Cycle`]({doc_url}a.b.html#cycle)'
+    table = f'[`Cycle.table`]({doc_url}a.b.html#cycle.table)'
+    helper = f'[`check`]({doc_url}a.b.html#check)'
+    by_hand = f'[check]({doc_url}a.b.html#check)'
     texts = {'a.b': '# a.b\n\n### Cycle\n\n<span id="cycle.table"></span>\n\n#### Cycle.table\n',
              'c': f'{cycle}, {table}, {helper}, {by_hand}'}
-    linked = build.unlink_undocumented(texts, 'https://d.org/')
+    linked = site.unlink_undocumented(texts)
     assert linked['a.b']==texts['a.b']
     assert linked['c']==f'{cycle}, {table}, `check`, {by_hand}', 'a dead link written by hand is to be found'
 
-@pytest.mark.parametrize('path,symbol,line', [
-    ('schedule/cycle.py', 'Cycle', 'class Cycle'),
-    ('schedule/cycle.py', 'Cycle.table', 'def table(self'),
-    ('train/one_cycle.py', 'Learner.fit_one_cycle_ext', 'def fit_one_cycle_ext(self:Learner'),
-    ('record/files.py', 'RunHistory.save', 'def save(self:RunHistory'),
-    ('record/archive.py', 'FILE_FORMAT', 'FILE_FORMAT = ')])
-def test_a_source_link_goes_to_the_line_of_the_definition(build, path, symbol, line):
-    path = f'fastai_clr_ext/{path}'
-    escaped = symbol.replace('_', '\\_')
-    link = f"[source](https://h.org/blob/main/{path}#LNone){{style=x}}"
-    text = build.show_doc_output(f"---\n\n{link}\n\n### {escaped}\n\nText")
-    number = int(re.search(r'\[source\]\(https://h.org/blob/main/\S+#L(\d+)\)\n', text)[1])
-    assert (root/path).read_text(encoding='utf-8').splitlines()[number-1].startswith((line, f'    {line}'))
+@pytest.mark.parametrize('module,name,line', [
+    ('schedule.cycle', 'Cycle', 'class Cycle'),
+    ('schedule.cycle', 'Cycle.table', 'def table(self'),
+    ('train.one_cycle', 'Learner.fit_one_cycle_ext', 'def fit_one_cycle_ext(self:Learner'),
+    ('record.files', 'RunHistory.save', 'def save(self:RunHistory')])
+def test_a_source_link_goes_to_the_line_of_the_definition(module, name, line):
+    path,number = re.search(r'/blob/main/(\S+)#L(\d+)"', reference.source_link(module, name)).groups()
+    assert (root/path).read_text(encoding='utf-8').splitlines()[int(number)-1].strip().startswith(line)
 
-def test_a_page_names_no_address_and_no_line_that_is_none(build):
-    text = build.show_doc_output('### f\n\n    overwrite:<function store_true at 0x7fba99618e00>=False, # Replace')
-    assert text=='### f\n\n    overwrite:store_true=False, # Replace'
-    for bad in ('[source](https://h.org/x.py#LNone)\n\n### f', '<object object at 0x7fba99618e00>'):
-        with pytest.raises(ValueError, match='without a line, or an address'): build.show_doc_output(bad)
-    with pytest.raises(ValueError, match='`?absent`? is not defined'):
-        build.show_doc_output('[source](https://h.org/blob/main/fastai_clr_ext/record/files.py#LNone)\n\n### absent')
+def rows(text):
+    "The rows of the table of parameters"
+    return [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('| <code>')]
+
+def test_an_entry_has_signature_docstring_parameters_and_source():
+    def stretch(
+        x:int|None, # What is stretched, in cm
+        *,
+        by:float=2. # Factor
+    )->float: # In cm
+        "Make longer"
+    stretch.__module__,stretch.__qualname__ = 'fastai_clr_ext.train.one_cycle', 'group_lrs'
+    lines = reference.entry(stretch).splitlines()
+    assert lines[0]=='<span id="group_lrs"></span>' and lines[2]=='::::{py:function} group_lrs(x, *, by=2.0)'
+    assert 'one_cycle.py#L' in lines[4] and lines[6]=='Make longer' and lines[-1]=='::::'
+    assert rows('\n'.join(lines))==[
+        ['<code>x</code>', '<code>int &#124; None</code>', '', 'What is stretched, in cm'],
+        ['<code>by</code>', '<code>float</code>', '<code>2.0</code>', 'Factor']]
+    assert '| *returns* | <code>float</code> |  | In cm |' in lines
+
+def test_a_class_shows_the_methods_of_its_body_and_links_the_others():
+    from fastai_clr_ext.record import RunHistory
+    text = reference.entry(RunHistory)
+    assert '{py:property} RunHistory.epochs' in text, 'defined in the body'
+    assert '{py:method} RunHistory.tail' not in text, 'patched, with an entry of its own on the page'
+    assert f'[`plot_grads`]({doc_url}plot.gradients.html#runhistory.plot_grads)' in text
+
+def test_answers_to_events_and_methods_of_base_classes_are_no_entries():
+    from fastai_clr_ext.record import GradRecorder
+    text = reference.Shown(GradRecorder.before_step).text
+    assert text.startswith('<details>') and '{py:' not in text
+    assert not {'GradRecorder.before_step', 'GradRecorder.check_fit'} & set(reference.public_names('record.gradients'))
+    assert 'Learner.fit_one_cycle_ext' in reference.public_names('train.one_cycle')
+
+def test_fastai_s_events_are_no_parameters_of_our_callbacks():
+    from fastai_clr_ext.record import HistoryRecorder
+    assert '{py:class} HistoryRecorder()' in reference.entry(HistoryRecorder)
+
+def test_an_entry_names_no_address():
+    thing = object()
+    def group_lrs(x=thing): "Do nothing"
+    group_lrs.__module__,group_lrs.__qualname__ = 'fastai_clr_ext.train.one_cycle', 'group_lrs'
+    with pytest.raises(ValueError, match='an address, which is another one in each build'): reference.entry(group_lrs)
+
+def test_every_name_that_a_notebook_needs_is_documented():
+    import fastai_clr_ext.all as every
+    listed = {name for module in reference.modules() for name in reference.public_names(module)}
+    exported = {name for name in vars(every) if not name.startswith('_')}
+    wings = {'schedule', 'record', 'train', 'plot', 'situations', 'compare', 'cli', 'core'}
+    assert exported-wings <= listed
+
+def test_the_look_at_pages_finds_what_is_wrong(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(look, 'site', tmp_path)
+    wide = '<div style="width:2000px">x</div>'
+    (tmp_path/'a.html').write_text(f'<!doctype html><script>console.log("hm")</script>{wide}<img src="no.png">')
+    (tmp_path/'b.html').write_text('<!doctype html><img src="https://example.org/x.png" alt="x">')
+    (tmp_path/'c.html').write_text('<!doctype html><p>Well</p>')
+    faults = look.page_faults(browser, 390)
+    assert {page for page,_ in faults}=={'a.html at 390 px', 'b.html at 390 px'}
+    text = ' '.join(fault for _,fault in faults)
+    for part in ('console: hm', 'scrolls sideways', 'does not show', 'without alternative text', 'failed request',
+                 'requests https://example.org/x.png'): assert part in text
+
+def test_a_page_for_language_models_lists_every_page_with_a_line(monkeypatch):
+    names = [name for items in site.navigation().values() for name in site.page_names(items)]
+    texts = {name: f'# Title of {name}\n\n> About [`it`](x.html).\n' for name in ['index', *names]}
+    text = site.llms_text(texts)
+    for name in names: assert f'- [Title of {name}]({doc_url}{name}.html.md): About `it`.' in text

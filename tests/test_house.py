@@ -167,8 +167,12 @@ def test_lines_are_not_too_long():
 
 def test_quarto_files_agree():
     import yaml
+    def files(items):
+        for item in items:
+            if isinstance(item, str): yield item
+            else: yield from files(item['contents'])
     bar = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
-    assert sorted(bar)==sorted(str(p.relative_to(root/'nbs')) for p in notebooks)
+    assert sorted(files(bar))==sorted([*(str(p.relative_to(root/'nbs')) for p in notebooks), 'studies/PROTOCOL.md'])
     site,urls = (yaml.safe_load((root/'nbs'/'nbdev.yml').read_text())['website'],
                  tomllib.loads((root/'pyproject.toml').read_text())['project']['urls'])
     assert (site['site-url'], site['repo-url'])==(urls['Documentation'], urls['Repository'])
