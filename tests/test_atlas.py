@@ -1,5 +1,5 @@
 "The records of the atlas, and the commands that made them"
-import json, re, shutil, subprocess, sys
+import json, shutil, subprocess, sys
 from pathlib import Path
 import pandas as pd, pytest
 from execnb.shell import CaptureShell
@@ -101,12 +101,10 @@ def test_a_recipe_has_the_rate_that_its_trials_chose(path):
         well = tried.groupby('policy').filter(lambda part: (part.end=='well').all()).groupby('policy')
         assert well['mean'].first().to_dict()==pytest.approx(well.accuracy.mean().to_dict())
 
-def test_the_page_names_what_is_planned_and_not_trained():
+def test_everything_that_was_planned_is_trained():
     planned = {f'{study}-{name}' for study,specs in STUDIES.items() for name in specs()}
     planned |= {f'e-{name}' for name in FINE_TUNED}
-    limits = read_nb(RECORDS.parent/'where_it_worked.ipynb').cells[-1].source
-    line, = re.findall(r'Planned, and not trained yet: (.*?)\. Time', limits)
-    assert set(re.findall('`([^`]+)`', line))==planned-{path.stem for path in FILES}
+    assert len(planned)>50 and planned <= {path.stem for path in FILES}
 
 def texts(nb)->list:
     "What a notebook shows in words and tables"
