@@ -40,7 +40,8 @@ def figure(png, opts, images, stem, for_readme):
     alt,cap = opts.get('fig-alt', ''), opts.get('fig-cap', '')
     if not alt: raise ValueError(f'{stem}: a figure needs fig-alt')
     if for_readme: return f'![{alt}]({images.relative_to(root).as_posix()}/{name})\n\n*{cap}*'
-    return f'```{{figure}} {images.name}/{name}\n:alt: {alt}\n\n{cap}\n```'
+    options = [f':alt: {alt}'] + ([f':figclass: {opts["classes"]}'] if 'classes' in opts else [])
+    return '\n'.join([f'```{{figure}} {images.name}/{name}', *options, '', cap, '```'])
 
 def output(out, opts, images, stem, for_readme):
     "One output as Markdown; what went to stderr is left out"
@@ -51,6 +52,7 @@ def output(out, opts, images, stem, for_readme):
     if 'image/png' in data: return figure(data['image/png'], opts, images, stem, for_readme)
     if opts.get('output')=='asis': return data['text/markdown']
     if 'text/html' in data: return re.sub(r'<style.*?</style>|\n\s*', '', data['text/html'], flags=re.S)
+    if re.match(r'<Axes|\d+ Axes:', data['text/plain']): return '' # of a figure that is shown beside it
     return data.get('text/markdown') or f'```text\n{data["text/plain"].rstrip()}\n```'
 
 def code_cell(cell, images, stem, for_readme):
