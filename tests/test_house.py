@@ -107,8 +107,9 @@ def test_metadata_is_in_settings():
     from importlib.metadata import metadata
     assert fastai_clr_ext.__version__==cfg['version']==metadata('fastai_clr_ext')['Version']
     assert toml['project']['name']==cfg['lib_name']
-    assert toml['project']['urls']=={'Repository': cfg['git_url'], 'Documentation': cfg['doc_url'],
-                                     'Changelog': f"{cfg['doc_url']}changelog.html", 'Issues': f"{cfg['git_url']}/issues"}
+    code,pages = cfg['git_url'],cfg['doc_url']
+    assert toml['project']['urls']=={'Repository': code, 'Documentation': pages,
+                                     'Changelog': f'{pages}changelog.html', 'Issues': f'{code}/issues'}
 
 def copy_repo(to):
     "The repository as it would be checked out, without what git ignores"
