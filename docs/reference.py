@@ -222,17 +222,40 @@ def first_sentence(module, name):
 
 def name_table(module):
     "The public names of a module in a table, each with a link and a line"
-    lines = ['| name | what it does |', '|---|---|']
-    for name in public_names(module):
-        if name.isupper() or is_method_of_ours(module, name): continue # they are on the page of the module
-        lines.append(f'| [`{name}`]({doc_url}{module}.html#{slug(name)}) | {cell(first_sentence(module, name))} |')
-    return '\n'.join(lines) if len(lines)>2 else ''
+    names = [name for name in public_names(module) # constants and methods of our classes are on the module's page
+             if not (name.isupper() or is_method_of_ours(module, name))]
+    return table_of([row_of(module, name) for name in names]) if names else ''
 
 def is_method_of_ours(module, name):
     "Whether a name is a method of one of our classes, not of fastai's"
     owner,_,attribute = name.partition('.')
     cls = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
     return bool(attribute) and cls.__module__.startswith('fastai_clr_ext')
+
+def table_of(rows):
+    "A table of `(link, line)`"
+    return '\n'.join(['| name | what it does |', '|---|---|', *(f'| {link} | {cell(line)} |' for link,line in rows)])
+
+def row_of(module, name, shown=None):
+    "A name as a link, and what it is"
+    return f'[`{shown or name}`]({doc_url}{module}.html#{slug(name)})', first_sentence(module, name)
+
+def names_page():
+    "What a user types, on one page: methods of a learner and its recorder, and the names of `all`"
+    exported = vars(importlib.import_module('fastai_clr_ext.all'))
+    history = f'[`learn.recorder.history`]({doc_url}record.recorder.html)', inspect.getdoc(Recorder.history)
+    learner,recorder,others = {}, {'history': history}, {}
+    for module in modules():
+        for name in public_names(module):
+            owner,_,method = name.partition('.')
+            is_on_recorder = owner=='Recorder' or (owner=='RunHistory' and method in vars(Recorder))
+            if owner=='Learner': learner[name] = row_of(module, name, f'learn.{method}')
+            elif is_on_recorder: recorder[method] = row_of(module, name, f'learn.recorder.{method}')
+            elif name in exported and not name.isupper(): others[name] = row_of(module, name)
+    about = '> Everything that a notebook needs, by what you type. The pages of the wings have the rest.'
+    parts = ['# All names', about, '## On a learner', table_of(learner.values()), '## On its recorder', table_of(recorder.values()),
+             '## From `fastai_clr_ext.all`', table_of(others.values())]
+    return '\n\n'.join(parts) + '\n'
 
 def wing_page(wing, subtitles):
     "The page of a wing: what each module is for, with its public names"

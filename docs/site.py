@@ -15,7 +15,7 @@ contributors = 'For contributors' # The section that the files beside nbs are in
 def navigation():
     """The sections of nbs/sidebar.yml: by name, a list of pages, in which a wing is `(name, pages of its modules)`
 
-    Files that are not in nbs, which quarto could not show, follow in the last one."""
+    With what quarto could not show: files that are not in nbs, the page of all names, and Sphinx's index."""
     found = {}
     def name(item): return page_name(nbs/item) if item.endswith('.ipynb') else Path(item).stem.lower()
     contents = yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
@@ -24,6 +24,7 @@ def navigation():
         found[section['section']] = [
             name(item) if isinstance(item, str) else (item['section'], [name(module) for module in item['contents']])
             for item in section['contents']]
+    found['Reference'] = ['names', *found['Reference'], 'genindex']
     found[contributors] = [*(path.stem.lower() for path in repo_files), *found[contributors]]
     return found
 
@@ -42,7 +43,8 @@ def toctree(entries, caption=''):
 def file_of(page, notebooks):
     "The file that a page is made from, in the repository"
     others = {path.stem.lower(): path for path in (*repo_files, protocol)}
-    path = notebooks.get(page) or others.get(page) or reference.package/page/'__init__.py'
+    generated = reference.package/('all.py' if page=='names' else f'{page}/__init__.py')
+    path = notebooks.get(page) or others.get(page) or generated
     return path.relative_to(root).as_posix()
 
 def see_also(page, texts, tutorials):
@@ -55,8 +57,11 @@ def first_heading(text): return re.search(r'^# (.+)$', text, flags=re.M)[1]
 
 def footer(page, notebooks):
     "Where the page can be edited, and where it is as Markdown"
-    return (f'<p class="page-links"><a href="{git_url}/edit/main/{file_of(page, notebooks)}">Edit this page</a> · '
-            f'<a href="{page}.html.md">This page as Markdown</a></p>')
+    path = file_of(page, notebooks)
+    links = {'Edit this page': f'{git_url}/edit/main/{path}', 'This page as Markdown': f'{page}.html.md'}
+    if page in notebooks: links['As a notebook'] = f'{git_url}/blob/main/{path}'
+    shown = ' · '.join(f'<a href="{url}">{text}</a>' for text,url in links.items())
+    return f'<p class="page-links">{shown}</p>'
 
 def anchors(text):
     "What links to a page's headings and symbols can name"
@@ -74,6 +79,7 @@ def page_texts(notebooks):
     "Every page as Markdown by its name: notebooks, files of the repository, and the wings"
     texts = {name: pages.to_markdown(path, source/'images') for name,path in notebooks.items()}
     texts |= {path.stem.lower(): path.read_text(encoding='utf-8') for path in (*repo_files, protocol)}
+    texts['names'] = reference.names_page()
     sections = navigation()
     subtitles = {name: pages.head(path)[1] for name,path in notebooks.items() if '.' in name}
     for wing,modules in wings(sections):
@@ -117,6 +123,7 @@ def llms_text(texts):
     for section,items in navigation().items():
         lines = []
         for name in page_names(items):
+            if name not in texts: continue # Sphinx's own
             about = description(texts[name])
             lines.append(f'- [{first_heading(texts[name])}]({doc_url}{name}.html.md)' + (f': {about}' if about else ''))
         parts.append(f'## {section}\n\n' + '\n'.join(lines))

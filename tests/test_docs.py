@@ -33,7 +33,7 @@ def test_every_page_is_in_one_place_of_the_navigation():
     modules = [module for _,names in site.wings(sections) for module in names]
     own = [name for items in sections.values() for name in items if isinstance(name, str)]
     files = [path.stem.lower() for path in (*site.repo_files, site.protocol)]
-    assert sorted(['index', *own, *modules])==sorted([*site.all_notebooks(), *files])
+    assert sorted(['index', *own, *modules])==sorted([*site.all_notebooks(), *files, 'names', 'genindex'])
 
 def test_a_wing_holds_its_modules_in_reading_order():
     for wing,modules in site.wings(site.navigation()): assert modules==reference.modules(f'{wing}.')
@@ -123,6 +123,14 @@ def test_every_name_that_a_notebook_needs_is_documented():
     wings = {'schedule', 'record', 'train', 'plot', 'situations', 'compare', 'cli', 'core'}
     assert exported-wings <= listed
 
+def test_all_names_are_on_one_page():
+    text = reference.names_page()
+    listed = re.findall(r'^\| \[`([^`]+)`\]', text, flags=re.M)
+    assert len(listed)==len(set(listed))>80
+    assert {'learn.fit_one_cycle_ext', 'learn.recorder.history', 'learn.recorder.plot_grads',
+            'learn.recorder.divergence', 'GradRecorder'} <= set(listed)
+    assert text.index('learn.fit_one_cycle_ext')<text.index('## On its recorder')<text.index('learn.recorder.plot_grads')
+
 def test_the_look_at_pages_finds_what_is_wrong(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(look, 'site', tmp_path)
     wide = '<div style="width:2000px">x</div>'
@@ -136,7 +144,8 @@ def test_the_look_at_pages_finds_what_is_wrong(browser, tmp_path, monkeypatch):
                  'requests https://example.org/x.png'): assert part in text
 
 def test_a_page_for_language_models_lists_every_page_with_a_line(monkeypatch):
-    names = [name for items in site.navigation().values() for name in site.page_names(items)]
+    items = [name for items in site.navigation().values() for name in site.page_names(items)]
+    names = [name for name in items if name!='genindex']
     texts = {name: f'# Title of {name}\n\n> About [`it`](x.html).\n' for name in ['index', *names]}
     text = site.llms_text(texts)
     for name in names: assert f'- [Title of {name}]({doc_url}{name}.html.md): About `it`.' in text
