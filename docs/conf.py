@@ -1,4 +1,5 @@
 "Sphinx settings of the documentation; formulas become MathML, so that no page loads anything from elsewhere"
+from pathlib import Path
 from docutils.utils.math.latex2mathml import tex2mathml
 from fastai_clr_ext import __version__
 
@@ -7,6 +8,7 @@ copyright = '2026, ' + author
 extensions = ['myst_parser']
 html_theme,html_title = 'furo', f'fastai_clr_ext {release}'
 html_css_files,html_js_files = ['docs.css', 'tables.css'], [('tables.js', {'defer': 'defer'})]
+html_search_scorer = str(Path(__file__).parent/'scorer.js')
 html_static_path = ['docs.css', 'tables.css', 'tables.js']
 html_copy_source,html_show_sphinx,html_show_sourcelink = False, False, False
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist']

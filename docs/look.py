@@ -6,8 +6,10 @@ from .site import site
 widths = 1280, 390
 chromium = [Path('/usr/bin/chromium'), Path('/usr/bin/chromium-browser')]
 # What leads where: the best results of a search must hold the page
-searches = {'plot_grads': 'plot.gradients', 'fit_one_cycle_ext': 'train.one_cycle', 'annihilation': 'f_annihilation',
-            'GradRecorder': 'record.gradients', 'wandb': 'loggers', 'diverge': 'divergence'}
+searches = {'plot_grads': 'plot.gradients', 'fit_one_cycle_ext': 'train.one_cycle', 'annihilation': 'glossary',
+            'GradRecorder': 'record.gradients', 'wandb': 'loggers', 'diverge': 'why_adam', 'loss nan': 'errors',
+            'mixed precision': 'compatibility', 'early stopping': 'compatibility', 'out of memory': 'errors',
+            'tensorboard': 'loggers', 'fine tune': 'finetune_pretrained'}
 
 faults_of_page = """() => {
   const found = [], root = document.documentElement
@@ -17,6 +19,10 @@ faults_of_page = """() => {
     if (!image.complete || !image.naturalWidth) found.push(`a picture that does not show: ${source}`)
     if (!image.alt && !image.closest('[aria-hidden]')) found.push(`a picture without alternative text: ${source}`)
   }
+  const texts = document.createTreeWalker(document.querySelector('article') || document.body, NodeFilter.SHOW_TEXT)
+  while (texts.nextNode())
+    if (texts.currentNode.data.includes('](') && !texts.currentNode.parentElement.closest('pre, code, script'))
+      found.push(`a link that is shown as text: ${texts.currentNode.data.trim().slice(0, 60)}`)
   for (const sig of document.querySelectorAll('dt.sig'))
     if (sig.scrollWidth>sig.clientWidth+1) found.push(`a signature that is cut: ${sig.textContent.slice(0, 60)}`)
   for (const table of document.querySelectorAll('table.parameters'))
@@ -47,7 +53,7 @@ def page_faults(browser, width):
     page.close()
     return found
 
-def search_faults(browser, first=8):
+def search_faults(browser, first=5):
     "Searches whose first results lack the page that they should lead to"
     page = browser.new_page()
     found = []

@@ -25,13 +25,17 @@ def markdown_cell(text):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
     return with_notebook_links(text)
 
+def without_links_in_links(text):
+    "Markdown where a name that nbdev linked within a link has only the link that the author wrote"
+    return re.sub(r'\[\[(`[^`\n]+`)\]\([^)\n]*\)\]\(', r'[\1](', text)
+
 def with_notebook_links(text):
     "Markdown whose links to notebooks go to their pages"
     return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
 
 def linked_to_pages(text):
     "Markdown whose links to files and notebooks that have a page go there"
-    return file_link.sub(lambda m: f']({m[1].lower()}.md)', with_notebook_links(text))
+    return file_link.sub(lambda m: f']({m[1].lower()}.md)', with_notebook_links(without_links_in_links(text)))
 
 def figure(png, opts, images, stem, for_readme):
     "Save a picture and refer to it, with its caption and alternative text"

@@ -59,6 +59,10 @@ def public_names(module):
     "The names that a module defines for its users, methods and properties of classes among them"
     return [name for name in module_definitions(module) if is_public(module, name)]
 
+def is_constant(module, name):
+    "Whether a name is a plain value, which stands among the code and has no entry"
+    return bool(re.match(r'\w+ = ', module_lines(module)[module_definitions(module)[name]-1]))
+
 def is_shown(module, owner, attribute):
     "Whether a reader wants to know of a method: it has a docstring, and is no answer to an event or to a base class"
     cls = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
@@ -223,7 +227,7 @@ def first_sentence(module, name):
 def name_table(module):
     "The public names of a module in a table, each with a link and a line"
     names = [name for name in public_names(module) # constants and methods of our classes are on the module's page
-             if not (name.isupper() or is_method_of_ours(module, name))]
+             if not (is_constant(module, name) or is_method_of_ours(module, name))]
     return table_of([row_of(module, name) for name in names]) if names else ''
 
 def is_method_of_ours(module, name):
@@ -251,10 +255,11 @@ def names_page():
             is_on_recorder = owner=='Recorder' or (owner=='RunHistory' and method in vars(Recorder))
             if owner=='Learner': learner[name] = row_of(module, name, f'learn.{method}')
             elif is_on_recorder: recorder[method] = row_of(module, name, f'learn.recorder.{method}')
-            elif name in exported and not name.isupper(): others[name] = row_of(module, name)
+            elif name in exported and not is_constant(module, name): others[name] = row_of(module, name)
     about = '> Everything that a notebook needs, by what you type. The pages of the wings have the rest.'
-    parts = ['# All names', about, '## On a learner', table_of(learner.values()), '## On its recorder', table_of(recorder.values()),
-             '## From `fastai_clr_ext.all`', table_of(others.values())]
+    tables = {'On a learner': learner, 'On its recorder': recorder, 'From `fastai_clr_ext.all`': others}
+    parts = ['# All names', about]
+    for title,rows in tables.items(): parts += [f'## {title}', table_of(rows.values())]
     return '\n\n'.join(parts) + '\n'
 
 def wing_page(wing, subtitles):

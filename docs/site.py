@@ -1,5 +1,5 @@
 """The pages as a site: navigation, links, Sphinx, which needs no network and makes a search that works from a file."""
-import re, shutil, time
+import json, re, shutil, time
 from pathlib import Path
 from urllib.parse import unquote
 import yaml
@@ -46,6 +46,21 @@ def file_of(page, notebooks):
     generated = reference.package/('all.py' if page=='names' else f'{page}/__init__.py')
     path = notebooks.get(page) or others.get(page) or generated
     return path.relative_to(root).as_posix()
+
+def names_of(module):
+    "Links to the names on a module's page, to stand below its title"
+    names = [name for name in reference.public_names(module) if not reference.is_constant(module, name)]
+    links = [f'[`{name}`]({doc_url}{module}.html#{reference.slug(name)})' for name in names]
+    return f'*On this page:* {", ".join(links)}' if links else ''
+
+def with_names(text, module):
+    "A module's page with its names below the title and the line that follows it"
+    head,line,rest = text.split('\n\n', 2)
+    return '\n\n'.join(filter(None, [head, line, names_of(module), rest]))
+
+def scorer(guides):
+    "How Sphinx's search ranks: guides first, what is about the project last"
+    return (Path(__file__).parent/'scorer.js').read_text(encoding='utf-8').replace('GUIDES', json.dumps(guides))
 
 def see_also(page, texts, tutorials):
     "Links to the tutorials that use what a page of the reference documents"
@@ -104,10 +119,13 @@ def write_source():
     texts = unlink_undocumented(texts)
     tutorials = [name for items in list(sections.values())[:2] for name in page_names(items)]
     for _,modules in wings(sections):
-        for module in modules: texts[module] += '\n' + see_also(module, texts, tutorials) + '\n'
+        for module in modules:
+            also = see_also(module, texts, tutorials)
+            texts[module] = f'{with_names(texts[module], module)}\n{also}\n'
     for name,text in texts.items():
         (source/f'{name}.md').write_text(f'{text}\n{footer(name, notebooks)}\n', encoding='utf-8')
     for name in ('conf.py', 'docs.css'): shutil.copy(Path(__file__).parent/name, source)
+    (source/'scorer.js').write_text(scorer([*tutorials, 'glossary', 'compatibility']), encoding='utf-8')
     (source/'tables.js').write_text(SORT_SCRIPT, encoding='utf-8')
     (source/'tables.css').write_text(SORT_CSS, encoding='utf-8')
     return texts

@@ -59,6 +59,16 @@ def over_table(tables:dict)->pd.DataFrame:
 def situation_text(data:str, model:str, optimizer:str, n_epoch:int)->str:
     return f'{model} on {data}, {optimizer}, {n_epoch} epochs'
 
+def earlier_recipes()->dict:
+    "Gains over recipe B, by policy, that `python -m bench.recipes` found before the protocol; in points of accuracy"
+    policies = json.loads(EARLIER.read_text())['policies']
+    gains = {}
+    for name,policy in policies.items():
+        differences = 100*(np.array(policy['accuracy'])-policies['long (B)']['accuracy'])
+        low,high = mean_interval(differences)
+        gains[name] = pd.Series(dict(gain=differences.mean(), gain_lo=low, gain_hi=high))
+    return gains
+
 # ---- the figure
 
 def forest(tables:list, titles:list):
@@ -123,6 +133,7 @@ def lowest_failing(rates:pd.DataFrame)->pd.DataFrame:
 # ---- study a: gradients
 
 GRADIENTS = Path(__file__).parents[1]/'nbs'/'studies'/'gradients.json' # What `python -m studies.gradients` writes
+EARLIER = GRADIENTS.with_name('recipes.json')
 
 def gradient_runs()->list: return json.loads(GRADIENTS.read_text())['runs']
 

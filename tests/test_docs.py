@@ -46,6 +46,10 @@ def test_links_to_files_that_are_pages(link, page):
     link,page = link.format(doc=doc_url),page.format(doc=doc_url)
     assert pages.linked_to_pages(f'See [it]({link}).')==f'See [it]({page}).'
 
+def test_a_link_within_a_link_is_the_author_s():
+    text = f'See [[`Cycle`]({doc_url}a.html#cycle)](11_schedule.cycle.ipynb) and [`x`](y.md).'
+    assert pages.linked_to_pages(text)==f'See [`Cycle`]({doc_url}schedule.cycle.html) and [`x`](y.md).'
+
 def test_callouts_and_other_divs():
     text = pages.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n')
     assert text.strip()==':::{note}\nAn aside.\n:::'
@@ -129,19 +133,22 @@ def test_all_names_are_on_one_page():
     assert len(listed)==len(set(listed))>80
     assert {'learn.fit_one_cycle_ext', 'learn.recorder.history', 'learn.recorder.plot_grads',
             'learn.recorder.divergence', 'GradRecorder'} <= set(listed)
-    assert text.index('learn.fit_one_cycle_ext')<text.index('## On its recorder')<text.index('learn.recorder.plot_grads')
+    in_order = 'learn.fit_one_cycle_ext', '## On its recorder', 'learn.recorder.plot_grads'
+    places = [text.index(each) for each in in_order]
+    assert places==sorted(places)
 
 def test_the_look_at_pages_finds_what_is_wrong(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(look, 'site', tmp_path)
     wide = '<div style="width:2000px">x</div>'
     (tmp_path/'a.html').write_text(f'<!doctype html><script>console.log("hm")</script>{wide}<img src="no.png">')
     (tmp_path/'b.html').write_text('<!doctype html><img src="https://example.org/x.png" alt="x">')
-    (tmp_path/'c.html').write_text('<!doctype html><p>Well</p>')
+    (tmp_path/'c.html').write_text('<!doctype html><p>Well <code>a](b</code></p>')
+    (tmp_path/'d.html').write_text('<!doctype html><p>See [this](x.html)</p>')
     faults = look.page_faults(browser, 390)
-    assert {page for page,_ in faults}=={'a.html at 390 px', 'b.html at 390 px'}
+    assert {page for page,_ in faults}=={f'{name}.html at 390 px' for name in 'abd'}
     text = ' '.join(fault for _,fault in faults)
     for part in ('console: hm', 'scrolls sideways', 'does not show', 'without alternative text', 'failed request',
-                 'requests https://example.org/x.png'): assert part in text
+                 'shown as text: See [this]', 'requests https://example.org/x.png'): assert part in text
 
 def test_a_page_for_language_models_lists_every_page_with_a_line(monkeypatch):
     items = [name for items in site.navigation().values() for name in site.page_names(items)]

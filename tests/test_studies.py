@@ -6,7 +6,7 @@ from scipy import stats
 from fastai.torch_core import no_random
 from compare_helpers import made
 from fastai_clr_ext.all import *
-from studies import policies
+from studies import policies, reading
 from studies.comparisons import (FINE_TUNED, STUDIES, failing_rate, random_start, rates_beyond, rates_of, recipes_at,
     situation_of)
 from studies.policies import ONE_CYCLE, RECIPES, Recipe, scaled
@@ -131,3 +131,11 @@ def test_gradients_over_the_plateau():
             for name,n in (('a', 1), ('b', 4)) for seed in range(3)]
     table = ends_over_plateau(runs, '1cycle')
     assert table.start.tolist()==pytest.approx([2, 2]) and table.end.tolist()==pytest.approx([.5, 2])
+
+def test_the_earlier_comparison_of_recipes_is_read_as_its_page_reads_it():
+    gains = reading.earlier_recipes()
+    assert gains['long (B)'].tolist()==[0, 0, 0] and set(gains) >= {'two cycles (A)', 'Adam + use_clr', 'from scratch'}
+    policies = json.loads(reading.EARLIER.read_text())['policies']
+    pairs = zip(policies['two cycles (A)']['accuracy'], policies['long (B)']['accuracy'])
+    low,high = stats.ttest_1samp([100*(a-b) for a,b in pairs], 0).confidence_interval(.95)
+    assert gains['two cycles (A)'][['gain_lo', 'gain_hi']].tolist()==pytest.approx([low, high])

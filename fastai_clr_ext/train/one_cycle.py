@@ -37,7 +37,7 @@ def check_no_shape(
 ):
     "Raise a `ValueError` if a shape was given beside what replaces it"
     given = [k for k,v in shape.items() if v is not None]
-    check(not given, name, f'be given without {", ".join(given)}, which shape the default cycle', given)
+    check(not given, name, f'be given without {", ".join(given)}: the default cycle is replaced', given)
 
 def tuple_07(
     name:str, # Argument of fastai 0.7
@@ -255,7 +255,7 @@ def fit_one_cycle_ext(self:Learner,
     n_epoch:int, # Epochs, at least 1
     # Peak learning rate: one, `slice(hi)`, `slice(lo, hi)`, or a list by parameter group; None means the learner's `lr`
     lr_max:float|list|slice|None=None,
-    div:float|None=None, # `lr_max/lr_start`, above 1; None means the default of `one_cycle`, as below
+    div:float|None=None, # `lr_max/lr_start`, above 1; None means 10
     div_final:float|None=None, # `lr_max/lr_final`, at least 1; None means `div*100`
     pct_start:float|None=None, # Fraction spent warming up, in (0, 1-pct_final); None means `(1-pct_final)/2`
     wd:float|list|None=None, # Weight decay; None means the learner's `wd`
@@ -265,14 +265,15 @@ def fit_one_cycle_ext(self:Learner,
     reset_opt:bool=False, # Whether to make a new optimizer, without the old one's state
     start_epoch:int=0, # First epoch to train, to continue the same cycle, in [0, n_epoch)
     *,
-    pct_final:float|None=None, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out
-    # Annealer: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`
+    pct_final:float|None=None, # Fraction spent annihilating, in [0, 1); 0 leaves that phase out; None means .1
+    # Annealer: `'lin'`, `'cos'`, `'exp'`, `'poly'`, `('poly', power)`, or a callable `(start, end, pos)`;
+    # None means `'lin'`
     anneal:str|tuple|Callable|None=None,
     use_clr_beta:tuple|None=None, # fastai 0.7's `(div, pct[, max_mom, min_mom])`, `pct` in percent; replaces the shape
     use_clr:tuple|None=None, # fastai 0.7's `(div, cut_div)` or `(div, cut_div, max_mom, min_mom)`; replaces the shape
     # A `Cycle`, its name in `PRESETS`, a list by group or a dict from group to `Cycle`; replaces the shape
     sched:Schedule|str|list|dict|None=None,
-    # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`
+    # Which point of the cycle a batch is trained with: a name in `SAMPLINGS`; None means `'endpoint'`
     sampling:str|None=None
 )->None: # As fastai's `fit_one_cycle`
     "Fit `self.model` for `n_epoch` by one cycle of rate and momentum ([Smith 2018](https://arxiv.org/abs/1803.09820))"
