@@ -124,6 +124,10 @@ def cell(text, is_code=False):
     if is_code: text = f'<code>{html.escape(text, quote=False)}</code>' if text else ''
     return ' '.join(text.split()).replace('|', r'&#124;' if is_code else r'\|')
 
+def as_table(lines, kind):
+    "Lines of a Markdown table as a table that docs.css knows"
+    return '\n'.join([':::{table}', f':class: {kind}', '', *lines, ':::'])
+
 def parameter_table(params, returned):
     "A row for each parameter and one for what is returned; '' if there is nothing to say"
     rows = []
@@ -136,7 +140,7 @@ def parameter_table(params, returned):
     if not rows: return ''
     head = ['| parameter | type | default | meaning |', '|---|---|---|---|']
     lines = head + [f'| {" | ".join(row)} |' for row in rows]
-    return '\n'.join([':::{table}', ':class: parameters', '', *lines, ':::'])
+    return as_table(lines, 'parameters')
 
 def value_text(returned):
     "The type and the meaning of a property"
@@ -226,19 +230,19 @@ def first_sentence(module, name):
 
 def name_table(module):
     "The public names of a module in a table, each with a link and a line"
-    names = [name for name in public_names(module) # constants and methods of our classes are on the module's page
-             if not (is_constant(module, name) or is_method_of_ours(module, name))]
+    names = [name for name in public_names(module) # constants, and methods beside their class, are on the module's page
+             if not (is_constant(module, name) or is_in_its_class(module, name))]
     return table_of([row_of(module, name) for name in names]) if names else ''
 
-def is_method_of_ours(module, name):
-    "Whether a name is a method of one of our classes, not of fastai's"
-    owner,_,attribute = name.partition('.')
-    cls = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
-    return bool(attribute) and cls.__module__.startswith('fastai_clr_ext')
+def is_in_its_class(module, name):
+    "Whether a name is a method of a class of the same module, where it is shown with the class"
+    owner,_,method = name.partition('.')
+    return bool(method) and owner in module_definitions(module)
 
 def table_of(rows):
     "A table of `(link, line)`"
-    return '\n'.join(['| name | what it does |', '|---|---|', *(f'| {link} | {cell(line)} |' for link,line in rows)])
+    lines = [f'| {link} | {cell(line)} |' for link,line in rows]
+    return as_table(['| name | what it does |', '|---|---|', *lines], 'names')
 
 def row_of(module, name, shown=None):
     "A name as a link, and what it is"
