@@ -13,6 +13,7 @@ html_static_path = ['docs.css', 'tables.css', 'tables.js']
 html_copy_source,html_show_sphinx,html_show_sourcelink = False, False, False
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist']
 myst_heading_anchors = 3
+add_module_names = False
 smartquotes = False # they would change the quotes of defaults
 toc_object_entries_show_parents = 'hide'
 suppress_warnings = ['myst.header', 'misc.highlighting_failure']

@@ -6,10 +6,11 @@ from .site import site
 widths = 1280, 390
 chromium = [Path('/usr/bin/chromium'), Path('/usr/bin/chromium-browser')]
 # What leads where: the best results of a search must hold the page
-searches = {'plot_grads': 'plot.gradients', 'fit_one_cycle_ext': 'train.one_cycle', 'annihilation': 'glossary',
-            'GradRecorder': 'record.gradients', 'wandb': 'loggers', 'diverge': 'why_adam', 'loss nan': 'errors',
+searches = {'plot_grads': 'plot.gradients', 'fit_one_cycle_ext': 'train.one_cycle', 'annihilation': 'f_annihilation',
+            'GradRecorder': 'record.gradients', 'wandb': 'loggers', 'diverge': 'divergence', 'loss nan': 'errors',
             'mixed precision': 'compatibility', 'early stopping': 'compatibility', 'out of memory': 'errors',
-            'tensorboard': 'loggers', 'fine tune': 'finetune_pretrained'}
+            'tensorboard': 'loggers', 'fine tune': 'finetune_pretrained', 'run the tests': 'index',
+            'add a cycle': 'contributing', 'install': 'index'}
 
 faults_of_page = """() => {
   const found = [], root = document.documentElement
@@ -23,6 +24,8 @@ faults_of_page = """() => {
   while (texts.nextNode())
     if (texts.currentNode.data.includes('](') && !texts.currentNode.parentElement.closest('pre, code, script'))
       found.push(`a link that is shown as text: ${texts.currentNode.data.trim().slice(0, 60)}`)
+  const ids = [...document.querySelectorAll('[id]')].map(each => each.id)
+  for (const id of ids.filter((each, i) => ids.indexOf(each)<i)) found.push(`an id that is there twice: ${id}`)
   for (const sig of document.querySelectorAll('dt.sig'))
     if (sig.scrollWidth>sig.clientWidth+1) found.push(`a signature that is cut: ${sig.textContent.slice(0, 60)}`)
   for (const table of document.querySelectorAll('table.parameters'))
@@ -72,11 +75,8 @@ def look():
     from playwright.sync_api import sync_playwright
     start = time.time()
     path = next((p for p in chromium if p.exists()), None)
-    if path is None:
-        print('no Chromium: the pages were not looked at')
-        return True
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(path), args=['--no-sandbox'])
+        browser = p.chromium.launch(executable_path=path and str(path), args=['--no-sandbox']) # or Playwright's own
         found = [fault for width in widths for fault in page_faults(browser, width)] + search_faults(browser)
         browser.close()
     for where,fault in found: print(f'{where}: {fault}')

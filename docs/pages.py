@@ -4,7 +4,8 @@ They run the notebook's imports and exported cells; everything else shown is the
 import ast, base64, re, warnings
 from fastcore.nbio import mk_cell, read_nb
 from nbdev.processors import FilterDefaults, exec_show_docs
-from .reference import Shown, doc_url, folded, nbs, number, page_name, root
+from .reference import (
+    Shown, definitions, doc_url, entry, folded, imported, is_constant, is_public, member, nbs, number, page_name, root)
 
 # to a file that has a page too
 file_link = re.compile(r'\]\((?:\.{0,2}/)*(?:nbs/|studies/)*(CHANGELOG|CONTRIBUTING|PROTOCOL)\.md\)')
@@ -67,32 +68,36 @@ def code_cell(cell, images, stem, for_readme):
         parts += [output(o, opts, images, stem, for_readme) for o in cell.get('outputs', [])]
     return '\n\n'.join(filter(None, parts))
 
-def has_only_values(code):
-    "Whether code assigns names and defines nothing: nbdev shows no entry for those"
-    return all(isinstance(node, (ast.Assign, ast.AnnAssign)) for node in ast.parse(code).body)
+def is_shown_by_nbdev(code):
+    "Whether an exported cell defines a function or class: nbdev adds `show_doc` for these, and for nothing else"
+    kinds = ast.FunctionDef, ast.ClassDef
+    return any(isinstance(node, kinds) and not node.name.startswith('_') for node in ast.parse(code).body)
 
-def with_helpers(nb):
-    "A notebook whose helpers and constants, which nbdev leaves out of the docs, can be read where they stand"
+def has_entry(module, name): return is_public(module, name) and not is_constant(module, name)
+
+def with_helpers(nb, module):
+    "A notebook with what nbdev leaves out: methods of cells that export no name, and helpers and constants as code"
     cells = []
     for cell in nb.cells:
         cells.append(cell)
         if cell.cell_type!='code' or not cell.source.startswith('#| export'): continue
         code = options(cell.source)[1]
-        if cell.source.startswith('#| exporti') or has_only_values(code):
-            cells.append(mk_cell(folded(code), 'markdown'))
+        if not cell.source.startswith('#| exporti') and is_shown_by_nbdev(code): continue
+        public = [name for name in definitions(code) if has_entry(module, name)]
+        cells += [mk_cell(entry(member(module, name), name), 'markdown') for name in public]
+        if len(public)<len(definitions(code)): cells.append(mk_cell(folded(code, public), 'markdown'))
     nb.cells = cells
     return nb
 
 def notebook(path):
     "A notebook after nbdev's processors, with its title and description"
-    module = f'fastai_clr_ext.{page_name(path)}'
+    module = page_name(path)
 
     class ShowInstalled(exec_show_docs):
         "Take symbols from the module instead of the notebook's cells: comments and names are those that users see"
         def begin(self):
             super().begin()
-            self.k.run_cell(f'import importlib; globals().update(vars(importlib.import_module({module!r})))')
-            self.k.user_ns['show_doc'] = Shown
+            self.k.user_ns.update(vars(imported(module)) | {'show_doc': Shown})
         def __call__(self, cell):
             if not cell.source.startswith('#| export'): super().__call__(cell)
 
@@ -101,7 +106,7 @@ def notebook(path):
             is_module = path.parent==nbs and path.stem!='index'
             return [ShowInstalled if is_module and p is exec_show_docs else p for p in super().base_procs()]
 
-    nb = with_helpers(read_nb(path))
+    nb = with_helpers(read_nb(path), module)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         nb = Filter()(nb) or nb

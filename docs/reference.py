@@ -25,7 +25,9 @@ def definitions(code):
     "The names that code defines, each with its line; methods with their class"
     found = {}
     for node in ast.parse(code).body:
-        if isinstance(node, ast.Assign): found |= {t.id: node.lineno for t in node.targets if isinstance(t, ast.Name)}
+        if isinstance(node, ast.Assign): # a name, or an attribute such as `Recorder.history`
+            named = [t for t in node.targets if isinstance(t, (ast.Name, ast.Attribute))]
+            found |= {ast.unparse(t): node.lineno for t in named}
         if isinstance(node, ast.FunctionDef):
             owner = patched_class(node)
             found[f'{owner}.{node.name}' if owner else node.name] = node.lineno
@@ -49,10 +51,12 @@ def modules(wing=''):
     names = [page_name(path) for path in sorted(nbs.glob('*.ipynb'))]
     return [name for name in names if '.' in name and name.startswith(wing)]
 
+def imported(module): return importlib.import_module(f'fastai_clr_ext.{module}')
+
 def member(module, name):
-    "The object that a public name of a module stands for: `Learner.lr_find_ext` as well as `Cycle`"
+    "The object that a public name of a module stands for: `Learner.resume_fit` as well as `Cycle`"
     owner,_,attribute = name.partition('.')
-    found = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
+    found = getattr(imported(module), owner)
     return inspect.getattr_static(found, attribute) if attribute else found
 
 def public_names(module):
@@ -65,18 +69,17 @@ def is_constant(module, name):
 
 def is_shown(module, owner, attribute):
     "Whether a reader wants to know of a method: it has a docstring, and is no answer to an event or to a base class"
-    cls = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
+    cls = getattr(imported(module), owner)
     if attribute.startswith('_') or attribute in vars(event): return False
     is_ours = cls.__module__.startswith('fastai_clr_ext')
     if is_ours and any(hasattr(base, attribute) for base in cls.__mro__[1:]): return False
-    return bool(inspect.getdoc(function_of(inspect.getattr_static(cls, attribute))))
+    return bool(doc_of(inspect.getattr_static(cls, attribute)))
 
 def is_public(module, name):
     "Whether a name is for users: it is exported, or a method that is shown of a class that is exported or fastai's"
     owner,_,attribute = name.partition('.')
-    exported = importlib.import_module(f'fastai_clr_ext.{module}').__all__
-    if not attribute: return owner in exported
-    cls = getattr(importlib.import_module(f'fastai_clr_ext.{module}'), owner)
+    if not attribute: return owner in imported(module).__all__
+    cls = getattr(imported(module), owner)
     if not is_shown(module, owner, attribute): return False
     home = cls.__module__
     return not home.startswith('fastai_clr_ext') or owner in importlib.import_module(home).__all__
@@ -85,7 +88,14 @@ def function_of(sym):
     "The function behind a property, a decorated or a class method; any other object itself"
     if isinstance(sym, property): sym = sym.fget
     if isinstance(sym, cached_property): sym = sym.func
+    if is_classmethod(sym): sym = getattr(sym, '__func__', None) or sym.f # Python's, and that of fastcore's `patch`
     return inspect.unwrap(getattr(sym, '__func__', sym))
+
+def is_classmethod(sym): return isinstance(sym, classmethod) or type(sym).__name__=='_clsmethod'
+
+def doc_of(sym):
+    "A docstring; that of a property may be its own"
+    return inspect.getdoc(function_of(sym)) or (inspect.getdoc(sym) if isinstance(sym, property) else '') or ''
 
 def type_text(annotation):
     "An annotation as it is written: `str | Path | None`"
@@ -104,7 +114,7 @@ def parameters(sym):
     events = set(vars(event))
     returned = found.pop('return', None)
     stars = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    def is_told(name, about): return name not in {'self', *events} and (about.docment or about.kind not in stars)
+    def is_told(name, about): return name not in {'self', 'cls', *events} and (about.docment or about.kind not in stars)
     return {name: about for name,about in found.items() if is_told(name, about)}, returned
 
 def call_text(params):
@@ -181,19 +191,21 @@ def kind_of(sym, name):
     "Sphinx's word for what a name stands for"
     if isinstance(sym, (property, cached_property)): return 'property'
     if inspect.isclass(sym): return 'class'
+    if is_classmethod(sym): return 'classmethod'
     return 'method' if '.' in name else 'function'
+
+def module_of(sym): return function_of(sym).__module__.removeprefix('fastai_clr_ext.')
 
 def entry(sym, name=None):
     "A name with its signature, docstring and parameters; a class with the methods in its body"
     name = name or qual_name(sym)
     kind = kind_of(sym, name)
-    function = function_of(sym)
-    module = function.__module__.removeprefix('fastai_clr_ext.')
+    module = module_of(sym)
     params,returned = parameters(sym)
     fence = ':'*(5 if kind=='class' else 4)
     signature = '' if kind=='property' else call_text(params)
     parts = [anchor(name), f'{fence}{{py:{kind}}} {name}{signature}', source_link(module, name),
-             inspect.getdoc(function) or '', also_on_recorder(name),
+             doc_of(sym), also_on_recorder(name),
              value_text(returned) if kind=='property' else parameter_table(params, returned)]
     if kind=='class':
         body = [n for n in public_names(module) if n.startswith(f'{name}.') and is_in_body(module, n)]
@@ -203,9 +215,9 @@ def entry(sym, name=None):
     if ' at 0x' in text: raise ValueError(f'an address, which is another one in each build: {text}')
     return text
 
-def folded(code):
-    "The code of helpers below a line with their names, to be opened by who wants to read it"
-    names = definitions(code)
+def folded(code, without=()):
+    "The code of helpers below a line with their names, but for those that have entries, to be opened by who wants to"
+    names = [name for name in definitions(code) if name not in without]
     marks = ''.join(anchor(name) for name in names)
     shown = ', '.join(f'<code>{name}</code>' for name in names)
     return f'<details>{marks}<summary>{shown}</summary>\n\n```python\n{code}\n```\n\n</details>'
@@ -213,10 +225,8 @@ def folded(code):
 class Shown:
     "What stands in a notebook's page for `show_doc(sym)`"
     def __init__(self, sym):
-        name = qual_name(sym)
-        function = function_of(sym)
-        is_for_users = is_public(function.__module__.removeprefix('fastai_clr_ext.'), name)
-        self.text = entry(sym) if is_for_users else folded(inspect.getsource(function).rstrip())
+        is_for_users = is_public(module_of(sym), qual_name(sym))
+        self.text = entry(sym) if is_for_users else folded(inspect.getsource(function_of(sym)).rstrip())
     def _repr_markdown_(self): return self.text
 
 def is_in_body(module, name):
@@ -225,8 +235,7 @@ def is_in_body(module, name):
 
 def first_sentence(module, name):
     "What a name is, in a line"
-    text = inspect.getdoc(function_of(member(module, name))) or ''
-    return text.split('\n')[0]
+    return doc_of(member(module, name)).split('\n')[0]
 
 def name_table(module):
     "The public names of a module in a table, each with a link and a line"
@@ -250,9 +259,8 @@ def row_of(module, name, shown=None):
 
 def names_page():
     "What a user types, on one page: methods of a learner and its recorder, and the names of `all`"
-    exported = vars(importlib.import_module('fastai_clr_ext.all'))
-    history = f'[`learn.recorder.history`]({doc_url}record.recorder.html)', inspect.getdoc(Recorder.history)
-    learner,recorder,others = {}, {'history': history}, {}
+    exported = vars(imported('all'))
+    learner,recorder,others = {}, {}, {}
     for module in modules():
         for name in public_names(module):
             owner,_,method = name.partition('.')
@@ -268,7 +276,7 @@ def names_page():
 
 def wing_page(wing, subtitles):
     "The page of a wing: what each module is for, with its public names"
-    about = inspect.getdoc(importlib.import_module(f'fastai_clr_ext.{wing}'))
+    about = inspect.getdoc(imported(wing))
     parts = [f'# {wing}', f'> {about}']
     for module in modules(f'{wing}.'):
         parts += [f'## [{module}]({doc_url}{module}.html)', subtitles[module], name_table(module)]

@@ -3,8 +3,8 @@ var Scorer = {
   // a page that tells how to do something comes before one that tells how it is made
   score: result => {
     const page = result[0], score = result[4]
-    if (GUIDES.includes(page)) return score+20
-    if (['changelog', 'contributing', 'protocol'].includes(page)) return score-10
+    if (GUIDES.includes(page)) return score+4
+    if (['changelog', 'protocol'].includes(page)) return score-3
     return score
   },
   objNameMatch: 40, objPartialMatch: 25,

@@ -1,5 +1,5 @@
 """The pages as a site: navigation, links, Sphinx, which needs no network and makes a search that works from a file."""
-import json, re, shutil, time
+import json, re, shutil, textwrap, time
 from pathlib import Path
 from urllib.parse import unquote
 import yaml
@@ -47,25 +47,38 @@ def file_of(page, notebooks):
     path = notebooks.get(page) or others.get(page) or generated
     return path.relative_to(root).as_posix()
 
-def names_of(module):
-    "Links to the names on a module's page, to stand below its title"
-    names = [name for name in reference.public_names(module) if not reference.is_constant(module, name)]
-    links = [f'[`{name}`]({doc_url}{module}.html#{reference.slug(name)})' for name in names]
-    return f'*On this page:* {", ".join(links)}' if links else ''
+def import_line(module):
+    "How the names on a module's page are imported, and which methods come with that"
+    wing = module.partition('.')[0]
+    names = [name for name in reference.public_names(module) if pages.has_entry(module, name)]
+    functions = [name for name in names if '.' not in name]
+    methods = [name for name in names if '.' in name and name.partition('.')[0] not in functions]
+    owners = ', '.join(dict.fromkeys(name.partition('.')[0] for name in methods))
+    if not functions: return f'```python\nimport fastai_clr_ext.{wing} # methods of {owners}\n```' if methods else ''
+    lines = textwrap.wrap(', '.join(functions), 80-len(wing))
+    what = lines[0] if len(lines)==1 else '\n    '.join(['(', *lines]) + ')'
+    return f'```python\nfrom fastai_clr_ext.{wing} import {what}\n```'
 
 def with_names(text, module):
-    "A module's page with its names below the title and the line that follows it"
+    "A module's page with the line that imports its names below the title and the line that follows it"
     head,line,rest = text.split('\n\n', 2)
-    return '\n\n'.join(filter(None, [head, line, names_of(module), rest]))
+    current = f'```{{py:currentmodule}} fastai_clr_ext.{module.partition(".")[0]}\n```'
+    return '\n\n'.join(filter(None, [head, line, current, import_line(module), rest]))
 
 def scorer(guides):
     "How Sphinx's search ranks: guides first, what is about the project last"
     return (Path(__file__).parent/'scorer.js').read_text(encoding='utf-8').replace('GUIDES', json.dumps(guides))
 
+def uses(text, module):
+    "Whether a page links to a module's page or calls one of its names"
+    if f'{doc_url}{module}.html' in text: return True
+    names = [name.rpartition('.') for name in reference.public_names(module) if pages.has_entry(module, name)]
+    calls = [rf'\.{name}\(' if owner else rf'(?<![\w.]){name}\(' for owner,_,name in names]
+    return bool(calls) and bool(re.search('|'.join(calls), text))
+
 def see_also(page, texts, tutorials):
-    "Links to the tutorials that use what a page of the reference documents"
-    links = [f'[{first_heading(texts[name])}]({name}.md)' for name in tutorials
-             if f'{doc_url}{page}.html' in texts[name]]
+    "Links to the guides that use what a page of the reference documents"
+    links = [f'[{first_heading(texts[name])}]({name}.md)' for name in tutorials if uses(texts[name], page)]
     return f'**See also:** {", ".join(links)}' if links else ''
 
 def first_heading(text): return re.search(r'^# (.+)$', text, flags=re.M)[1]
@@ -78,17 +91,41 @@ def footer(page, notebooks):
     shown = ' · '.join(f'<a href="{url}">{text}</a>' for text,url in links.items())
     return f'<p class="page-links">{shown}</p>'
 
+symbol_link = re.compile(rf'\[(`[^`\n]+`)\]\({re.escape(doc_url)}([\w.-]+)\.html#([^)\s]+)\)')
+
+def entries(text):
+    "The names that have an entry on a page"
+    return re.findall(r'^:+\{py:\w+\} ([\w.]+)', text, flags=re.M)
+
 def anchors(text):
-    "What links to a page's headings and symbols can name"
+    "What else links to a page can name"
     headings = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
     return {heading.lower() for heading in headings} | set(re.findall(r'<span id="([^"]+)">', text))
 
-def unlink_undocumented(texts):
-    "The pages, where the name of a helper that no page documents is code without the link that nbdev gives it"
-    known = {name: anchors(text) for name,text in texts.items()}
-    symbol_link = re.compile(rf'\[(`[^`\n]+`)\]\({re.escape(doc_url)}([\w.-]+)\.html#([^)\s]+)\)')
-    def keep(link): return link[0] if link[3] in known.get(link[2], ()) else link[1]
-    return {name: symbol_link.sub(keep, text) for name,text in texts.items()}
+def with_real_anchors(texts):
+    """The pages, where links to names go to the ids that Sphinx gives them
+
+    nbdev's links are in lower case, which `Situation` and `situation` share; the text of the link tells them apart. The
+    name of a helper that no page documents is code without a link."""
+    named = {name: entries(text) for name,text in texts.items()}
+    others = {name: anchors(text) for name,text in texts.items()}
+    def real(link):
+        shown,page,anchor = link[1], link[2], unquote(link[3])
+        same = [name for name in named.get(page, ()) if name.lower()==anchor.lower()]
+        exact = [name for name in same if name==shown.strip('`')] or same
+        if exact: return f'[{shown}]({doc_url}{page}.html#fastai_clr_ext.{page.partition(".")[0]}.{exact[0]})'
+        return link[0] if anchor in others.get(page, ()) else shown
+    return {name: symbol_link.sub(real, text) for name,text in texts.items()}
+
+def with_unique_spans(text):
+    "A page without the ids in lower case, for nbdev's links from other projects, that it has already"
+    headings = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
+    seen = {re.sub(r'[^a-z0-9]+', '-', heading.lower()).strip('-') for heading in headings} | set(entries(text))
+    def once(span):
+        if span[1] in seen: return ''
+        seen.add(span[1])
+        return span[0]
+    return re.sub(r'<span id="([^"]+)"></span>', once, text)
 
 def page_texts(notebooks):
     "Every page as Markdown by its name: notebooks, files of the repository, and the wings"
@@ -116,14 +153,15 @@ def write_source():
     notebooks = all_notebooks()
     sections = navigation()
     texts = {name: pages.linked_to_pages(text) for name,text in page_texts(notebooks).items()}
-    texts = unlink_undocumented(texts)
+    texts = {name: with_unique_spans(text) for name,text in with_real_anchors(texts).items()}
     tutorials = [name for items in list(sections.values())[:2] for name in page_names(items)]
     for _,modules in wings(sections):
         for module in modules:
             also = see_also(module, texts, tutorials)
             texts[module] = f'{with_names(texts[module], module)}\n{also}\n'
     for name,text in texts.items():
-        (source/f'{name}.md').write_text(f'{text}\n{footer(name, notebooks)}\n', encoding='utf-8')
+        page = f'{meta(text)}{text}\n{footer(name, notebooks)}\n'
+        (source/f'{name}.md').write_text(page, encoding='utf-8')
     for name in ('conf.py', 'docs.css'): shutil.copy(Path(__file__).parent/name, source)
     (source/'scorer.js').write_text(scorer([*tutorials, 'glossary', 'compatibility']), encoding='utf-8')
     (source/'tables.js').write_text(SORT_SCRIPT, encoding='utf-8')
@@ -135,16 +173,26 @@ def description(text):
     found = re.search(r'^> (.+)$', text, flags=re.M)
     return re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', found[1]) if found else ''
 
+def meta(text):
+    "The description of a page for search engines, as MyST takes it"
+    about = json.dumps(description(text).replace('`', ''), ensure_ascii=False)
+    if about=='""': return ''
+    return f'---\nmyst:\n  html_meta:\n    description: {about}\n---\n'
+
+def line_of(name, text):
+    "A page in the list of all pages"
+    about = description(text)
+    return f'- [{first_heading(text)}]({doc_url}{name}.html.md)' + (f': {about}' if about else '')
+
 def llms_text(texts):
     "The list of all pages for language models, as https://llmstxt.org describes it"
     parts = ['# fastai_clr_ext', f'> {description(texts["index"])}']
-    for section,items in navigation().items():
-        lines = []
-        for name in page_names(items):
-            if name not in texts: continue # Sphinx's own
-            about = description(texts[name])
-            lines.append(f'- [{first_heading(texts[name])}]({doc_url}{name}.html.md)' + (f': {about}' if about else ''))
+    sections = navigation()
+    for section,items in sections.items():
+        lines = [line_of(name, texts[name]) for name in page_names(items) if name in texts] # Sphinx's index is not
         parts.append(f'## {section}\n\n' + '\n'.join(lines))
+    modules = [module for _,names in wings(sections) for module in names]
+    parts.append('## Optional\n\n' + '\n'.join(line_of(name, texts[name]) for name in modules))
     return '\n\n'.join(parts) + '\n'
 
 def localise():
@@ -164,9 +212,30 @@ def dead_links():
         return page.endswith('.html') and (page not in pages or (anchor and unquote(anchor) not in ids[page]))
     return sorted(l for l in links if dead(*l))
 
+def plain_markdown(text):
+    "A page without what only Sphinx reads"
+    text = re.sub(r'\A---\n.*?\n---\n', '', text, flags=re.S)
+    text = re.sub(r'```\{(toctree|py:currentmodule)\}.*?```\n?', '', text, flags=re.S)
+    text = re.sub(r'```\{figure\} images/(\S+)\n:alt: (.*)\n(?::.*\n)*\n?(.*)\n```', r'![\2](_images/\1)\n\n\3', text)
+    text = re.sub(r'^:{4,}\{py:\w+\} (.+)$', r'### `\1`', text, flags=re.M)
+    text = re.sub(r'<a class="source" href="([^"]+)">source</a>', r'[source](\1)', text)
+    text = re.sub(r'^:::+(\{\w+\})?\n(:class: .*\n)?|<span id="[^"]+"></span>\n*', '', text, flags=re.M)
+    return re.sub(r'\]\(([\w.-]+)\.md\)', r'](\1.html.md)', text)
+
 def copy_markdown():
     "Every page as Markdown beside it, `schedule.cycle.html.md`: the docstrings of modules link to these"
-    for page in source.glob('*.md'): shutil.copy(page, site/f'{page.stem}.html.md')
+    for page in source.glob('*.md'):
+        text = plain_markdown(page.read_text(encoding='utf-8'))
+        (site/f'{page.stem}.html.md').write_text(text, encoding='utf-8')
+
+def dead_in_markdown():
+    "Files beside a page's Markdown that it links to or shows and that are not there"
+    found = []
+    for page in site.glob('*.html.md'):
+        text = re.sub(r'```.*?```|`[^`\n]*`', '', page.read_text(encoding='utf-8'), flags=re.S)
+        for href in re.findall(r'\]\((?!https?:|#)([^)#\s]+)', text):
+            if not (site/href).exists(): found.append((page.name, href))
+    return found
 
 def dead_docstrings():
     "Links in docstrings of modules whose page isn't there"
@@ -175,6 +244,15 @@ def dead_docstrings():
         text = module.read_text(encoding='utf-8')
         for page in re.findall(rf'^Docs: {re.escape(doc_url)}(\S+?)"*$', text, flags=re.M):
             if not (site/page).exists(): found.append((module.name, page))
+    return found
+
+def without_entry(texts):
+    "Public names that no page has an entry for"
+    found = []
+    for module in reference.modules():
+        there = set(entries(texts[module]))
+        public = [name for name in reference.public_names(module) if not reference.is_constant(module, name)]
+        found += [(module, f'no entry for {name}') for name in public if name not in there]
     return found
 
 def build():
@@ -188,7 +266,8 @@ def build():
     (site/'llms.txt').write_text(llms_text(texts), encoding='utf-8')
     localise()
     copy_markdown()
-    dead = dead_links() + dead_docstrings()
-    for page,href in dead: print(f'{page}: dead link {href}')
+    faults = [(page, f'dead link {href}') for page,href in dead_links() + dead_docstrings() + dead_in_markdown()]
+    faults += without_entry(texts)
+    for page,fault in faults: print(f'{page}: {fault}')
     print(f'{len(texts)} pages in {site.name}/index.html, {time.time()-start:.0f} s')
-    return not dead
+    return not faults

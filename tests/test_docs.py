@@ -56,16 +56,77 @@ def test_callouts_and_other_divs():
     with pytest.raises(ValueError, match=re.escape('a div that has no MyST form: ::: {.column-margin}')):
         pages.markdown_cell('::: {.column-margin}\nA note.\n:::\n')
 
-def test_only_documented_names_are_linked():
-    cycle = f'[`Cycle`]({doc_url}a.b.html#cycle)'
-    table = f'[`Cycle.table`]({doc_url}a.b.html#cycle.table)'
-    helper = f'[`check`]({doc_url}a.b.html#check)'
-    by_hand = f'[check]({doc_url}a.b.html#check)'
-    texts = {'a.b': '# a.b\n\n### Cycle\n\n<span id="cycle.table"></span>\n\n#### Cycle.table\n',
-             'c': f'{cycle}, {table}, {helper}, {by_hand}'}
-    linked = site.unlink_undocumented(texts)
-    assert linked['a.b']==texts['a.b']
-    assert linked['c']==f'{cycle}, {table}, `check`, {by_hand}', 'a dead link written by hand is to be found'
+def test_links_to_names_go_to_their_entries():
+    "nbdev's links are in lower case; which of two names is meant is in the text"
+    texts = {'a.b': '# a.b\n\n:::::{py:class} Cycle(x)\n\n::::{py:method} Cycle.table(n)\n\n'
+                    ':::::{py:function} cycle()\n## Part\n\n<span id="helper"></span>\n',
+             'c': ' '.join(f'[`{text}`]({doc_url}a.b.html#{anchor})' for text,anchor in [
+                 ('Cycle', 'cycle'), ('cycle', 'cycle'), ('learn.table', 'cycle.table'), ('helper', 'helper'),
+                 ('gone', 'gone')]) + f' [by hand]({doc_url}a.b.html#gone)'}
+    linked = site.with_real_anchors(texts)['c'].split()
+    ids = [re.search(r'#([^)]*)', link) for link in linked]
+    wanted = ['fastai_clr_ext.a.Cycle', 'fastai_clr_ext.a.cycle', 'fastai_clr_ext.a.Cycle.table', 'helper']
+    assert [found and found[1] for found in ids]==[*wanted, None, None, 'gone']
+    assert linked[4]=='`gone`', 'and a dead link written by hand is to be found'
+
+def test_an_id_is_there_once():
+    text = '## The cycle\n<span id="the-cycle"></span><span id="a"></span><span id="a"></span>{py:class} b\n'
+    assert site.with_unique_spans(text)=='## The cycle\n<span id="a"></span>{py:class} b\n'
+
+def test_how_names_are_imported():
+    assert site.import_line('schedule.sampling').startswith('```python\nfrom fastai_clr_ext.schedule import ')
+    assert site.import_line('plot.gradients')=='```python\nimport fastai_clr_ext.plot # methods of RunHistory\n```'
+    assert site.import_line('train.values')=='', 'nothing there is for users'
+    for line in site.import_line('schedule.presets').splitlines(): assert len(line)<100
+
+def test_guides_that_use_a_module_are_named():
+    texts = {'x': f'# X\n[it]({doc_url}train.resume.html)', 'y': '# Y\nlearn.resume_fit(path)',
+             'z': '# Z\nresume_fitting()'}
+    assert site.see_also('train.resume', texts, ['x', 'y', 'z'])=='**See also:** [X](x.md), [Y](y.md)'
+
+def test_a_page_s_footer_says_where_it_is_made():
+    notebooks = {'schedule.cycle': nbs/'11_schedule.cycle.ipynb'}
+    assert '/edit/main/nbs/11_schedule.cycle.ipynb"' in site.footer('schedule.cycle', notebooks)
+    assert '/edit/main/CHANGELOG.md"' in site.footer('changelog', {})
+    assert '/edit/main/fastai_clr_ext/train/__init__.py"' in site.footer('train', {})
+
+def test_markdown_without_what_only_sphinx_reads():
+    text = ('---\nmyst: 1\n---\n# A\n\n```{toctree}\nb\n```\n\n```{figure} images/a-1.png\n:alt: Alt\n\nCap\n```\n\n'
+            '<span id="a"></span>\n\n::::{py:function} a(x)\n\n<a class="source" href="u">source</a>\n\n'
+            ':::{table}\n:class: names\n\n| x |\n:::\n\n::::\n[b](b.md)\n')
+    plain = site.plain_markdown(text)
+    assert re.sub(r'\n+', '\n', plain)==('# A\n![Alt](_images/a-1.png)\nCap\n### `a(x)`\n[source](u)\n| x |\n'
+                                        '[b](b.html.md)\n')
+
+def test_dead_links_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, 'site', tmp_path)
+    links = ''.join(f'<a href="{href}">it</a>' for href in ('b.html', '#x', '#y', 'c.html'))
+    (tmp_path/'a.html').write_text(f'<p id="x">{links}')
+    (tmp_path/'b.html').write_text('')
+    (tmp_path/'a.html.md').write_text('[b](b.html) ![c](_images/c.png) `[d](e.md)`')
+    assert site.dead_links()==[('a.html', '#y'), ('a.html', 'c.html')]
+    assert site.dead_in_markdown()==[('a.html.md', '_images/c.png')]
+
+def test_a_name_without_an_entry_is_found():
+    texts = dict.fromkeys(reference.modules(), '')
+    assert ('schedule.cycle', 'no entry for Cycle.table') in site.without_entry(texts)
+
+def test_a_figure_needs_an_alternative_text(tmp_path):
+    with pytest.raises(ValueError, match='a figure needs fig-alt'): pages.figure('', {}, tmp_path, 'x', False)
+
+def test_methods_of_cells_that_export_no_name_have_entries_too():
+    from fastcore.nbio import mk_cell
+    class Notebook: pass
+    nb = Notebook()
+    source = reference.package/'record'/'history.py'
+    code = re.search(r'@patch\(as_prop=True\)\ndef steps\(.*?(?=\n\n# %%|\n@patch)', source.read_text(), re.S)[0]
+    nb.cells = [mk_cell(f'#| exporti\n{code}'), mk_cell('#| exporti\nclass Batches: pass')]
+    shown = [cell.source for cell in pages.with_helpers(nb, 'record.history').cells if cell.cell_type=='markdown']
+    assert '{py:property} RunHistory.steps' in shown[0] and shown[1].startswith('<details>')
+
+def test_class_methods_are_told_from_others():
+    from fastai_clr_ext.record import RunHistory
+    assert '{py:classmethod} RunHistory.load(' in reference.entry(vars(RunHistory)['load'], 'RunHistory.load')
 
 @pytest.mark.parametrize('module,name,line', [
     ('schedule.cycle', 'Cycle', 'class Cycle'),
@@ -150,9 +211,17 @@ def test_the_look_at_pages_finds_what_is_wrong(browser, tmp_path, monkeypatch):
     for part in ('console: hm', 'scrolls sideways', 'does not show', 'without alternative text', 'failed request',
                  'shown as text: See [this]', 'requests https://example.org/x.png'): assert part in text
 
+def test_a_search_that_leads_elsewhere_is_found(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(look, 'site', tmp_path)
+    monkeypatch.setattr(look, 'searches', {'a': 'wanted', 'b': 'other'})
+    found = '<p class="search-summary">found</p><ul class="search"><li><a href="wanted.html">x</a>'
+    (tmp_path/'search.html').write_text(found)
+    assert look.search_faults(browser)==[('search for b', "leads to ['wanted.html']")]
+
 def test_a_page_for_language_models_lists_every_page_with_a_line(monkeypatch):
     items = [name for items in site.navigation().values() for name in site.page_names(items)]
-    names = [name for name in items if name!='genindex']
+    modules = [name for _,names in site.wings(site.navigation()) for name in names]
+    names = [name for name in items if name!='genindex'] + modules
     texts = {name: f'# Title of {name}\n\n> About [`it`](x.html).\n' for name in ['index', *names]}
     text = site.llms_text(texts)
     for name in names: assert f'- [Title of {name}]({doc_url}{name}.html.md): About `it`.' in text
