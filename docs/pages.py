@@ -5,7 +5,7 @@ import ast, base64, re, warnings
 from fastcore.nbio import mk_cell, read_nb
 from nbdev.processors import FilterDefaults, exec_show_docs
 from .reference import (
-    Shown, definitions, doc_url, entry, folded, imported, is_constant, is_public, member, nbs, number, page_name, root)
+    Shown, definitions, doc_url, entry, entry_names, folded, imported, member, nbs, number, page_name, root)
 
 # to a file that has a page too
 file_link = re.compile(r'\]\((?:\.{0,2}/)*(?:nbs/|studies/)*(CHANGELOG|CONTRIBUTING|PROTOCOL)\.md\)')
@@ -19,24 +19,24 @@ def options(source):
     return {m[1]: (m[2] or '').strip().strip('"') for m in found if m}, '\n'.join(lines[n:]).strip()
 
 def markdown_cell(text):
-    "Quarto's callouts as MyST admonitions, where any other div is an error, and links to notebooks as links to pages"
+    "Quarto's callouts as MyST admonitions, where any other div is an error"
     text = re.sub(r'^:{3,}\s*\{\.callout-(note|tip|warning|important)[^}]*\}\s*\n(.*?)^:{3,}\s*$',
                   lambda m: f':::{{{m[1]}}}\n{m[2]}:::', text, flags=re.M|re.S)
     if (bad := re.search(r'^:{3,}\s*\{?\.(?!callout).*$', text, flags=re.M)):
         raise ValueError(f'a div that has no MyST form: {bad[0]}')
-    return with_notebook_links(text)
+    return text
 
 def without_links_in_links(text):
     "Markdown where a name that nbdev linked within a link has only the link that the author wrote"
     return re.sub(r'\[\[(`[^`\n]+`)\]\([^)\n]*\)\]\(', r'[\1](', text)
 
-def with_notebook_links(text):
+def with_page_links(text):
     "Markdown whose links to notebooks go to their pages"
-    return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', text)
+    return notebook_link.sub(lambda m: f']({doc_url}{m[1]}.html{m[2] or ""})', without_links_in_links(text))
 
-def linked_to_pages(text):
-    "Markdown whose links to files and notebooks that have a page go there"
-    return file_link.sub(lambda m: f']({m[1].lower()}.md)', with_notebook_links(without_links_in_links(text)))
+def with_file_links(text):
+    "Markdown whose links to other files that have a page go there"
+    return file_link.sub(lambda m: f']({m[1].lower()}.md)', text)
 
 def figure(png, opts, images, stem, for_readme):
     "Save a picture and refer to it, with its caption and alternative text"
@@ -73,8 +73,6 @@ def is_shown_by_nbdev(code):
     kinds = ast.FunctionDef, ast.ClassDef
     return any(isinstance(node, kinds) and not node.name.startswith('_') for node in ast.parse(code).body)
 
-def has_entry(module, name): return is_public(module, name) and not is_constant(module, name)
-
 def with_helpers(nb, module):
     "A notebook with what nbdev leaves out: methods of cells that export no name, and helpers and constants as code"
     cells = []
@@ -83,7 +81,7 @@ def with_helpers(nb, module):
         if cell.cell_type!='code' or not cell.source.startswith('#| export'): continue
         code = options(cell.source)[1]
         if not cell.source.startswith('#| exporti') and is_shown_by_nbdev(code): continue
-        public = [name for name in definitions(code) if has_entry(module, name)]
+        public = [name for name in definitions(code) if name in entry_names(module)]
         cells += [mk_cell(entry(member(module, name), name), 'markdown') for name in public]
         if len(public)<len(definitions(code)): cells.append(mk_cell(folded(code, public), 'markdown'))
     nb.cells = cells
@@ -122,10 +120,4 @@ def to_markdown(path, images, for_readme=False):
         if cell.cell_type=='markdown' and not cell.source.startswith('<!-- WARNING'):
             parts.append(markdown_cell(cell.source))
         if cell.cell_type=='code': parts.append(code_cell(cell, images, page_name(path), for_readme))
-    return '\n\n'.join(p.strip() for p in parts if p and p.strip()) + '\n'
-
-def head(path):
-    "Title and description of a notebook"
-    from_first = read_nb(path).cells[0].source
-    title = re.search(r'^# (.+)$', from_first, flags=re.M)[1]
-    return title, re.search(r'^> (.+)$', from_first, flags=re.M)[1]
+    return with_page_links('\n\n'.join(p.strip() for p in parts if p and p.strip())) + '\n'

@@ -63,6 +63,10 @@ def public_names(module):
     "The names that a module defines for its users, methods and properties of classes among them"
     return [name for name in module_definitions(module) if is_public(module, name)]
 
+def entry_names(module):
+    "The public names of a module that have an entry on its page: all but constants, which stand among the code"
+    return [name for name in public_names(module) if not is_constant(module, name)]
+
 def is_constant(module, name):
     "Whether a name is a plain value, which stands among the code and has no entry"
     return bool(re.match(r'\w+ = ', module_lines(module)[module_definitions(module)[name]-1]))
@@ -239,8 +243,7 @@ def first_sentence(module, name):
 
 def name_table(module):
     "The public names of a module in a table, each with a link and a line"
-    names = [name for name in public_names(module) # constants, and methods beside their class, are on the module's page
-             if not (is_constant(module, name) or is_in_its_class(module, name))]
+    names = [name for name in entry_names(module) if not is_in_its_class(module, name)]
     return table_of([row_of(module, name) for name in names]) if names else ''
 
 def is_in_its_class(module, name):
@@ -262,12 +265,12 @@ def names_page():
     exported = vars(imported('all'))
     learner,recorder,others = {}, {}, {}
     for module in modules():
-        for name in public_names(module):
+        for name in entry_names(module):
             owner,_,method = name.partition('.')
             is_on_recorder = owner=='Recorder' or (owner=='RunHistory' and method in vars(Recorder))
             if owner=='Learner': learner[name] = row_of(module, name, f'learn.{method}')
             elif is_on_recorder: recorder[method] = row_of(module, name, f'learn.recorder.{method}')
-            elif name in exported and not is_constant(module, name): others[name] = row_of(module, name)
+            elif name in exported: others[name] = row_of(module, name)
     about = '> Everything that a notebook needs, by what you type. The pages of the wings have the rest.'
     tables = {'On a learner': learner, 'On its recorder': recorder, 'From `fastai_clr_ext.all`': others}
     parts = ['# All names', about]

@@ -56,6 +56,12 @@ def over_table(tables:dict)->pd.DataFrame:
                       'verdicts': row.verdicts}
     return pd.DataFrame(rows).T
 
+def clear_in_all(tables:list, word:str)->pd.DataFrame:
+    "Rows of the first table whose interval is `word`, better or worse, in every table of the same situations"
+    first,*others = tables
+    is_clear = [set(table.situation[table.direction==word]) for table in others]
+    return first[(first.direction==word) & first.situation.map(lambda name: all(name in names for names in is_clear))]
+
 def situation_text(data:str, model:str, optimizer:str, n_epoch:int)->str:
     return f'{model} on {data}, {optimizer}, {n_epoch} epochs'
 

@@ -1,7 +1,7 @@
 "How the docs make pages out of notebooks: their names, the links between them, the navigation, the reference"
 import re
 import pytest
-from docs import look, pages, reference, site
+from docs import copies, frame, links, look, pages, reference, site
 from docs.reference import doc_url, nbs, root
 
 @pytest.mark.parametrize('path,name', [
@@ -24,7 +24,7 @@ def test_page_of_a_notebook(path, name): assert reference.page_name(nbs/path)==n
     ('https://example.org/10_a.ipynb', 'https://example.org/10_a.ipynb'),
     ('https://example.org/10_a.html', 'https://example.org/10_a.html')])
 def test_links_between_notebooks_go_to_pages(link, page):
-    text = pages.markdown_cell(f'Read [this]({link}), [that](x.md).')
+    text = pages.with_page_links(f'Read [this]({link}), [that](x.md).')
     assert text==f'Read [this]({page.format(doc=doc_url)}), [that](x.md).'
 
 def test_every_page_is_in_one_place_of_the_navigation():
@@ -44,11 +44,11 @@ def test_a_wing_holds_its_modules_in_reading_order():
     ('x.md', 'x.md'), ('../studies/b_from_scratch.ipynb#x', '{doc}b_from_scratch.html#x')])
 def test_links_to_files_that_are_pages(link, page):
     link,page = link.format(doc=doc_url),page.format(doc=doc_url)
-    assert pages.linked_to_pages(f'See [it]({link}).')==f'See [it]({page}).'
+    assert pages.with_file_links(pages.with_page_links(f'See [it]({link}).'))==f'See [it]({page}).'
 
 def test_a_link_within_a_link_is_the_author_s():
     text = f'See [[`Cycle`]({doc_url}a.html#cycle)](11_schedule.cycle.ipynb) and [`x`](y.md).'
-    assert pages.linked_to_pages(text)==f'See [`Cycle`]({doc_url}schedule.cycle.html) and [`x`](y.md).'
+    assert pages.with_page_links(text)==f'See [`Cycle`]({doc_url}schedule.cycle.html) and [`x`](y.md).'
 
 def test_callouts_and_other_divs():
     text = pages.markdown_cell('::: {.callout-note}\nAn aside.\n:::\n')
@@ -63,49 +63,50 @@ def test_links_to_names_go_to_their_entries():
              'c': ' '.join(f'[`{text}`]({doc_url}a.b.html#{anchor})' for text,anchor in [
                  ('Cycle', 'cycle'), ('cycle', 'cycle'), ('learn.table', 'cycle.table'), ('helper', 'helper'),
                  ('gone', 'gone')]) + f' [by hand]({doc_url}a.b.html#gone)'}
-    linked = site.with_real_anchors(texts)['c'].split()
+    linked = links.with_real_anchors(texts)['c'].split()
     ids = [re.search(r'#([^)]*)', link) for link in linked]
     wanted = ['fastai_clr_ext.a.Cycle', 'fastai_clr_ext.a.cycle', 'fastai_clr_ext.a.Cycle.table', 'helper']
     assert [found and found[1] for found in ids]==[*wanted, None, None, 'gone']
     assert linked[4]=='`gone`', 'and a dead link written by hand is to be found'
 
 def test_an_id_is_there_once():
-    text = '## The cycle\n<span id="the-cycle"></span><span id="a"></span><span id="a"></span>{py:class} b\n'
-    assert site.with_unique_spans(text)=='## The cycle\n<span id="a"></span>{py:class} b\n'
+    text = '## The cycle\n<span id="the-cycle"></span><span id="a"></span><span id="a"></span>x\n'
+    assert links.with_unique_spans(text)=='## The cycle\n<span id="a"></span>x\n'
 
 def test_how_names_are_imported():
-    assert site.import_line('schedule.sampling').startswith('```python\nfrom fastai_clr_ext.schedule import ')
-    assert site.import_line('plot.gradients')=='```python\nimport fastai_clr_ext.plot # methods of RunHistory\n```'
-    assert site.import_line('train.values')=='', 'nothing there is for users'
-    for line in site.import_line('schedule.presets').splitlines(): assert len(line)<100
+    assert frame.import_line('schedule.sampling').startswith('```python\nfrom fastai_clr_ext.schedule import ')
+    assert frame.import_line('plot.gradients')=='```python\nimport fastai_clr_ext.plot # methods of RunHistory\n```'
+    assert frame.import_line('train.values')=='', 'nothing there is for users'
+    for line in frame.import_line('schedule.presets').splitlines(): assert len(line)<100
 
 def test_guides_that_use_a_module_are_named():
     texts = {'x': f'# X\n[it]({doc_url}train.resume.html)', 'y': '# Y\nlearn.resume_fit(path)',
              'z': '# Z\nresume_fitting()'}
-    assert site.see_also('train.resume', texts, ['x', 'y', 'z'])=='**See also:** [X](x.md), [Y](y.md)'
+    assert frame.see_also('train.resume', texts, ['x', 'y', 'z'])=='**See also:** [X](x.md), [Y](y.md)'
 
 def test_a_page_s_footer_says_where_it_is_made():
     notebooks = {'schedule.cycle': nbs/'11_schedule.cycle.ipynb'}
-    assert '/edit/main/nbs/11_schedule.cycle.ipynb"' in site.footer('schedule.cycle', notebooks)
-    assert '/edit/main/CHANGELOG.md"' in site.footer('changelog', {})
-    assert '/edit/main/fastai_clr_ext/train/__init__.py"' in site.footer('train', {})
+    files = {'schedule.cycle': 'nbs/11_schedule.cycle.ipynb', 'changelog': 'CHANGELOG.md',
+             'train': 'fastai_clr_ext/train/__init__.py', 'names': 'fastai_clr_ext/all.py'}
+    for page,path in files.items():
+        assert site.file_of(page, notebooks)==path
+        assert f'/edit/main/{path}"' in frame.footer(page, path)
 
 def test_markdown_without_what_only_sphinx_reads():
     text = ('---\nmyst: 1\n---\n# A\n\n```{toctree}\nb\n```\n\n```{figure} images/a-1.png\n:alt: Alt\n\nCap\n```\n\n'
             '<span id="a"></span>\n\n::::{py:function} a(x)\n\n<a class="source" href="u">source</a>\n\n'
             ':::{table}\n:class: names\n\n| x |\n:::\n\n::::\n[b](b.md)\n')
-    plain = site.plain_markdown(text)
+    plain = copies.plain_markdown(text)
     assert re.sub(r'\n+', '\n', plain)==('# A\n![Alt](_images/a-1.png)\nCap\n### `a(x)`\n[source](u)\n| x |\n'
                                         '[b](b.html.md)\n')
 
-def test_dead_links_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(site, 'site', tmp_path)
-    links = ''.join(f'<a href="{href}">it</a>' for href in ('b.html', '#x', '#y', 'c.html'))
-    (tmp_path/'a.html').write_text(f'<p id="x">{links}')
+def test_dead_links_are_found(tmp_path):
+    hrefs = ''.join(f'<a href="{href}">it</a>' for href in ('b.html', '#x', '#y', 'c.html'))
+    (tmp_path/'a.html').write_text(f'<p id="x">{hrefs}')
     (tmp_path/'b.html').write_text('')
     (tmp_path/'a.html.md').write_text('[b](b.html) ![c](_images/c.png) `[d](e.md)`')
-    assert site.dead_links()==[('a.html', '#y'), ('a.html', 'c.html')]
-    assert site.dead_in_markdown()==[('a.html.md', '_images/c.png')]
+    assert links.dead_links(tmp_path)==[('a.html', '#y'), ('a.html', 'c.html')]
+    assert links.dead_in_markdown(tmp_path)==[('a.html.md', '_images/c.png')]
 
 def test_a_name_without_an_entry_is_found():
     texts = dict.fromkeys(reference.modules(), '')
@@ -218,10 +219,10 @@ def test_a_search_that_leads_elsewhere_is_found(browser, tmp_path, monkeypatch):
     (tmp_path/'search.html').write_text(found)
     assert look.search_faults(browser)==[('search for b', "leads to ['wanted.html']")]
 
-def test_a_page_for_language_models_lists_every_page_with_a_line(monkeypatch):
+def test_a_page_for_language_models_lists_every_page_with_a_line():
     items = [name for items in site.navigation().values() for name in site.page_names(items)]
     modules = [name for _,names in site.wings(site.navigation()) for name in names]
     names = [name for name in items if name!='genindex'] + modules
     texts = {name: f'# Title of {name}\n\n> About [`it`](x.html).\n' for name in ['index', *names]}
-    text = site.llms_text(texts)
+    text = copies.llms_text(texts, site.navigation())
     for name in names: assert f'- [Title of {name}]({doc_url}{name}.html.md): About `it`.' in text

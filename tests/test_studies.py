@@ -139,3 +139,10 @@ def test_the_earlier_comparison_of_recipes_is_read_as_its_page_reads_it():
     pairs = zip(policies['two cycles (A)']['accuracy'], policies['long (B)']['accuracy'])
     low,high = stats.ttest_1samp([100*(a-b) for a,b in pairs], 0).confidence_interval(.95)
     assert gains['two cycles (A)'][['gain_lo', 'gain_hi']].tolist()==pytest.approx([low, high])
+
+def test_clear_in_all_takes_what_every_table_says():
+    def table(*words): return pd.DataFrame({'situation': list('abc')[:len(words)], 'direction': words})
+    tables = [table('better', 'better', 'worse'), table('better', 'unclear', 'worse').iloc[::-1]]
+    assert reading.clear_in_all(tables, 'better').situation.tolist()==['a'], 'whatever the order of rows'
+    assert reading.clear_in_all(tables, 'worse').situation.tolist()==['c']
+    assert reading.clear_in_all(tables[:1], 'better').situation.tolist()==['a', 'b']
