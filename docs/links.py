@@ -9,10 +9,14 @@ def entries(text):
     "The names that have an entry on a page"
     return re.findall(r'^:+\{py:\w+\} ([\w.]+)', text, flags=re.M)
 
+def headings(text):
+    "The headings of a page in lower case, without the links in them"
+    found = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
+    return [re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', heading).lower() for heading in found]
+
 def anchors(text):
     "What else links to a page can name"
-    headings = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
-    return {heading.lower() for heading in headings} | set(re.findall(r'<span id="([^"]+)">', text))
+    return set(headings(text)) | set(re.findall(r'<span id="([^"]+)">', text))
 
 def with_real_anchors(texts):
     """The pages, where links to names go to the ids that Sphinx gives them
@@ -31,8 +35,7 @@ def with_real_anchors(texts):
 
 def with_unique_spans(text):
     "A page without the ids in lower case, for nbdev's links from other projects, that it has already"
-    headings = re.findall(r'^#{1,4} (.+)$', text, flags=re.M)
-    seen = {re.sub(r'[^a-z0-9]+', '-', heading.lower()).strip('-') for heading in headings}
+    seen = {re.sub(r'[^a-z0-9]+', '-', heading).strip('-') for heading in headings(text)}
     def once(span):
         if span[1] in seen: return ''
         seen.add(span[1])

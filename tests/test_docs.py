@@ -70,8 +70,8 @@ def test_links_to_names_go_to_their_entries():
     assert linked[4]=='`gone`', 'and a dead link written by hand is to be found'
 
 def test_an_id_is_there_once():
-    text = '## The cycle\n<span id="the-cycle"></span><span id="a"></span><span id="a"></span>x\n'
-    assert links.with_unique_spans(text)=='## The cycle\n<span id="a"></span>x\n'
+    text = '## The [`cycle`](x.html)\n<span id="the-cycle"></span><span id="a"></span><span id="a"></span>x\n'
+    assert links.with_unique_spans(text)=='## The [`cycle`](x.html)\n<span id="a"></span>x\n'
 
 def test_how_names_are_imported():
     assert frame.import_line('schedule.sampling').startswith('```python\nfrom fastai_clr_ext.schedule import ')
